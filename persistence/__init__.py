@@ -1,0 +1,1 @@
+"""PostgreSQL: tables, migrations, the worker and the history reads."""
