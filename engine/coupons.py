@@ -1,0 +1,335 @@
+"""First-come coupons: campaigns, issue, grant, and what a user holds (R4)."""
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from engine.business_days import BusinessDays
+from engine.catalog import list_ids
+from engine.errors import (
+    CampaignNotOpen,
+    CouponAlreadyIssued,
+    CouponsExhausted,
+    EngineError,
+    NotFound,
+    OutcomeUnknown,
+    QuantityBelowIssued,
+)
+from engine.hashes import hash_of
+from engine.positions import Position, parse_position, position_of
+from engine.runner import Flow, ScriptRunner
+from engine.statuses import Status
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Discount:
+    """A coupon's rule: ``kind`` is ``amount`` (``value`` in minor units) or ``percent``."""
+
+    kind: str
+    value: int
+    minimum_order: int | None
+    maximum_discount: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """A coupon campaign; times in ms since 1970."""
+
+    campaign_id: str
+    name: str
+    discount: Discount
+    quantity: int
+    issued: int
+    opens_at_ms: int
+    closes_at_ms: int
+    valid_days: int
+
+    @property
+    def remaining(self) -> int:
+        """Coupons that are not issued."""
+        return self.quantity - self.issued
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """A user's place in the line of a campaign, with the campaign's rule of that moment."""
+
+    user_id: str
+    campaign_id: str
+    number: int
+    issued_at_ms: int
+    discount: Discount
+    valid_days: int
+
+
+@dataclass(frozen=True, slots=True)
+class Coupon:
+    """A user's coupon. ``state`` is ``free``, ``taken`` (by ``order_id``, in progress) or ``used`` (by it)."""
+
+    coupon_id: str
+    campaign_id: str
+    issue_number: int
+    discount: Discount
+    state: str
+    order_id: str | None
+    issued_at_ms: int
+    valid_from_ms: int
+    valid_until_ms: int
+    used_at_ms: int | None
+    positions: tuple[Position, ...]
+
+    def reason_invalid(self, at_ms: int) -> str | None:
+        """Why a new order could not take it at that moment; ``None`` when it could."""
+        if self.state != "free":
+            return self.state
+        if at_ms >= self.valid_until_ms:
+            return "expired"
+        if at_ms < self.valid_from_ms:
+            return "not_started"
+        return None
+
+
+class Coupons:
+    """A campaign lives in one partition and decides who gets a coupon; the coupon lives in its user's."""
+
+    def __init__(self, runner: ScriptRunner, days: BusinessDays) -> None:
+        self._runner = runner
+        self._days = days
+
+    async def put_campaign(self, campaign: Campaign) -> tuple[bool, Campaign]:
+        """Make a campaign or change it (``issued`` is ignored); whether it is new, and as it stands now.
+
+        Raises `QuantityBelowIssued`.
+        """
+        partition = self._runner.partitions.of(campaign.campaign_id)
+        keys = self._runner.keys
+        rule = campaign.discount
+
+        async def step(flow: Flow) -> tuple[bool, Campaign]:
+            reply = await self._runner.change(
+                flow,
+                partition,
+                "put_campaign",
+                (
+                    keys.meta(partition),
+                    keys.events(partition),
+                    keys.campaigns(partition),
+                    keys.campaign(partition, campaign.campaign_id),
+                ),
+                (
+                    campaign.campaign_id,
+                    campaign.name,
+                    rule.kind,
+                    rule.value,
+                    _optional(rule.minimum_order),
+                    _optional(rule.maximum_discount),
+                    campaign.quantity,
+                    campaign.opens_at_ms,
+                    campaign.closes_at_ms,
+                    campaign.valid_days,
+                ),
+            )
+            if reply.status is Status.QUANTITY_BELOW_ISSUED:
+                raise QuantityBelowIssued(reply.integer(0))
+            now = Campaign(
+                campaign.campaign_id,
+                campaign.name,
+                rule,
+                campaign.quantity,
+                reply.integer(1),
+                campaign.opens_at_ms,
+                campaign.closes_at_ms,
+                campaign.valid_days,
+            )
+            return reply.status is Status.CREATED, now
+
+        return await self._runner.alone(step)
+
+    async def read_campaign(self, campaign_id: str) -> Campaign:
+        """One campaign. Raises `NotFound`."""
+        partition = self._runner.partitions.of(campaign_id)
+        keys = (self._runner.keys.meta(partition), self._runner.keys.campaign(partition, campaign_id))
+        hashes = await self._runner.alone(lambda flow: self._runner.read(flow, partition, "read_hashes", keys))
+        if not hashes[0]:
+            raise NotFound(f"there is no campaign {campaign_id}")
+        return _campaign(campaign_id, hash_of(hashes[0]))
+
+    async def list_campaigns(self, count_max: int) -> list[Campaign]:
+        """The campaigns in the order of their ids, at most ``count_max``."""
+        sets = [self._runner.keys.campaigns(partition) for partition in range(self._runner.partitions.count)]
+        ids = await list_ids(self._runner, sets, "", count_max)
+        return list(await asyncio.gather(*(self.read_campaign(campaign_id) for campaign_id in ids)))
+
+    async def issue(self, user_id: str, campaign_id: str) -> Coupon:
+        """Take the next coupon of a campaign for a user.
+
+        Raises `NotFound`, `CouponAlreadyIssued`, `CampaignNotOpen`, `CouponsExhausted`; `OutcomeUnknown` when the
+        coupon is issued and cannot be shown yet: the worker puts it among the user's coupons.
+        """
+        partition = self._runner.partitions.of(campaign_id)
+        keys = self._runner.keys
+
+        async def step(flow: Flow) -> Coupon:
+            reply = await self._runner.change(
+                flow,
+                partition,
+                "issue_coupon",
+                (
+                    keys.meta(partition),
+                    keys.events(partition),
+                    keys.campaign(partition, campaign_id),
+                    keys.issues(partition, campaign_id),
+                ),
+                (campaign_id, user_id, "", ""),
+            )
+            match reply.status:
+                case Status.UNKNOWN:
+                    raise NotFound(f"there is no campaign {campaign_id}")
+                case Status.NOT_OPEN:
+                    raise CampaignNotOpen(reply.integer(0), reply.integer(1), reply.integer(2) < reply.integer(0))
+                case Status.EXHAUSTED:
+                    raise CouponsExhausted(reply.integer(0))
+                case Status.ALREADY_ISSUED:
+                    issued_before, packed = not flow.sent_again, reply.text(0)
+                case _:
+                    issued_before, packed = False, reply.text(1)
+            try:
+                coupon, _ = await self.grant(_issue(user_id, campaign_id, packed))
+            except EngineError as error:
+                raise OutcomeUnknown("the coupon is issued and not yet among the user's coupons") from error
+            if issued_before:
+                raise CouponAlreadyIssued(coupon.coupon_id)
+            if reply.status is Status.ISSUED:
+                issued = position_of(partition, reply.values[0])
+                return replace(coupon, positions=(issued, *coupon.positions))
+            return coupon
+
+        return await self._runner.alone(step)
+
+    async def grant(self, issue: Issue) -> tuple[Coupon, bool]:
+        """Put an issued coupon among its user's coupons, once; and whether it was not there before."""
+        partition = self._runner.partitions.of(issue.user_id)
+        keys = self._runner.keys
+        rule = issue.discount
+
+        async def step(flow: Flow) -> tuple[Coupon, bool]:
+            reply = await self._runner.change(
+                flow,
+                partition,
+                "grant_coupon",
+                (
+                    keys.meta(partition),
+                    keys.events(partition),
+                    keys.wallet(partition, issue.user_id),
+                    keys.coupons(partition, issue.user_id),
+                ),
+                (
+                    issue.user_id,
+                    issue.campaign_id,
+                    issue.number,
+                    rule.kind,
+                    rule.value,
+                    _optional(rule.minimum_order),
+                    _optional(rule.maximum_discount),
+                    issue.issued_at_ms,
+                    self._days.text(issue.issued_at_ms),
+                    issue.issued_at_ms,
+                    issue.issued_at_ms + issue.valid_days * DAY_MS,
+                ),
+                urgent=True,
+            )
+            coupon = _coupon(reply.text(1), reply.text(2), partition)
+            return coupon, reply.status is Status.GRANTED
+
+        return await self._runner.alone(step)
+
+    async def list_coupons(self, user_id: str) -> list[Coupon]:
+        """All coupons of a user, newest first."""
+        partition = self._runner.partitions.of(user_id)
+        keys = (self._runner.keys.meta(partition), self._runner.keys.coupons(partition, user_id))
+        hashes = await self._runner.alone(lambda flow: self._runner.read(flow, partition, "read_hashes", keys))
+        coupons = [
+            _coupon(coupon_id, packed, partition)
+            for coupon_id, packed in hash_of(hashes[0]).items()
+            if not coupon_id.startswith("campaign:")
+        ]
+        return sorted(coupons, key=_user_number, reverse=True)
+
+    async def read_coupon(self, user_id: str, coupon_id: str) -> Coupon:
+        """One coupon of this user. Raises `NotFound`."""
+        partition = self._runner.partitions.of(user_id)
+        keys = (self._runner.keys.meta(partition), self._runner.keys.coupons(partition, user_id))
+        values = await self._runner.alone(
+            lambda flow: self._runner.read(flow, partition, "read_fields", keys, (coupon_id,))
+        )
+        if values[0] is None or ":" in coupon_id:
+            raise NotFound(f"user {user_id} has no coupon {coupon_id}")
+        return _coupon(coupon_id, values[0].decode(), partition)
+
+
+def _optional(amount: int | None) -> str:
+    return "" if amount is None else str(amount)
+
+
+def _user_number(coupon: Coupon) -> int:
+    return int(coupon.coupon_id.rpartition("-")[2])
+
+
+def _rule(kind: str, value: str, minimum_order: str, maximum_discount: str) -> Discount:
+    return Discount(
+        kind,
+        int(value),
+        int(minimum_order) if minimum_order else None,
+        int(maximum_discount) if maximum_discount else None,
+    )
+
+
+def _issue(user_id: str, campaign_id: str, packed: str) -> Issue:
+    number, issued_at, kind, value, minimum_order, maximum_discount, valid_days = packed.split(",")
+    rule = _rule(kind, value, minimum_order, maximum_discount)
+    return Issue(user_id, campaign_id, int(number), int(issued_at), rule, int(valid_days))
+
+
+def _campaign(campaign_id: str, fields: dict[str, str]) -> Campaign:
+    return Campaign(
+        campaign_id,
+        fields["name"],
+        _rule(fields["kind"], fields["value"], fields["minimum_order"], fields["maximum_discount"]),
+        int(fields["quantity"]),
+        int(fields["issued"]),
+        int(fields["opens_at"]),
+        int(fields["closes_at"]),
+        int(fields["valid_days"]),
+    )
+
+
+def _coupon(coupon_id: str, packed: str, partition: int) -> Coupon:
+    (
+        state,
+        campaign_id,
+        number,
+        kind,
+        value,
+        minimum_order,
+        maximum_discount,
+        issued_at,
+        valid_from,
+        valid_until,
+        order_id,
+        used_at,
+        seq,
+    ) = packed.split(",")
+    return Coupon(
+        coupon_id,
+        campaign_id,
+        int(number),
+        _rule(kind, value, minimum_order, maximum_discount),
+        state,
+        order_id or None,
+        int(issued_at),
+        int(valid_from),
+        int(valid_until),
+        int(used_at) if used_at else None,
+        parse_position(f"{partition}:{seq}"),
+    )

@@ -1,0 +1,56 @@
+"""The composition root of the engine: every subject, over the lanes of one installation."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from engine.bestsellers import BestSellers
+from engine.business_days import BusinessDays
+from engine.catalog import Catalog
+from engine.coupons import Coupons
+from engine.keys import Keys
+from engine.lanes import Lanes, LaneSettings, RedisLanes
+from engine.orders import Orders
+from engine.partitions import Partitions
+from engine.payments import Payments
+from engine.recovery import Recovery
+from engine.runner import ScriptRunner
+from engine.scripts import load_scripts
+from engine.settings import EngineSettings
+from engine.stock import Stock
+from engine.wallet import Wallets
+
+
+class Engine:
+    """Balance, stock, orders, payments and coupons, decided in Redis."""
+
+    def __init__(self, settings: EngineSettings, lanes: Lanes) -> None:
+        self.settings = settings
+        self.lanes = lanes
+        self.policy = settings.policy
+        self.partitions = Partitions(settings.partitions)
+        self.keys = Keys(self.partitions)
+        self.days = BusinessDays(settings.time_zone)
+        scripts = load_scripts()
+        self.runner = ScriptRunner(lanes, scripts, self.partitions, self.keys, settings)
+        self.recovery = Recovery(lanes, scripts, self.keys)
+        self.wallets = Wallets(self.runner, self.policy)
+        self.catalog = Catalog(self.runner, self.policy)
+        self.stock = Stock(self.runner, self.policy, settings.order_age_max_ms)
+        self.orders = Orders(self.runner, self.stock, self.wallets, self.policy, settings.order_age_max_ms)
+        self.payments = Payments(self.runner, self.orders, self.wallets)
+        self.coupons = Coupons(self.runner, self.days)
+        self.bestsellers = BestSellers(self.runner, self.catalog, self.days)
+
+
+@asynccontextmanager
+async def open_engine(settings: EngineSettings) -> AsyncIterator[Engine]:
+    """An engine on the Redis of the settings, until the context ends. Raises `Unavailable` when it is out of reach."""
+    lane_settings = LaneSettings(
+        reply_timeout_s=settings.reply_timeout_ms / 1000, in_flight_limit=settings.in_flight_max
+    )
+    lanes = RedisLanes(settings.redis_url, lane_settings)
+    await lanes.start()
+    try:
+        yield Engine(settings, lanes)
+    finally:
+        await lanes.close()

@@ -1,0 +1,46 @@
+"""Reading a partition's events from its stream."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.keys import Keys
+from engine.lanes import Lanes
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change of a partition. ``at_ms`` is by the partition's clock; ``fields`` as the script wrote them."""
+
+    partition: int
+    epoch: int
+    seq: int
+    type: str
+    version: str
+    at_ms: int
+    fields: Mapping[str, str]
+
+    @property
+    def place(self) -> str:
+        """``<epoch>-<seq>``, as entities carry it."""
+        return f"{self.epoch}-{self.seq}"
+
+
+async def read_events(
+    lanes: Lanes, keys: Keys, partition: int, after: tuple[int, int], count_max: int, deadline: float
+) -> list[Event]:
+    """The events after ``after`` (epoch, seq), oldest first, at most ``count_max``."""
+    epoch, seq = after
+    entries = await lanes.execute(
+        partition, "XRANGE", keys.events(partition), f"({epoch}-{seq}", "+", "COUNT", count_max, deadline=deadline
+    )
+    return [decode_event(partition, entry) for entry in entries]
+
+
+def decode_event(partition: int, entry: list[Any]) -> Event:
+    """From a stream entry: the id and the flat fields. Raises ``ValueError`` or ``KeyError`` for what is no event."""
+    place, flat = entry
+    epoch, _, seq = place.partition(b"-")
+    texts = [item.decode() for item in flat]
+    fields = dict(zip(texts[::2], texts[1::2], strict=True))
+    return Event(partition, int(epoch), int(seq), fields["type"], fields["v"], int(fields["at"]), fields)

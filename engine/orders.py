@@ -1,0 +1,360 @@
+"""Orders: place, check out, cancel, expire, void, read. An order is the unit that holds stock (R3)."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+
+import orjson
+
+from engine.errors import (
+    CouponNotValid,
+    EngineError,
+    InsufficientBalance,
+    NotFound,
+    OrderInProgress,
+    OrderNotCancellable,
+    OutcomeUnknown,
+    PaymentLimit,
+    Recovering,
+    Refusal,
+    StaleGeneration,
+)
+from engine.hashes import hash_of
+from engine.order_ids import created_ms, make_order_id
+from engine.policy import Policy
+from engine.positions import Position, parse_position, position_of
+from engine.runner import Flow, Reply, ScriptRunner
+from engine.statuses import Status
+from engine.stock import Held, HeldLine, LineRequest, Stock
+from engine.wallet import Wallets
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An order with its payment. Amounts in minor units, times in ms since 1970.
+
+    ``status`` is ``awaiting_payment``, ``completed`` or ``failed``; ``failure`` says why it failed. ``lines_json`` is
+    a JSON array of product_id, stock_id, name, option, unit_price, quantity, amount.
+    """
+
+    order_id: str
+    user_id: str
+    status: str
+    failure: str | None
+    lines_json: bytes
+    subtotal: int
+    discount: int
+    total: int
+    coupon_id: str | None
+    ordered_at_ms: int
+    pay_before_ms: int | None
+    paid_at_ms: int | None
+    positions: tuple[Position, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """What place_order and checkout_order are given alike."""
+
+    order_id: str
+    user_id: str
+    coupon_id: str
+    lines_json: bytes
+    subtotal: int
+    held: Held
+
+
+_Decide = Callable[[Flow, _Draft], Awaitable[Order]]
+
+
+class Orders:
+    """Flows over the partitions of the user and of the products."""
+
+    def __init__(
+        self, runner: ScriptRunner, stock: Stock, wallets: Wallets, policy: Policy, order_age_max_ms: int
+    ) -> None:
+        self._runner = runner
+        self._wallets = wallets
+        self._stock = stock
+        self._policy = policy
+        self._order_age_max_ms = order_age_max_ms
+
+    async def place(self, user_id: str, lines: Sequence[LineRequest], coupon_id: str | None) -> Order:
+        """Reserve the lines and put the order on record, awaiting payment.
+
+        Raises `LineLimit`, `UnknownReference`, `StockIdRequired`, `OutOfStock`, `OrderInProgress`, `CouponNotValid`,
+        `PaymentLimit`; then nothing is held and nothing is on record.
+        """
+        return await self._order(user_id, lines, coupon_id, self._place)
+
+    async def checkout(self, user_id: str, lines: Sequence[LineRequest], coupon_id: str | None) -> Order:
+        """Order and pay at once. Raises as `place`, and `InsufficientBalance`: the order is on record as failed."""
+        return await self._order(user_id, lines, coupon_id, self._checkout)
+
+    async def cancel(self, user_id: str, order_id: str) -> Order:
+        """Cancel an order that awaits payment, and give back what it holds.
+
+        Raises `NotFound`, `OrderNotCancellable`.
+        """
+
+        async def step(flow: Flow) -> Order:
+            reply = await self.finish(flow, "cancel_order", user_id, order_id)
+            order = self.answered(order_id, reply)
+            if reply.status is not Status.CANCELLED:
+                raise OrderNotCancellable(order_id, order.status, order.failure)
+            return await self.give_back(order)
+
+        return await self._runner.alone(step)
+
+    async def expire(self, user_id: str, order_id: str) -> Status:
+        """Fail an order whose deadline has passed; the caller gives back its stock.
+
+        Status `EXPIRED`, `COMPLETED`, `FAILED`, `NOT_DUE` or `UNKNOWN`.
+        """
+
+        async def step(flow: Flow) -> Status:
+            return (await self.finish(flow, "expire_order", user_id, order_id)).status
+
+        return await self._runner.alone(step)
+
+    async def void(self, user_id: str, order_id: str) -> str:
+        """What became of an order: its status, or ``void`` when there is none and, from now on, never will be."""
+
+        async def step(flow: Flow) -> str:
+            reply = await self._void(flow, user_id, order_id)
+            return "void" if reply.status is Status.VOIDED else reply.text(1)
+
+        return await self._runner.alone(step)
+
+    async def read(self, user_id: str, order_id: str) -> Order:
+        """One order of this user. Raises `NotFound`."""
+        partition = self._runner.partitions.of(user_id)
+        keys = (self._runner.keys.meta(partition), self._runner.keys.order(partition, order_id))
+        hashes = await self._runner.alone(lambda flow: self._runner.read(flow, partition, "read_hashes", keys))
+        fields = hash_of(hashes[0])
+        if fields.get("user") != user_id or fields["status"] == "void":
+            raise NotFound(f"user {user_id} has no order {order_id}")
+        return _order(order_id, fields, partition)
+
+    async def finish(self, flow: Flow, script: str, user_id: str, order_id: str) -> Reply:
+        """Run one of the scripts that decide a placed order: pay_order, cancel_order or expire_order."""
+        partition = self._runner.partitions.of(user_id)
+        keys = self._runner.keys
+        return await self._runner.change(
+            flow,
+            partition,
+            script,
+            (
+                keys.meta(partition),
+                keys.events(partition),
+                keys.wallet(partition, user_id),
+                keys.coupons(partition, user_id),
+                keys.order(partition, order_id),
+            ),
+            (order_id, user_id),
+            urgent=True,
+        )
+
+    def answered(self, order_id: str, reply: Reply) -> Order:
+        """The order in a reply of pay_order or cancel_order. Raises `NotFound`."""
+        if reply.status is Status.UNKNOWN:
+            raise NotFound(f"there is no order {order_id}")
+        fields = hash_of(reply.values[1])
+        return _order(order_id, fields, self._runner.partitions.of(fields["user"]))
+
+    async def give_back(self, order: Order) -> Order:
+        """Release all that a failed order held; the same order, with the positions of the releases."""
+        products: dict[int, list[str]] = {}
+        for line in orjson.loads(order.lines_json):
+            partition = self._runner.partitions.of(line["product_id"])
+            ids = products.setdefault(partition, [])
+            if line["product_id"] not in ids:
+                ids.append(line["product_id"])
+        released = await self._stock.give_back(order.order_id, products)
+        return replace(order, positions=order.positions + released)
+
+    async def _order(self, user_id: str, lines: Sequence[LineRequest], coupon_id: str | None, decide: _Decide) -> Order:
+        self._policy.check_line_count(len(lines))
+        partition = self._runner.partitions.of(user_id)
+
+        async def step(flow: Flow) -> Order:
+            order_id, held = await self._stock.reserve(
+                flow, lambda: make_order_id(self._runner.now_ms(partition)), user_id, lines
+            )
+            subtotal = sum(line.unit_price * line.quantity for line in held.lines)
+            draft = _Draft(order_id, user_id, coupon_id or "", _lines_json(held.lines), subtotal, held)
+            flow.sent_again = False
+            try:
+                return await decide(flow, draft)
+            except OutcomeUnknown as error:
+                error.order_id = order_id
+                raise
+            except StaleGeneration as error:
+                # The reservation belongs to the time before the recovery: the worker finishes or undoes it.
+                raise Recovering from error
+            except InsufficientBalance:
+                raise
+            except EngineError as error:
+                await self._not_placed(flow, draft, isinstance(error, Refusal))
+                raise
+
+        return await self._runner.alone(step)
+
+    async def _not_placed(self, flow: Flow, draft: _Draft, refused: bool) -> None:
+        """Give back after the user's partition said no; after an unknown outcome that is final only by void's word."""
+        if flow.sent_again and refused:
+            try:
+                status = await self.void(draft.user_id, draft.order_id)
+            except EngineError as error:
+                unknown = OutcomeUnknown("the order may be on record")
+                unknown.order_id = draft.order_id
+                raise unknown from error
+            if status not in {"void", "failed"}:
+                unknown = OutcomeUnknown("the order is on record")
+                unknown.order_id = draft.order_id
+                raise unknown
+        await self._stock.give_back(draft.order_id, draft.held.products)
+
+    async def _place(self, flow: Flow, draft: _Draft) -> Order:
+        reply = await self._decide(flow, "place_order", draft, (self._policy.payment_deadline_ms,))
+        if reply.status is not Status.PLACED:
+            return await self._on_record(reply, draft)
+        return self._placed(draft, reply, "awaiting_payment", pay_before_ms=reply.integer(4))
+
+    async def _checkout(self, flow: Flow, draft: _Draft) -> Order:
+        reply = await self._decide(flow, "checkout_order", draft, ())
+        if reply.status is Status.INSUFFICIENT_BALANCE:
+            await self._stock.give_back(draft.order_id, draft.held.products)
+            raise InsufficientBalance(draft.order_id, reply.integer(4), reply.integer(2))
+        if reply.status is not Status.COMPLETED:
+            return await self._on_record(reply, draft)
+        return self._placed(draft, reply, "completed", paid_at_ms=reply.integer(3))
+
+    async def _decide(self, flow: Flow, script: str, draft: _Draft, before_key: tuple[int, ...]) -> Reply:
+        user_id, order_id = draft.user_id, draft.order_id
+        partition = self._runner.partitions.of(user_id)
+        keys = self._runner.keys
+        policy = self._policy
+        reply = await self._runner.change(
+            flow,
+            partition,
+            script,
+            (
+                keys.meta(partition),
+                keys.events(partition),
+                keys.wallet(partition, user_id),
+                keys.coupons(partition, user_id),
+                keys.order(partition, order_id),
+            ),
+            (
+                order_id,
+                created_ms(order_id),
+                self._order_age_max_ms,
+                user_id,
+                draft.lines_json,
+                draft.subtotal,
+                draft.coupon_id,
+                policy.payment_max,
+                policy.discount_min,
+                policy.discount_max,
+                *before_key,
+                "",
+                "",
+            ),
+        )
+        match reply.status:
+            case Status.ORDER_IN_PROGRESS:
+                raise OrderInProgress(reply.text(0), reply.integer(1))
+            case Status.COUPON_NOT_VALID:
+                raise CouponNotValid(draft.coupon_id, reply.text(0))
+            case Status.PAYMENT_LIMIT:
+                raise PaymentLimit(reply.integer(0), policy.payment_max)
+            case Status.TOO_OLD:
+                raise Recovering("the order took too long")
+        return reply
+
+    async def _on_record(self, reply: Reply, draft: _Draft) -> Order:
+        """The answer when an earlier send of this very order had arrived (status `EXISTS`)."""
+        if reply.text(1) == "void":
+            raise Recovering("the order took too long")
+        try:
+            order = await self.read(draft.user_id, draft.order_id)
+        except EngineError as error:
+            raise OutcomeUnknown("the order is on record and cannot be read") from error
+        if order.failure == "insufficient_balance":
+            await self._stock.give_back(draft.order_id, draft.held.products)
+            balance = await self._wallets.balance(draft.user_id)
+            raise InsufficientBalance(draft.order_id, balance, order.total)
+        return replace(order, positions=order.positions + tuple(draft.held.positions))
+
+    def _placed(
+        self,
+        draft: _Draft,
+        reply: Reply,
+        status: str,
+        *,
+        pay_before_ms: int | None = None,
+        paid_at_ms: int | None = None,
+    ) -> Order:
+        partition = self._runner.partitions.of(draft.user_id)
+        return Order(
+            order_id=draft.order_id,
+            user_id=draft.user_id,
+            status=status,
+            failure=None,
+            lines_json=draft.lines_json,
+            subtotal=draft.subtotal,
+            discount=reply.integer(1),
+            total=reply.integer(2),
+            coupon_id=draft.coupon_id or None,
+            ordered_at_ms=reply.integer(3),
+            pay_before_ms=pay_before_ms,
+            paid_at_ms=paid_at_ms,
+            positions=(position_of(partition, reply.values[0]), *draft.held.positions),
+        )
+
+    async def _void(self, flow: Flow, user_id: str, order_id: str) -> Reply:
+        partition = self._runner.partitions.of(user_id)
+        keys = self._runner.keys
+        return await self._runner.change(
+            flow,
+            partition,
+            "void_order",
+            (keys.meta(partition), keys.events(partition), keys.order(partition, order_id)),
+            (order_id, user_id),
+            urgent=True,
+        )
+
+
+def _lines_json(lines: Sequence[HeldLine]) -> bytes:
+    return orjson.dumps(
+        [
+            {
+                "product_id": line.product_id,
+                "stock_id": line.stock_id,
+                "name": line.name,
+                "option": line.option,
+                "unit_price": line.unit_price,
+                "quantity": line.quantity,
+                "amount": line.unit_price * line.quantity,
+            }
+            for line in lines
+        ]
+    )
+
+
+def _order(order_id: str, fields: dict[str, str], partition: int) -> Order:
+    return Order(
+        order_id=order_id,
+        user_id=fields["user"],
+        status=fields["status"],
+        failure=fields["failure"] or None,
+        lines_json=fields["lines"].encode(),
+        subtotal=int(fields["subtotal"]),
+        discount=int(fields["discount"]),
+        total=int(fields["total"]),
+        coupon_id=fields["coupon"] or None,
+        ordered_at_ms=int(fields["ordered_at"]),
+        pay_before_ms=int(fields["pay_before"]) if fields["pay_before"] else None,
+        paid_at_ms=int(fields["paid_at"]) if fields["paid_at"] else None,
+        positions=parse_position(f"{partition}:{fields['seq']}"),
+    )

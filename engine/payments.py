@@ -1,0 +1,41 @@
+"""Payment of a placed order from the user's balance (R3.3, R3.4, R3.12 to R3.17)."""
+
+from dataclasses import replace
+
+from engine.errors import InsufficientBalance, OrderNotPayable
+from engine.orders import Order, Orders
+from engine.runner import Flow, ScriptRunner
+from engine.statuses import Status
+from engine.wallet import Wallets
+
+
+class Payments:
+    """Pay, cancel and expire race on one order, and one of them wins; paying again answers the same."""
+
+    def __init__(self, runner: ScriptRunner, orders: Orders, wallets: Wallets) -> None:
+        self._runner = runner
+        self._orders = orders
+        self._wallets = wallets
+
+    async def pay(self, user_id: str, order_id: str) -> Order:
+        """Take the total from the balance and complete the order.
+
+        Raises `NotFound`; `InsufficientBalance` (the order fails, all that it held is given back); `OrderNotPayable`
+        for an order that failed before, or whose deadline has passed (then it fails now, and all is given back).
+        """
+
+        async def step(flow: Flow) -> Order:
+            reply = await self._orders.finish(flow, "pay_order", user_id, order_id)
+            order = self._orders.answered(order_id, reply)
+            if reply.status in {Status.PAID, Status.COMPLETED}:
+                return order
+            failed_before = reply.status is Status.FAILED and not flow.sent_again
+            if not failed_before:
+                released = await self._orders.give_back(order)
+                order = replace(order, positions=released.positions)
+            if order.failure == "insufficient_balance" and not failed_before:
+                balance = reply.integer(2) if len(reply.values) > 2 else await self._wallets.balance(user_id)
+                raise InsufficientBalance(order_id, balance, order.total)
+            raise OrderNotPayable(order_id, order.status, order.failure)
+
+        return await self._runner.alone(step)

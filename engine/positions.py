@@ -1,0 +1,35 @@
+"""Positions: where in the partitions' events a request's changes stand."""
+
+from typing import NamedTuple
+
+
+class Position(NamedTuple):
+    """One event's place: it is durable once PostgreSQL has this sequence of this epoch of this partition."""
+
+    partition: int
+    epoch: int
+    seq: int
+
+
+def position_of(partition: int, place: bytes) -> Position:
+    """From a script's reply: ``place`` is ``<epoch>-<seq>``."""
+    epoch, _, seq = place.partition(b"-")
+    return Position(partition, int(epoch), int(seq))
+
+
+def position_text(positions: tuple[Position, ...]) -> str:
+    """As clients get it: opaque to them; ``<partition>:<epoch>-<seq>`` joined by commas."""
+    return ",".join(f"{partition}:{epoch}-{seq}" for partition, epoch, seq in positions)
+
+
+def parse_position(text: str) -> tuple[Position, ...]:
+    """The other way round. Raises ``ValueError`` for what no answer of ours ever held."""
+    positions = []
+    for part in text.split(","):
+        partition, _, place = part.partition(":")
+        epoch, _, seq = place.partition("-")
+        numbers = (partition, epoch, seq)
+        if not all(number.isascii() and number.isdecimal() and len(number) <= 16 for number in numbers):
+            raise ValueError(f"not a position: {text!r}")
+        positions.append(Position(int(partition), int(epoch), int(seq)))
+    return tuple(positions)

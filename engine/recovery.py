@@ -1,0 +1,86 @@
+"""What the worker asks of a partition to begin it, to trust it, and to note how far it is durable."""
+
+import asyncio
+from dataclasses import dataclass
+
+from engine.keys import Keys
+from engine.lanes import Lanes
+from engine.scripts import Scripts
+from engine.statuses import Status
+
+FORMAT = "1"
+"""Version of the layout of keys and events."""
+
+FIRST_EPOCH = 1
+DEADLINE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """A partition's meta hash."""
+
+    format: str
+    server: str
+    generation: int
+    epoch: int
+    seq: int
+    durable: int
+
+
+class Recovery:
+    """Each call names the server it was meant for, which the lane puts in: another server changes nothing."""
+
+    def __init__(self, lanes: Lanes, scripts: Scripts, keys: Keys) -> None:
+        self._lanes = lanes
+        self._scripts = scripts
+        self._keys = keys
+
+    async def inspect(self, partition: int) -> Meta | None:
+        """The partition's meta, or ``None`` where there is none."""
+        fields = ("format", "server", "generation", "epoch", "seq", "durable")
+        values = await self._lanes.execute(
+            partition, "HMGET", self._keys.meta(partition), *fields, deadline=_deadline()
+        )
+        if values[3] is None:
+            return None
+        layout, server, generation, epoch, seq, durable = (value.decode() if value else "" for value in values)
+        return Meta(layout, server, int(generation), int(epoch), int(seq), int(durable))
+
+    async def init(self, partition: int, generation: int) -> bool:
+        """Begin a partition that holds nothing; false when there is something."""
+        keys = (self._keys.meta(partition), self._keys.events(partition))
+        status = await self._call(partition, "init_partition", keys, (generation, FIRST_EPOCH, FORMAT))
+        return status is Status.TRUSTED
+
+    async def trust(self, partition: int, generation: int, epoch: int, next_epoch: int, seq: int) -> bool:
+        """End ``epoch`` at ``seq`` and trust this server from ``next_epoch`` on; false when it is not as expected."""
+        keys = (self._keys.meta(partition),)
+        status = await self._call(partition, "trust_partition", keys, (generation, epoch, next_epoch, seq))
+        return status is Status.TRUSTED
+
+    async def raise_generation(self, partition: int, generation: int) -> int | None:
+        """Make flows of earlier generations stale; the partition's seq then. ``None`` where it is not trusted."""
+        values = await self._lanes.call(
+            partition,
+            self._scripts["raise_generation"],
+            (self._keys.meta(partition),),
+            (generation,),
+            deadline=_deadline(),
+        )
+        return int(values[1]) if Status(values[0].decode()) is Status.RAISED else None
+
+    async def mark_durable(self, partition: int, epoch: int, seq: int, keep_from_seq: int) -> Status:
+        """Note that PostgreSQL has the events up to ``seq``; ones before ``keep_from_seq`` may leave the stream.
+
+        Status `MARKED`, `CHANGED` or `UNVERIFIED`.
+        """
+        keys = (self._keys.meta(partition), self._keys.events(partition))
+        return await self._call(partition, "mark_durable", keys, (epoch, seq, max(0, keep_from_seq)))
+
+    async def _call(self, partition: int, name: str, keys: tuple[str, ...], arguments: tuple[str | int, ...]) -> Status:
+        values = await self._lanes.call(partition, self._scripts[name], keys, arguments, deadline=_deadline())
+        return Status(values[0].decode())
+
+
+def _deadline() -> float:
+    return asyncio.get_running_loop().time() + DEADLINE_S

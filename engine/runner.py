@@ -1,0 +1,153 @@
+"""Runs scripts: the argument head that all share, the guard's refusals, and sending again what may be sent again."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from engine.errors import OutcomeUnknown, Recovering, StaleGeneration, Unavailable, WriterBehind
+from engine.keys import Keys
+from engine.lanes import Lanes
+from engine.partitions import Partitions
+from engine.scripts import Scripts
+from engine.settings import EngineSettings
+from engine.statuses import Status
+
+SENDS_MAX = 4
+"""How often one call is sent when its outcome stays unknown."""
+
+Answer = TypeVar("Answer")
+
+
+class Flow:
+    """One request on its way through several scripts: the generation it began in and when it must be over."""
+
+    __slots__ = ("deadline", "generation", "now_ms", "sent_again")
+
+    def __init__(self, generation: str, deadline: float, now_ms: str) -> None:
+        self.generation = generation
+        self.deadline = deadline
+        self.now_ms = now_ms
+        self.sent_again = False
+        """Whether some call of this flow was sent more than once, so that an effect seen may be its own."""
+
+
+class Reply:
+    """A script's answer: its status, and what follows it as the script's head says."""
+
+    __slots__ = ("status", "values")
+
+    def __init__(self, status: Status, values: list[Any]) -> None:
+        self.status = status
+        self.values = values
+
+    def text(self, index: int) -> str:
+        """The value at ``index`` as text."""
+        value: bytes = self.values[index]
+        return value.decode()
+
+    def integer(self, index: int) -> int:
+        """The value at ``index`` as an integer."""
+        return int(self.values[index])
+
+
+class ScriptRunner:
+    """What every subject of the engine calls scripts through."""
+
+    def __init__(
+        self, lanes: Lanes, scripts: Scripts, partitions: Partitions, keys: Keys, settings: EngineSettings
+    ) -> None:
+        self.lanes = lanes
+        self.partitions = partitions
+        self.keys = keys
+        self._scripts = scripts
+        self._settings = settings
+        self._generation = "0"
+        self._backlog_max = str(settings.backlog_max)
+        self._backlog_max_urgent = str(settings.backlog_max + settings.backlog_headroom)
+        self._deadline_s = settings.request_deadline_ms / 1000
+        self.test_now_ms = ""
+        """The time that scripts are told, ms; empty in production, where each partition's own clock decides."""
+
+    def begin(self, within_s: float | None = None) -> Flow:
+        """Note the generation, and start the clock of the flow's deadline: the request's, or ``within_s``."""
+        deadline = asyncio.get_running_loop().time() + (within_s or self._deadline_s)
+        return Flow(self._generation, deadline, self.test_now_ms)
+
+    def now_ms(self, partition: int) -> int:
+        """The partition's clock as known here, ms since 1970: for what is made before a script runs."""
+        return int(self.test_now_ms) if self.test_now_ms else self.lanes.now_ms(partition)
+
+    async def change(
+        self,
+        flow: Flow,
+        partition: int,
+        name: str,
+        keys: Sequence[str],
+        arguments: Sequence[bytes | str | int],
+        *,
+        repeatable: bool = True,
+        urgent: bool = False,
+    ) -> Reply:
+        """Run a changing script. ``urgent`` calls use the backlog's headroom; not ``repeatable`` ones are sent once.
+
+        Raises `Recovering`, `StaleGeneration`, `WriterBehind`, `Overloaded` and `Unavailable` when nothing was
+        changed, `OutcomeUnknown` when it cannot be known.
+        """
+        backlog_max = self._backlog_max_urgent if urgent else self._backlog_max
+        head = (flow.generation, flow.now_ms, backlog_max)
+        return await self._run(flow, partition, name, keys, (*head, *arguments), repeatable)
+
+    async def read(
+        self, flow: Flow, partition: int, name: str, keys: Sequence[str], arguments: Sequence[bytes | str | int] = ()
+    ) -> Any:
+        """Run a reading script; returns what it read. Raises as `change` does, but never `OutcomeUnknown`."""
+        try:
+            reply = await self._run(flow, partition, name, keys, (flow.generation, *arguments), True)
+        except OutcomeUnknown as error:
+            raise Unavailable(error.reason) from error
+        return reply.values[0]
+
+    async def alone(self, step: Callable[[Flow], Awaitable[Answer]], within_s: float | None = None) -> Answer:
+        """Run a flow that may begin once more when a recovery overtook it: nothing of it has taken effect then."""
+        try:
+            return await step(self.begin(within_s))
+        except StaleGeneration:
+            try:
+                return await step(self.begin(within_s))
+            except StaleGeneration as error:
+                raise Recovering from error
+
+    async def _run(
+        self,
+        flow: Flow,
+        partition: int,
+        name: str,
+        keys: Sequence[str],
+        arguments: Sequence[bytes | str | int],
+        repeatable: bool,
+    ) -> Reply:
+        script = self._scripts[name]
+        unknown: OutcomeUnknown | None = None
+        for _ in range(SENDS_MAX if repeatable else 1):
+            try:
+                values = await self.lanes.call(partition, script, keys, arguments, deadline=flow.deadline)
+                break
+            except OutcomeUnknown as error:
+                unknown = error
+                flow.sent_again = repeatable
+            except Unavailable:
+                if unknown is not None:
+                    raise unknown from None
+                raise
+        else:
+            raise unknown or OutcomeUnknown
+        status = Status(values[0].decode())
+        if status is Status.UNVERIFIED:
+            self.lanes.recheck(partition)
+            raise (unknown or Recovering("the partition is not trusted yet"))
+        if status is Status.STALE:
+            self._generation = values[1].decode()
+            raise (unknown or StaleGeneration)
+        if status is Status.OVERLOADED:
+            raise (unknown or WriterBehind)
+        return Reply(status, values[1:])

@@ -1,0 +1,68 @@
+"""Every status that a script answers with. An unknown one raises ``ValueError`` where the reply is read."""
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """First element of each script's reply. The head of the script says what follows it, and their precedence."""
+
+    # The guard's, before anything else.
+    UNVERIFIED = "unverified"
+    STALE = "stale"
+    OVERLOADED = "overloaded"
+
+    # Reads.
+    READ = "read"
+
+    # Wallet.
+    BALANCE_LIMIT = "balance_limit"
+    CHARGED = "charged"
+
+    # Catalogue and stock.
+    TOO_MANY_ITEMS = "too_many_items"
+    CREATED = "created"
+    UPDATED = "updated"
+    UNKNOWN = "unknown"
+    STOCK_LIMIT = "stock_limit"
+    ADJUSTED = "adjusted"
+    FINISHED = "finished"
+    TOO_OLD = "too_old"
+    UNKNOWN_REFERENCE = "unknown_reference"
+    STOCK_ID_REQUIRED = "stock_id_required"
+    QUANTITY_LIMIT = "quantity_limit"
+    OUT_OF_STOCK = "out_of_stock"
+    RESERVED = "reserved"
+    MISSING = "missing"
+    SOLD = "sold"
+    RELEASED = "released"
+    CONFIRMED = "confirmed"
+
+    # Orders and payments.
+    EXISTS = "exists"
+    ORDER_IN_PROGRESS = "order_in_progress"
+    COUPON_NOT_VALID = "coupon_not_valid"
+    PAYMENT_LIMIT = "payment_limit"
+    PLACED = "placed"
+    INSUFFICIENT_BALANCE = "insufficient_balance"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    PAID = "paid"
+    CANCELLED = "cancelled"
+    NOT_DUE = "not_due"
+    VOIDED = "voided"
+
+    # Campaigns and coupons.
+    QUANTITY_BELOW_ISSUED = "quantity_below_issued"
+    ALREADY_ISSUED = "already_issued"
+    NOT_OPEN = "not_open"
+    EXHAUSTED = "exhausted"
+    ISSUED = "issued"
+    ALREADY_GRANTED = "already_granted"
+    GRANTED = "granted"
+
+    # Trust and durability.
+    TRUSTED = "trusted"
+    CHANGED = "changed"
+    RAISED = "raised"
+    MARKED = "marked"

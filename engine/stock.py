@@ -1,0 +1,290 @@
+"""Holding stock for orders: reserve, release, confirm (R3.11, R3.16)."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from engine.errors import (
+    EngineError,
+    LineLimit,
+    OutOfStock,
+    Recovering,
+    Refusal,
+    ShortLine,
+    StaleGeneration,
+    StockIdRequired,
+    UnknownReference,
+)
+from engine.order_ids import created_ms
+from engine.policy import Policy
+from engine.positions import Position, position_of
+from engine.runner import Flow, Reply, ScriptRunner
+from engine.statuses import Status
+
+LINE_REPLY_FIELDS = 6
+SHORT_LINE_FIELDS = 5
+
+GIVE_BACK_S = 1.5
+"""How long a give-back may hold up an answer; past it the worker does it within a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineRequest:
+    """A line as the client asks for it; the stock item may be left out where the product has one."""
+
+    product_id: str
+    stock_id: str | None
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLine:
+    """Units of a stock item held for an order, at the price that holds (minor units)."""
+
+    product_id: str
+    stock_id: str
+    name: str
+    option: str
+    unit_price: int
+    quantity: int
+
+
+@dataclass(slots=True)
+class Held:
+    """What an order holds, in the order the client gave; and the products by partition, to release it again."""
+
+    lines: list[HeldLine] = field(default_factory=list)
+    positions: list[Position] = field(default_factory=list)
+    products: dict[int, list[str]] = field(default_factory=dict)
+
+
+class Stock:
+    """Each call changes one partition in one step; an order over several is a flow of `Orders`."""
+
+    def __init__(self, runner: ScriptRunner, policy: Policy, order_age_max_ms: int) -> None:
+        self._runner = runner
+        self._policy = policy
+        self._order_age_max_ms = order_age_max_ms
+
+    async def reserve(
+        self, flow: Flow, new_order_id: Callable[[], str], user_id: str, lines: Sequence[LineRequest]
+    ) -> tuple[str, Held]:
+        """Hold all lines or none: in every partition at once, then once more one after the other.
+
+        The second time is for two carts that each hold what the other lacks: in partition order one of them wins.
+        It has an order id of its own, since a released reservation is never taken anew. Returns the order id.
+        Raises `OutOfStock`, `UnknownReference`, `StockIdRequired`, `LineLimit`.
+        """
+        groups = self._group(lines)
+        order_id = new_order_id()
+        held = await self._reserve_groups(flow, order_id, user_id, groups, lines)
+        if isinstance(held, Held):
+            return order_id, held
+        refusal, some_held = held
+        if not (some_held and isinstance(refusal, OutOfStock) and refusal.only_held_by_others):
+            raise refusal
+        order_id = new_order_id()
+        total = Held()
+        for partition in sorted(groups):
+            one = {partition: groups[partition]}
+            held = await self._reserve_groups(flow, order_id, user_id, one, lines)
+            if isinstance(held, Held):
+                total.lines += held.lines
+                total.positions += held.positions
+                total.products |= held.products
+                continue
+            await self.give_back(order_id, total.products)
+            raise held[0]
+        total.lines = _in_order(total.lines, lines)
+        return order_id, total
+
+    async def give_back(self, order_id: str, products: dict[int, list[str]]) -> tuple[Position, ...]:
+        """Release what the order holds in each partition, as far as Redis can be reached; the worker does the rest."""
+
+        async def release(partition: int, product_ids: list[str]) -> Position | None:
+            try:
+                reply = await self.release(partition, order_id, product_ids)
+            except EngineError:
+                return None
+            return position_of(partition, reply.values[0]) if reply.values else None
+
+        released = await asyncio.gather(*(release(*group) for group in products.items()))
+        return tuple(position for position in released if position is not None)
+
+    async def release(self, partition: int, order_id: str, product_ids: Sequence[str]) -> Reply:
+        """Give back what the order holds in one partition, once. ``product_ids``: those of its reservation there.
+
+        Status `RELEASED` (place), `MISSING`, or `SOLD` (place).
+        """
+        keys = self._runner.keys
+        return await self._runner.alone(
+            lambda flow: self._runner.change(
+                flow,
+                partition,
+                "release_stock",
+                (
+                    keys.meta(partition),
+                    keys.events(partition),
+                    keys.reservation(partition, order_id),
+                    *(keys.product(partition, product_id) for product_id in product_ids),
+                ),
+                (order_id, *product_ids),
+                urgent=True,
+            ),
+            within_s=GIVE_BACK_S,
+        )
+
+    async def confirm(self, partition: int, order_id: str, product_ids: Sequence[str], day: str) -> Reply:
+        """Turn what a completed order holds in one partition into sold units, counted for ``day`` (yyyymmdd), once.
+
+        Status `CONFIRMED` (place), `MISSING` or `RELEASED` (place): the last two are alarms.
+        """
+        keys = self._runner.keys
+        return await self._runner.alone(
+            lambda flow: self._runner.change(
+                flow,
+                partition,
+                "confirm_stock",
+                (
+                    keys.meta(partition),
+                    keys.events(partition),
+                    keys.reservation(partition, order_id),
+                    keys.sales(partition, day),
+                    *(keys.product(partition, product_id) for product_id in product_ids),
+                ),
+                (order_id, day, *product_ids),
+                urgent=True,
+            )
+        )
+
+    def _group(self, lines: Sequence[LineRequest]) -> dict[int, list[LineRequest]]:
+        groups: dict[int, list[LineRequest]] = {}
+        for line in lines:
+            groups.setdefault(self._runner.partitions.of(line.product_id), []).append(line)
+        return groups
+
+    async def _reserve_groups(
+        self,
+        flow: Flow,
+        order_id: str,
+        user_id: str,
+        groups: dict[int, list[LineRequest]],
+        lines: Sequence[LineRequest],
+    ) -> Held | tuple[Refusal, bool]:
+        """Reserve in all these partitions at once. On a refusal everything is given back; says if any had held."""
+        partitions = list(groups)
+        outcomes = await asyncio.gather(
+            *(self._reserve_one(flow, partition, order_id, user_id, groups[partition]) for partition in partitions),
+            return_exceptions=True,
+        )
+        held = Held(products={partition: _product_ids(groups[partition]) for partition in partitions})
+        failures: list[BaseException] = []
+        refused = {}
+        for partition, outcome in zip(partitions, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                failures.append(outcome)
+                if isinstance(outcome, Refusal):
+                    refused[partition] = outcome
+            else:
+                place, held_lines = outcome
+                held.positions.append(position_of(partition, place))
+                held.lines += held_lines
+        if not failures:
+            held.lines = _in_order(held.lines, lines)
+            return held
+        may_hold = {partition: ids for partition, ids in held.products.items() if partition not in refused}
+        unexpected = next((failure for failure in failures if not isinstance(failure, Refusal)), None)
+        if isinstance(unexpected, StaleGeneration) and len(failures) == len(partitions):
+            raise unexpected
+        await self.give_back(order_id, may_hold)
+        if isinstance(unexpected, StaleGeneration):
+            raise Recovering from unexpected
+        if unexpected is not None:
+            raise unexpected
+        return _first_refusal(list(refused.values())), bool(may_hold)
+
+    async def _reserve_one(
+        self, flow: Flow, partition: int, order_id: str, user_id: str, lines: Sequence[LineRequest]
+    ) -> tuple[bytes, list[HeldLine]]:
+        keys = self._runner.keys
+        product_ids = _product_ids(lines)
+        number_of = {product_id: number for number, product_id in enumerate(product_ids, 1)}
+        arguments: list[str | int] = [
+            order_id,
+            created_ms(order_id),
+            self._order_age_max_ms,
+            user_id,
+            self._policy.line_quantity_max,
+        ]
+        for line in lines:
+            arguments += (number_of[line.product_id], line.product_id, line.stock_id or "", line.quantity)
+        reply = await self._runner.change(
+            flow,
+            partition,
+            "reserve_stock",
+            (
+                keys.meta(partition),
+                keys.events(partition),
+                keys.reservation(partition, order_id),
+                *(keys.product(partition, product_id) for product_id in product_ids),
+            ),
+            arguments,
+        )
+        if reply.status is Status.RESERVED:
+            return reply.values[0], _held_lines(reply.values[1])
+        raise _reserve_refusal(reply, self._policy)
+
+
+def _reserve_refusal(reply: Reply, policy: Policy) -> EngineError:
+    match reply.status:
+        case Status.OUT_OF_STOCK:
+            return OutOfStock(
+                tuple(
+                    ShortLine(product.decode(), stock.decode(), int(requested), int(available), int(reserved))
+                    for product, stock, requested, available, reserved in _chunks(reply.values[0], SHORT_LINE_FIELDS)
+                )
+            )
+        case Status.UNKNOWN_REFERENCE:
+            return UnknownReference(reply.text(0), reply.text(1) or None)
+        case Status.STOCK_ID_REQUIRED:
+            return StockIdRequired(reply.text(0))
+        case Status.QUANTITY_LIMIT:
+            return LineLimit(maximum=policy.line_quantity_max, product_id=reply.text(0))
+        case _:
+            return Recovering(f"the reservation took too long ({reply.status})")
+
+
+def _first_refusal(refusals: list[Refusal]) -> Refusal:
+    """Of several partitions' refusals the one to answer: a wrong request before missing stock; all short lines."""
+    for refusal in refusals:
+        if not isinstance(refusal, OutOfStock):
+            return refusal
+    return OutOfStock(tuple(line for refusal in refusals if isinstance(refusal, OutOfStock) for line in refusal.lines))
+
+
+def _product_ids(lines: Sequence[LineRequest]) -> list[str]:
+    return list(dict.fromkeys(line.product_id for line in lines))
+
+
+def _held_lines(flat: list[bytes]) -> list[HeldLine]:
+    return [
+        HeldLine(product.decode(), stock.decode(), name.decode(), option.decode(), int(price), int(quantity))
+        for product, stock, quantity, name, option, price in _chunks(flat, LINE_REPLY_FIELDS)
+    ]
+
+
+def _chunks(flat: list[bytes], size: int) -> list[tuple[bytes, ...]]:
+    return list(zip(*(itertools.islice(flat, start, None, size) for start in range(size)), strict=True))
+
+
+def _in_order(held: list[HeldLine], lines: Sequence[LineRequest]) -> list[HeldLine]:
+    """The held lines in the order in which the client first named their products."""
+    place: dict[tuple[str, str | None], int] = {}
+    for index, line in enumerate(lines):
+        place.setdefault((line.product_id, line.stock_id), index)
+        place.setdefault((line.product_id, None), index)
+    return sorted(
+        held,
+        key=lambda line: place.get((line.product_id, line.stock_id), place[line.product_id, None]),
+    )

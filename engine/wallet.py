@@ -1,0 +1,84 @@
+"""Balances: charge and read (R1)."""
+
+from dataclasses import dataclass
+
+from engine.errors import BalanceLimit
+from engine.policy import Policy
+from engine.positions import Position, position_of
+from engine.runner import Flow, ScriptRunner
+from engine.statuses import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """A charge that was made. Amounts in minor units."""
+
+    user_id: str
+    amount: int
+    balance: int
+    charged_at_ms: int
+    positions: tuple[Position, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WalletState:
+    """What Redis knows of a user: amounts in minor units, order ids or ``None``."""
+
+    balance: int
+    open_order: str | None
+    last_order: str | None
+
+
+class Wallets:
+    """Every user has a balance; a user that was never seen has 0."""
+
+    def __init__(self, runner: ScriptRunner, policy: Policy) -> None:
+        self._runner = runner
+        self._policy = policy
+
+    async def charge(self, user_id: str, amount: int) -> Charge:
+        """Add ``amount``. Sent once: an unknown outcome stays unknown (`OutcomeUnknown`), for it has no key.
+
+        Raises `ChargeLimit`, `BalanceLimit`.
+        """
+        self._policy.check_charge(amount)
+        partition = self._runner.partitions.of(user_id)
+        keys = self._runner.keys
+
+        async def step(flow: Flow) -> Charge:
+            reply = await self._runner.change(
+                flow,
+                partition,
+                "charge_wallet",
+                (keys.meta(partition), keys.events(partition), keys.wallet(partition, user_id)),
+                (user_id, amount, self._policy.balance_max, "", ""),
+                repeatable=False,
+            )
+            if reply.status is Status.BALANCE_LIMIT:
+                raise BalanceLimit(reply.integer(0), self._policy.balance_max)
+            return Charge(
+                user_id, amount, reply.integer(1), reply.integer(2), (position_of(partition, reply.values[0]),)
+            )
+
+        return await self._runner.alone(step)
+
+    async def balance(self, user_id: str) -> int:
+        """The balance in minor units; 0 for a user that was never seen."""
+        return (await self.read(user_id)).balance
+
+    async def read(self, user_id: str) -> WalletState:
+        """The balance, the open and the last order of a user."""
+        partition = self._runner.partitions.of(user_id)
+        keys = (self._runner.keys.meta(partition), self._runner.keys.wallet(partition, user_id))
+
+        async def step(flow: Flow) -> WalletState:
+            balance, open_order, last_order = await self._runner.read(
+                flow, partition, "read_fields", keys, ("balance", "open_order", "last_order")
+            )
+            return WalletState(
+                int(balance or 0),
+                open_order.decode() if open_order else None,
+                last_order.decode() if last_order else None,
+            )
+
+        return await self._runner.alone(step)

@@ -1,0 +1,79 @@
+--[[
+Put an issued coupon among the user's coupons, with its rule and validity. Repeatable by the campaign.
+
+KEYS[1] meta              the partition's meta hash
+KEYS[2] events            the partition's event stream
+KEYS[3] wallet            the user's hash
+KEYS[4] coupons           the user's coupons
+ARGV[1] server            identity of the server this call was meant for
+ARGV[2] generation        the generation the flow began in
+ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
+ARGV[4] backlog_max       events that may be waiting for the writer
+ARGV[5] user              user id
+ARGV[6] campaign          campaign id
+ARGV[7] number            issue number
+ARGV[8] kind              amount or percent
+ARGV[9] value             minor units, or percent
+ARGV[10] minimum_order    lowest subtotal, minor units, or nothing
+ARGV[11] maximum_discount highest discount, minor units, or nothing
+ARGV[12] issued_at        ms
+ARGV[13] issue_day        the day of the issue in the business time zone, yyyymmdd
+ARGV[14] valid_from       ms
+ARGV[15] valid_until      ms
+Returns                   in order of precedence
+  unverified
+  stale, generation
+  overloaded
+  already_granted, place, coupon_id, packed   the coupon as it stands
+  granted, place, coupon_id, packed
+Event coupon.granted
+]]
+local meta = KEYS[1]
+local events = KEYS[2]
+local wallet = KEYS[3]
+local coupons = KEYS[4]
+local server = ARGV[1]
+local generation = ARGV[2]
+local now_ms = ARGV[3]
+local backlog_max = ARGV[4]
+local user = ARGV[5]
+local campaign = ARGV[6]
+local number = ARGV[7]
+local kind = ARGV[8]
+local value = ARGV[9]
+local minimum_order = ARGV[10]
+local maximum_discount = ARGV[11]
+local issued_at = ARGV[12]
+local issue_day = ARGV[13]
+local valid_from = ARGV[14]
+local valid_until = ARGV[15]
+
+--- @include guard
+--- @include clock
+--- @include events
+--- @include coupons
+
+local refusal, epoch, seq = guard(meta, server, generation, backlog_max)
+if refusal then
+  return refusal
+end
+local earlier = redis.call('HGET', coupons, 'campaign:' .. campaign)
+if earlier then
+  local packed = redis.call('HGET', coupons, earlier)
+  return {'already_granted', unpack_coupon(packed).seq, earlier, packed}
+end
+local count = int(tonumber(redis.call('HGET', wallet, 'coupon_number') or '0') + 1)
+local coupon_id = user .. '-' .. issue_day .. '-' .. count
+local place = append(events, meta, epoch, seq, 'coupon.granted', clock_ms(now_ms),
+  'user', user, 'coupon', coupon_id, 'campaign', campaign, 'number', number, 'kind', kind, 'value', value,
+  'minimum_order', minimum_order, 'maximum_discount', maximum_discount, 'issued_at', issued_at,
+  'valid_from', valid_from, 'valid_until', valid_until, 'coupon_number', count)
+local coupon = {
+  state = 'free', campaign = campaign, number = number, kind = kind, value = value, minimum_order = minimum_order,
+  maximum_discount = maximum_discount, issued_at = issued_at, valid_from = valid_from, valid_until = valid_until,
+  order = '', used_at = '', seq = place,
+}
+local packed = pack_coupon(coupon)
+redis.call('HSET', wallet, 'coupon_number', count, 'seq', place)
+redis.call('HSET', coupons, coupon_id, packed, 'campaign:' .. campaign, coupon_id)
+return {'granted', place, coupon_id, packed}

@@ -1,0 +1,28 @@
+-- A user's coupon as it stands in the hash: its fields in this order, joined by commas, which no id contains.
+local COUPON_FIELDS = {
+  'state', 'campaign', 'number', 'kind', 'value', 'minimum_order', 'maximum_discount',
+  'issued_at', 'valid_from', 'valid_until', 'order', 'used_at', 'seq',
+}
+
+local function unpack_coupon(packed)
+  local coupon, index = {}, 0
+  for text in string.gmatch(packed .. ',', '([^,]*),') do
+    index = index + 1
+    coupon[COUPON_FIELDS[index]] = text
+  end
+  return coupon
+end
+
+local function pack_coupon(coupon)
+  local texts = {}
+  for index, field in ipairs(COUPON_FIELDS) do
+    texts[index] = coupon[field]
+  end
+  return table.concat(texts, ',')
+end
+
+-- Write a coupon's new state: `free` (an order may take it), `taken` (by `order`) or `used`.
+local function set_coupon(coupons, id, coupon, state, order, used_at, place)
+  coupon.state, coupon.order, coupon.used_at, coupon.seq = state, order, used_at, place
+  redis.call('HSET', coupons, id, pack_coupon(coupon))
+end

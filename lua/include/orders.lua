@@ -1,0 +1,30 @@
+--- @include events
+--- @include coupons
+
+-- The order's fields when it exists and belongs to `user`, else nil. A tombstone is no order.
+local function order_of(order_key, user)
+  local flat = redis.call('HGETALL', order_key)
+  local order = {}
+  for index = 1, #flat, 2 do
+    order[flat[index]] = flat[index + 1]
+  end
+  if order.user ~= user or order.status == 'void' then
+    return nil
+  end
+  return order
+end
+
+-- Fail an order that awaits payment: its coupon is free again, the user may order anew. The stock in other
+-- partitions is given back by the caller. Returns the event's place.
+local function fail_order(meta, events, user_key, coupons, order_key, epoch, seq, order_id, order, failure, now)
+  local place = append(events, meta, epoch, seq, 'order.failed', now,
+    'order', order_id, 'user', order.user, 'failure', failure, 'coupon', order.coupon)
+  redis.call('HSET', order_key, 'status', 'failed', 'failure', failure, 'seq', place)
+  redis.call('HDEL', user_key, 'open_order', 'open_pay_before')
+  redis.call('HSET', user_key, 'seq', place)
+  if order.coupon ~= '' then
+    local coupon = unpack_coupon(redis.call('HGET', coupons, order.coupon))
+    set_coupon(coupons, order.coupon, coupon, 'free', '', '', place)
+  end
+  return place
+end

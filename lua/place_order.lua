@@ -1,0 +1,88 @@
+--[[
+Put an order on record as awaiting payment and take its coupon. Its stock is held already. Repeatable by the order id.
+
+KEYS[1] meta              the partition's meta hash
+KEYS[2] events            the partition's event stream
+KEYS[3] wallet            the user's hash
+KEYS[4] coupons           the user's coupons
+KEYS[5] order_key         the order's hash
+ARGV[1] server            identity of the server this call was meant for
+ARGV[2] generation        the generation the flow began in
+ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
+ARGV[4] backlog_max       events that may be waiting for the writer
+ARGV[5] order             order id
+ARGV[6] created_ms        when the order id was made
+ARGV[7] age_max_ms        an order id older than this is refused
+ARGV[8] user              user id
+ARGV[9] lines             the order's lines as JSON, passed through
+ARGV[10] subtotal         sum of the lines, minor units
+ARGV[11] coupon_id        coupon id, or nothing
+ARGV[12] payment_max      highest total allowed, minor units
+ARGV[13] discount_min     lowest discount allowed, minor units
+ARGV[14] discount_max     highest discount allowed, minor units
+ARGV[15] pay_within_ms    how long the order waits for its payment
+ARGV[16] key              hash of the idempotency key, or nothing
+ARGV[17] fingerprint      fingerprint of the request, or nothing
+Returns                   in order of precedence
+  unverified
+  stale, generation
+  overloaded
+  exists, place, status   the order is on record already, or void
+  too_old
+  order_in_progress, order, pay_before_ms
+  coupon_not_valid, reason
+  payment_limit, total
+  placed, place, discount, total, ordered_at_ms, pay_before_ms
+Event order.placed
+]]
+local meta = KEYS[1]
+local events = KEYS[2]
+local wallet = KEYS[3]
+local coupons = KEYS[4]
+local order_key = KEYS[5]
+local server = ARGV[1]
+local generation = ARGV[2]
+local now_ms = ARGV[3]
+local backlog_max = ARGV[4]
+local order = ARGV[5]
+local created_ms = tonumber(ARGV[6])
+local age_max_ms = tonumber(ARGV[7])
+local user = ARGV[8]
+local lines = ARGV[9]
+local subtotal = ARGV[10]
+local coupon_id = ARGV[11]
+local payment_max = tonumber(ARGV[12])
+local discount_min = tonumber(ARGV[13])
+local discount_max = tonumber(ARGV[14])
+local pay_within_ms = tonumber(ARGV[15])
+local key = ARGV[16]
+local fingerprint = ARGV[17]
+
+--- @include guard
+--- @include new_order
+
+local refusal, epoch, seq = guard(meta, server, generation, backlog_max)
+if refusal then
+  return refusal
+end
+local now = clock_ms(now_ms)
+local limits = {
+  age_max_ms = age_max_ms, payment_max = payment_max, discount_min = discount_min, discount_max = discount_max,
+}
+local refused, price = price_order(wallet, coupons, order_key, coupon_id, tonumber(subtotal), limits, created_ms, now)
+if refused then
+  return refused
+end
+
+local discount, total, pay_before = int(price.discount), int(price.total), int(now + pay_within_ms)
+local place = append(events, meta, epoch, seq, 'order.placed', now,
+  'order', order, 'user', user, 'lines', lines, 'subtotal', subtotal, 'discount', discount, 'total', total,
+  'coupon', coupon_id, 'rule', price.rule, 'pay_before', pay_before, 'key', key, 'fingerprint', fingerprint)
+redis.call('HSET', order_key, 'user', user, 'status', 'awaiting_payment', 'failure', '', 'lines', lines,
+  'subtotal', subtotal, 'discount', discount, 'total', total, 'coupon', coupon_id, 'ordered_at', int(now),
+  'pay_before', pay_before, 'paid_at', '', 'seq', place)
+redis.call('HSET', wallet, 'open_order', order, 'open_pay_before', pay_before, 'last_order', order, 'seq', place)
+if price.coupon then
+  set_coupon(coupons, coupon_id, price.coupon, 'taken', order, '', place)
+end
+return {'placed', place, discount, total, int(now), pay_before}

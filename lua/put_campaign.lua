@@ -1,0 +1,72 @@
+--[[
+Make a coupon campaign or change it. The quantity never falls below what is issued; coupons keep the rule they were
+issued with.
+
+KEYS[1] meta              the partition's meta hash
+KEYS[2] events            the partition's event stream
+KEYS[3] campaigns         the partition's campaign ids
+KEYS[4] campaign_key      the campaign's hash
+ARGV[1] server            identity of the server this call was meant for
+ARGV[2] generation        the generation the flow began in
+ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
+ARGV[4] backlog_max       events that may be waiting for the writer
+ARGV[5] campaign          campaign id
+ARGV[6] name              display name
+ARGV[7] kind              amount or percent
+ARGV[8] value             minor units, or percent
+ARGV[9] minimum_order     lowest subtotal, minor units, or nothing
+ARGV[10] maximum_discount highest discount, minor units, or nothing
+ARGV[11] quantity         coupons there are
+ARGV[12] opens_at         ms
+ARGV[13] closes_at        ms
+ARGV[14] valid_days       days a coupon is valid from its issue
+Returns                   in order of precedence
+  unverified
+  stale, generation
+  overloaded
+  quantity_below_issued, issued
+  created, place, issued
+  updated, place, issued
+Event campaign.put
+]]
+local meta = KEYS[1]
+local events = KEYS[2]
+local campaigns = KEYS[3]
+local campaign_key = KEYS[4]
+local server = ARGV[1]
+local generation = ARGV[2]
+local now_ms = ARGV[3]
+local backlog_max = ARGV[4]
+local campaign = ARGV[5]
+local name = ARGV[6]
+local kind = ARGV[7]
+local value = ARGV[8]
+local minimum_order = ARGV[9]
+local maximum_discount = ARGV[10]
+local quantity = ARGV[11]
+local opens_at = ARGV[12]
+local closes_at = ARGV[13]
+local valid_days = ARGV[14]
+
+--- @include guard
+--- @include clock
+--- @include events
+
+local refusal, epoch, seq = guard(meta, server, generation, backlog_max)
+if refusal then
+  return refusal
+end
+local known = redis.call('HGET', campaign_key, 'issued')
+local issued = known or '0'
+if tonumber(quantity) < tonumber(issued) then
+  return {'quantity_below_issued', issued}
+end
+local place = append(events, meta, epoch, seq, 'campaign.put', clock_ms(now_ms),
+  'campaign', campaign, 'name', name, 'kind', kind, 'value', value, 'minimum_order', minimum_order,
+  'maximum_discount', maximum_discount, 'quantity', quantity, 'opens_at', opens_at, 'closes_at', closes_at,
+  'valid_days', valid_days)
+redis.call('HSET', campaign_key, 'name', name, 'kind', kind, 'value', value, 'minimum_order', minimum_order,
+  'maximum_discount', maximum_discount, 'quantity', quantity, 'opens_at', opens_at, 'closes_at', closes_at,
+  'valid_days', valid_days, 'issued', issued, 'seq', place)
+redis.call('ZADD', campaigns, 0, campaign)
+return {known and 'updated' or 'created', place, issued}

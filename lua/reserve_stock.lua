@@ -1,0 +1,124 @@
+--[[
+Hold the stock of an order's lines in this partition: all of them or none. Repeatable by the order id.
+
+KEYS[1] meta              the partition's meta hash
+KEYS[2] events            the partition's event stream
+KEYS[3] reservation       this order's reservation here
+KEYS[4...] product_key    one key per product
+ARGV[1] server            identity of the server this call was meant for
+ARGV[2] generation        the generation the flow began in
+ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
+ARGV[4] backlog_max       events that may be waiting for the writer
+ARGV[5] order             order id
+ARGV[6] created_ms        when the order id was made
+ARGV[7] age_max_ms        an order id older than this is refused
+ARGV[8] user              user id
+ARGV[9] quantity_max      most units of one stock item in an order
+ARGV[10...] line          repeating: number of the product's key (1 for KEYS[4]), product id, stock id or nothing, quantity
+Returns                   in order of precedence
+  unverified
+  stale, generation
+  overloaded
+  finished, state         this reservation was confirmed or released before
+  too_old
+  unknown_reference, product, stock
+  stock_id_required, product
+  quantity_limit, product, stock, quantity
+  out_of_stock, lines     product, stock, requested, available, reserved of each line that fails
+  reserved, place, lines  product, stock, quantity, name, option, price of each stock item
+Event stock.reserved
+]]
+local meta = KEYS[1]
+local events = KEYS[2]
+local reservation = KEYS[3]
+local product_key = 3
+local server = ARGV[1]
+local generation = ARGV[2]
+local now_ms = ARGV[3]
+local backlog_max = ARGV[4]
+local order = ARGV[5]
+local created_ms = tonumber(ARGV[6])
+local age_max_ms = tonumber(ARGV[7])
+local user = ARGV[8]
+local quantity_max = tonumber(ARGV[9])
+local line = 10
+
+--- @include guard
+--- @include clock
+--- @include events
+
+local refusal, epoch, seq = guard(meta, server, generation, backlog_max)
+if refusal then
+  return refusal
+end
+local held = redis.call('HMGET', reservation, 'state', 'seq')
+if held[1] and held[1] ~= 'held' then
+  return {'finished', held[1]}
+end
+local now = clock_ms(now_ms)
+if not held[1] and now - created_ms > age_max_ms then
+  return {'too_old'}
+end
+
+-- Each stock item once, in the order it was first asked for; the same one given twice is added up.
+local items, item_of = {}, {}
+for index = line, #ARGV, 4 do
+  local key = KEYS[product_key + tonumber(ARGV[index])]
+  local product, stock, quantity = ARGV[index + 1], ARGV[index + 2], tonumber(ARGV[index + 3])
+  if stock == '' then
+    local only = redis.call('HMGET', key, 'only', 'name')
+    if not only[2] then
+      return {'unknown_reference', product, ''}
+    end
+    if not only[1] then
+      return {'stock_id_required', product}
+    end
+    stock = only[1]
+  end
+  local name = product .. ':' .. stock
+  local item = item_of[name]
+  if item then
+    item.quantity = item.quantity + quantity
+  else
+    item = {key = key, product = product, stock = stock, quantity = quantity}
+    items[#items + 1] = item
+    item_of[name] = item
+  end
+end
+
+local short, reply, packed = {}, {}, {}
+for _, item in ipairs(items) do
+  local found = redis.call('HMGET', item.key, 'a:' .. item.stock, 'r:' .. item.stock, 'o:' .. item.stock, 'name', 'price')
+  if not found[1] then
+    return {'unknown_reference', item.product, item.stock}
+  end
+  local quantity = int(item.quantity)
+  if item.quantity > quantity_max then
+    return {'quantity_limit', item.product, item.stock, quantity}
+  end
+  if not held[1] and tonumber(found[1]) < item.quantity then
+    for _, field in ipairs({item.product, item.stock, quantity, found[1], found[2]}) do
+      short[#short + 1] = field
+    end
+  end
+  packed[#packed + 1] = item.product .. ':' .. item.stock .. ':' .. quantity
+  for _, field in ipairs({item.product, item.stock, quantity, found[4], found[3], found[5]}) do
+    reply[#reply + 1] = field
+  end
+end
+if #short > 0 then
+  return {'out_of_stock', short}
+end
+if held[1] then
+  return {'reserved', held[2], reply}
+end
+
+local lines = table.concat(packed, ',')
+local place = append(events, meta, epoch, seq, 'stock.reserved', now, 'order', order, 'user', user, 'lines', lines)
+redis.call('HSET', reservation, 'user', user, 'state', 'held', 'lines', lines, 'at', int(now), 'seq', place)
+for _, item in ipairs(items) do
+  redis.call('HINCRBY', item.key, 'a:' .. item.stock, int(-item.quantity))
+  redis.call('HINCRBY', item.key, 'r:' .. item.stock, int(item.quantity))
+  redis.call('HSET', item.key, 'seq', place)
+end
+return {'reserved', place, reply}
