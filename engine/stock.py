@@ -279,12 +279,13 @@ def _chunks(flat: list[bytes], size: int) -> list[tuple[bytes, ...]]:
 
 
 def _in_order(held: list[HeldLine], lines: Sequence[LineRequest]) -> list[HeldLine]:
-    """The held lines in the order in which the client first named their products."""
-    place: dict[tuple[str, str | None], int] = {}
+    """The held lines in the order in which the client first asked for each."""
+    first: dict[tuple[str, str | None], int] = {}
     for index, line in enumerate(lines):
-        place.setdefault((line.product_id, line.stock_id), index)
-        place.setdefault((line.product_id, None), index)
-    return sorted(
-        held,
-        key=lambda line: place.get((line.product_id, line.stock_id), place[line.product_id, None]),
-    )
+        first.setdefault((line.product_id, line.stock_id), index)
+
+    def place(line: HeldLine) -> int:
+        named = first.get((line.product_id, line.stock_id), len(lines))
+        return min(named, first.get((line.product_id, None), len(lines)))
+
+    return sorted(held, key=place)

@@ -15,7 +15,7 @@ ARGV[7] number            issue number
 ARGV[8] kind              amount or percent
 ARGV[9] value             minor units, or percent
 ARGV[10] minimum_order    lowest subtotal, minor units, or nothing
-ARGV[11] maximum_discount highest discount, minor units, or nothing
+ARGV[11] maximum_discount  highest discount, minor units, or nothing
 ARGV[12] issued_at        ms
 ARGV[13] issue_day        the day of the issue in the business time zone, yyyymmdd
 ARGV[14] valid_from       ms

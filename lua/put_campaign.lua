@@ -15,7 +15,7 @@ ARGV[6] name              display name
 ARGV[7] kind              amount or percent
 ARGV[8] value             minor units, or percent
 ARGV[9] minimum_order     lowest subtotal, minor units, or nothing
-ARGV[10] maximum_discount highest discount, minor units, or nothing
+ARGV[10] maximum_discount  highest discount, minor units, or nothing
 ARGV[11] quantity         coupons there are
 ARGV[12] opens_at         ms
 ARGV[13] closes_at        ms
