@@ -70,8 +70,10 @@ class Catalog:
         self._runner = runner
         self._policy = policy
 
-    async def put(self, product_id: str, name: str, price: int, stock: Sequence[NewStockItem]) -> bool:
-        """Make a product or change it; returns whether it is new. A stock item left out stays.
+    async def put(
+        self, product_id: str, name: str, price: int, stock: Sequence[NewStockItem]
+    ) -> tuple[bool, tuple[Position, ...]]:
+        """Make a product or change it; returns whether it is new, and where. A stock item left out stays.
 
         Raises `UnitPriceLimit`, `TooManyStockItems`.
         """
@@ -86,7 +88,7 @@ class Catalog:
         ).decode()
         items = [part for item in stock for part in (item.stock_id, item.option, item.initial_quantity)]
 
-        async def step(flow: Flow) -> bool:
+        async def step(flow: Flow) -> tuple[bool, tuple[Position, ...]]:
             reply = await self._runner.change(
                 flow,
                 partition,
@@ -101,7 +103,7 @@ class Catalog:
             )
             if reply.status is Status.TOO_MANY_ITEMS:
                 raise TooManyStockItems(reply.integer(0), self._policy.stock_items_max)
-            return reply.status is Status.CREATED
+            return reply.status is Status.CREATED, (position_of(partition, reply.values[0]),)
 
         return await self._runner.alone(step)
 

@@ -97,8 +97,8 @@ class Coupons:
         self._runner = runner
         self._days = days
 
-    async def put_campaign(self, campaign: Campaign) -> tuple[bool, Campaign]:
-        """Make a campaign or change it (``issued`` is ignored); whether it is new, and as it stands now.
+    async def put_campaign(self, campaign: Campaign) -> tuple[bool, Campaign, tuple[Position, ...]]:
+        """Make a campaign or change it (``issued`` is ignored); whether it is new, as it stands now, and where.
 
         Raises `QuantityBelowIssued`.
         """
@@ -106,7 +106,7 @@ class Coupons:
         keys = self._runner.keys
         rule = campaign.discount
 
-        async def step(flow: Flow) -> tuple[bool, Campaign]:
+        async def step(flow: Flow) -> tuple[bool, Campaign, tuple[Position, ...]]:
             reply = await self._runner.change(
                 flow,
                 partition,
@@ -132,17 +132,8 @@ class Coupons:
             )
             if reply.status is Status.QUANTITY_BELOW_ISSUED:
                 raise QuantityBelowIssued(reply.integer(0))
-            now = Campaign(
-                campaign.campaign_id,
-                campaign.name,
-                rule,
-                campaign.quantity,
-                reply.integer(1),
-                campaign.opens_at_ms,
-                campaign.closes_at_ms,
-                campaign.valid_days,
-            )
-            return reply.status is Status.CREATED, now
+            now = replace(campaign, issued=reply.integer(1))
+            return reply.status is Status.CREATED, now, (position_of(partition, reply.values[0]),)
 
         return await self._runner.alone(step)
 

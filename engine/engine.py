@@ -7,6 +7,7 @@ from engine.bestsellers import BestSellers
 from engine.business_days import BusinessDays
 from engine.catalog import Catalog
 from engine.coupons import Coupons
+from engine.durability import Durability
 from engine.keys import Keys
 from engine.lanes import Lanes, LaneSettings, RedisLanes
 from engine.orders import Orders
@@ -33,6 +34,7 @@ class Engine:
         scripts = load_scripts()
         self.runner = ScriptRunner(lanes, scripts, self.partitions, self.keys, settings)
         self.recovery = Recovery(lanes, scripts, self.keys)
+        self.durability = Durability(lanes, self.keys)
         self.wallets = Wallets(self.runner, self.policy)
         self.catalog = Catalog(self.runner, self.policy)
         self.stock = Stock(self.runner, self.policy, settings.order_age_max_ms)
@@ -50,7 +52,9 @@ async def open_engine(settings: EngineSettings) -> AsyncIterator[Engine]:
     )
     lanes = RedisLanes(settings.redis_url, lane_settings)
     await lanes.start()
+    engine = Engine(settings, lanes)
     try:
-        yield Engine(settings, lanes)
+        yield engine
     finally:
+        await engine.durability.close()
         await lanes.close()

@@ -1,0 +1,75 @@
+"""Whether changes have reached PostgreSQL, as each partition's meta says; and waiting until they have."""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable
+
+from engine.errors import EngineError
+from engine.keys import Keys
+from engine.lanes import Lanes
+from engine.positions import Position
+
+LOOK_EVERY_S = 0.005
+READ_WITHIN_S = 1.0
+
+
+class Durability:
+    """One reader for each partition that somebody waits for, however many wait; none while nobody does."""
+
+    def __init__(self, lanes: Lanes, keys: Keys) -> None:
+        self._lanes = lanes
+        self._keys = keys
+        self._waiters: defaultdict[int, list[tuple[Position, asyncio.Future[bool]]]] = defaultdict(list)
+        self._readers: dict[int, asyncio.Task[None]] = {}
+
+    async def wait(self, positions: Iterable[Position], timeout_s: float) -> bool:
+        """Whether every position is durable, waiting up to ``timeout_s`` for it. False too when one was lost."""
+        loop = asyncio.get_running_loop()
+        futures = []
+        for position in positions:
+            future: asyncio.Future[bool] = loop.create_future()
+            futures.append(future)
+            self._waiters[position.partition].append((position, future))
+            if position.partition not in self._readers:
+                self._readers[position.partition] = asyncio.create_task(self._read(position.partition))
+        try:
+            async with asyncio.timeout(timeout_s):
+                return all(await asyncio.gather(*futures))
+        except TimeoutError:
+            return False
+
+    async def close(self) -> None:
+        """Stop the readers; who still waits is answered false."""
+        readers = list(self._readers.values())
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+        for waiters in self._waiters.values():
+            for _, future in waiters:
+                if not future.done():
+                    future.set_result(False)
+
+    async def _read(self, partition: int) -> None:
+        waiters = self._waiters[partition]
+        try:
+            while waiters:
+                with contextlib.suppress(EngineError):
+                    await self._look(partition, waiters)
+                if waiters:
+                    await asyncio.sleep(LOOK_EVERY_S)
+        finally:
+            del self._readers[partition]
+
+    async def _look(self, partition: int, waiters: list[tuple[Position, asyncio.Future[bool]]]) -> None:
+        deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
+        values = await self._lanes.execute(
+            partition, "HMGET", self._keys.meta(partition), "epoch", "durable", deadline=deadline
+        )
+        if values[0] is not None:
+            epoch, durable = int(values[0]), int(values[1])
+            for position, future in waiters:
+                # An epoch that has ended is PostgreSQL's to judge: what was durable then was seen while it lasted.
+                if not future.done() and (position.epoch < epoch or position.seq <= durable):
+                    future.set_result(position.epoch == epoch)
+        waiters[:] = [waiter for waiter in waiters if not waiter[1].done()]

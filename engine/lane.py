@@ -1,0 +1,392 @@
+"""A lane: all calls to one Redis server, multiplexed over one connection that is kept up."""
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from hiredis import ReplyError
+
+from engine.errors import OutcomeUnknown, Overloaded, ServerError, Unavailable
+from engine.lane_connection import Argument, Call, LaneConnection
+from engine.redis_address import RedisAddress
+from engine.scripts import Script
+from engine.server_identity import IDENTITY_COMMANDS, NotServing, ServerIdentity, read_identity
+
+# The server cannot run this now and did not: wait for it, or for another one at the same address.
+_SERVER_NOT_READY = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN"})
+# The server will not run this, and did not, until an operator has helped it: waiting is of no use to a caller.
+_SERVER_IN_NEED = frozenset({"MISCONF", "NOREPLICAS", "OOM"})
+# No other try can change these answers to the first commands of a connection.
+_LOGIN_REFUSED = frozenset({"ERR", "NOAUTH", "NOPERM", "WRONGPASS"})
+# Redis 6.2 wraps the error of a command inside of a script into one of its own.
+_WRAPPED_ERROR = re.compile(r"ERR Error running script .*?: -(?P<error>[A-Z]+ .*)", re.DOTALL)
+
+_SENT_MAX = 3  # a script that is still not there after this many tries does not compile
+_OWN = -1  # in the place of "how often sent": a command of the lane's own, which judges its errors itself
+_SECOND_LOOK_S = 0.001
+_RECHECK_PAUSE_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSettings:
+    """How patient a lane is. ``reply_timeout_s`` below half of a request's deadline leaves time to send again."""
+
+    connect_timeout_s: float = 5.0
+    reply_timeout_s: float = 2.0  # a server that owes replies and sends nothing for so long is given up
+    drain_timeout_s: float = 2.0
+    probe_interval_s: float = 1.0
+    backoff_min_s: float = 0.02
+    backoff_max_s: float = 1.0
+    in_flight_limit: int = (
+        8192  # queued and in flight; at 15 us a call a server works off so many in an eighth of a second
+    )
+    client_name: str = "firstcome"
+
+
+class Lane:
+    """The one connection to a server and the queue before it.
+
+    All calls of an event loop tick leave in one write. While there is no connection they wait, each until its
+    deadline. A server that answers as a replica, or as one that is loading or busy, is left and connected to anew (the
+    address may lead to another one by then), and the calls it refused are sent again. What callers get is written at
+    `engine.lanes.Lanes`.
+    """
+
+    __slots__ = (
+        "_address", "_attention", "_clock_offset_ms", "_closing", "_connection", "_failures", "_first", "_flush_due",
+        "_identity", "_keeper", "_limit", "_load_errors", "_loop", "_queue", "_refused", "_second_look", "_settings",
+        "_timer", "_trouble", "_unloaded", "_wake_at",
+    )  # fmt: skip
+
+    def __init__(self, address: RedisAddress, settings: LaneSettings) -> None:
+        self._address = address
+        self._settings = settings
+        self._limit = settings.in_flight_limit
+        self._connection: LaneConnection | None = None
+        self._identity: bytes | None = None
+        self._clock_offset_ms = 0
+        self._queue: list[Call] = []
+        self._flush_due = False
+        self._unloaded: dict[bytes, Script] = {}  # by sha1: load them with the next write
+        self._load_errors: dict[bytes, tuple[str, str]] = {}  # by sha1: code and message
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake_at = inf
+        self._second_look = False
+        self._trouble = "not connected yet"
+        self._refused = ""
+        self._failures = 0
+        self._closing = False
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def identity(self) -> bytes | None:
+        """The identity that scripts are sent with now, None while there is no connection."""
+        return self._identity
+
+    def now_ms(self) -> int:
+        """The server's wall clock as last compared with this machine's, in ms since 1970."""
+        return time.time_ns() // 1_000_000 + self._clock_offset_ms
+
+    async def start(self) -> None:
+        """Connect and learn the identity. Raises Unavailable when that takes longer than ``connect_timeout_s``."""
+        self._loop = asyncio.get_running_loop()
+        self._attention = asyncio.Event()
+        self._first: asyncio.Future[None] = self._loop.create_future()
+        self._keeper = self._loop.create_task(self._keep_connected(), name=f"lane to {self._address}")
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                await self._first
+        except TimeoutError:
+            raise self._unavailable() from None
+        finally:
+            if self._identity is None:
+                await self.close()
+
+    async def close(self) -> None:
+        """Take no new calls, wait for those under way up to ``drain_timeout_s``, then drop the connection."""
+        self._closing = True
+        self._trouble = "this process has closed its connection"
+        if self._keeper is None:
+            return
+        under_way = {call[0] for call in self._calls() if not call[0].done()}
+        if under_way:
+            await asyncio.wait(under_way, timeout=self._settings.drain_timeout_s)
+        self._keeper.cancel()
+        await asyncio.wait({self._keeper})
+        for call in self._queue:
+            if not call[0].done():
+                call[0].set_exception(self._unavailable())
+        self._queue.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._first.cancel()
+
+    def recheck(self) -> None:
+        """Ask for the identity now rather than within ``probe_interval_s``."""
+        self._attention.set()
+
+    # ---- the queue -------------------------------------------------------------------------------------------------
+
+    def call(
+        self, script: Script | None, keys: Sequence[bytes | str], arguments: Sequence[Argument], deadline: float
+    ) -> asyncio.Future[Any]:
+        """Run a script, with the identity of the connection that it is written to as its ARGV[1], or a plain command.
+
+        This is the hot path: no coroutine, no timer, no object but the future and a tuple.
+        """
+        future = self._loop.create_future()
+        queue = self._queue
+        connection = self._connection
+        under_way = len(queue) if connection is None else len(queue) + len(connection.in_flight)
+        if under_way >= self._limit:
+            future.set_exception(Overloaded(f"{under_way} calls to {self._address} are under way"))
+            return future
+        if self._closing:
+            future.set_exception(self._unavailable())
+            return future
+        if deadline < self._wake_at:
+            if deadline <= self._loop.time():
+                future.set_exception(Unavailable("There was no time left to send it."))
+                return future
+            self._wake(deadline)
+        queue.append((future, deadline, script, keys, arguments, 0))
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+        return future
+
+    def _put_again(self, call: Call, sent: int) -> None:
+        self._queue.append((*call[:5], sent))
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        connection = self._connection
+        identity = self._identity
+        if connection is None or identity is None or not connection.writable:
+            return
+        calls, self._queue = self._queue, []
+        if self._unloaded:
+            calls[:0] = [self._load(script) for script in self._unloaded.values()]
+            self._unloaded.clear()
+        self._write(connection, calls, identity)
+
+    def _write(self, connection: LaneConnection, calls: Sequence[Call], identity: bytes) -> None:
+        connection.write(calls, identity)
+        silent_at = connection.progress_at + self._settings.reply_timeout_s
+        if silent_at < self._wake_at:
+            self._wake(silent_at)
+
+    def _own(self, *command: Argument) -> Call:
+        """A command of the lane's own: it has no deadline but ``reply_timeout_s``, and passes the in-flight limit."""
+        return (self._loop.create_future(), inf, None, (), command, _OWN)
+
+    def _load(self, script: Script) -> Call:
+        def loaded(future: asyncio.Future[Any]) -> None:
+            error = None if future.cancelled() else future.exception()
+            if isinstance(error, ServerError):
+                self._load_errors[script.sha1] = (error.code, error.message)
+
+        call = self._own("SCRIPT", "LOAD", script.source)
+        call[0].add_done_callback(loaded)
+        return call
+
+    # ---- replies that are errors -------------------------------------------------------------------------------------
+
+    def error_reply(self, call: Call, error: ReplyError) -> None:
+        """Send again what the server has not executed and may execute yet; all else is the caller's."""
+        text = str(error)
+        if wrapped := _WRAPPED_ERROR.match(text):
+            text = wrapped["error"]
+        code, _, message = text.partition(" ")
+        future, _, script, _, _, sent = call
+        self._attention.set()
+        if future.done():
+            return
+        if sent == _OWN:
+            future.set_exception(ServerError(code, message))
+        elif code == "NOSCRIPT" and script is not None and sent < _SENT_MAX:
+            self._unloaded[script.sha1] = script
+            self._put_again(call, sent + 1)
+        elif code in _SERVER_NOT_READY:
+            self._refused = text
+            self._put_again(call, sent)
+            if self._connection is not None:
+                self._connection.finish()
+        elif code in _SERVER_IN_NEED:
+            future.set_exception(Unavailable(f"{self._address} refuses to write: {text}"))
+        elif code == "NOSCRIPT" and script is not None and script.sha1 in self._load_errors:
+            future.set_exception(ServerError(*self._load_errors[script.sha1]))
+        else:
+            future.set_exception(ServerError(code, message))
+
+    def writable_again(self) -> None:
+        """The connection takes more again: send what has gathered."""
+        self._flush_soon()
+
+    # ---- deadlines: one timer for all --------------------------------------------------------------------------------
+
+    def _calls(self) -> list[Call]:
+        return self._queue if self._connection is None else [*self._connection.in_flight, *self._queue]
+
+    def _wake(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wake_at = at
+        self._timer = self._loop.call_at(at, self._look)
+
+    def _look(self) -> None:
+        """Fail what is overdue, and leave a silent server.
+
+        A process that was itself held up first reads what has arrived meanwhile: the loop reads before the second look.
+        """
+        self._timer = None
+        self._wake_at = inf
+        now = self._loop.time()
+        connection = self._connection
+        owing = connection is not None and bool(connection.in_flight)
+        silent_at = connection.progress_at + self._settings.reply_timeout_s if connection is not None and owing else inf
+        waiting = [call for call in self._calls() if not call[0].done()]
+        earliest = min((call[1] for call in waiting), default=inf)
+        if min(earliest, silent_at) <= now and not self._second_look:
+            self._second_look = True
+            self._wake(now + _SECOND_LOOK_S)
+            return
+        self._second_look = False
+        if connection is not None and silent_at <= now:
+            silent_at = inf
+            connection.drop(f"the server was silent for {self._settings.reply_timeout_s:g} s")
+        if earliest <= now:
+            self._expire(now)
+            earliest = min((call[1] for call in waiting if call[1] > now), default=inf)
+        wake_at = min(earliest, silent_at)
+        if wake_at < self._wake_at:
+            self._wake(wake_at)
+
+    def _expire(self, now: float) -> None:
+        for call in self._queue:
+            if call[1] <= now and not call[0].done():
+                call[0].set_exception(self._unavailable())
+        self._queue = [call for call in self._queue if not call[0].done()]
+        for call in self._connection.in_flight if self._connection is not None else ():
+            if call[1] <= now and not call[0].done():
+                call[0].set_exception(OutcomeUnknown(f"{self._address} has not answered in time"))
+
+    # ---- the connection ----------------------------------------------------------------------------------------------
+
+    def _unavailable(self) -> Unavailable:
+        remedy = "Check that Redis or Valkey runs there and that FIRSTCOME_REDIS_URL names it."
+        return Unavailable(f"{self._address}: {self._trouble}. {remedy}")
+
+    async def _keep_connected(self) -> None:
+        while True:
+            try:
+                connection, identity = await self._connect()
+                self._connection = connection
+                self._adopt(identity)
+                self._trouble = "it does not take in what is sent"
+                self._flush_soon()
+                if not self._first.done():
+                    self._first.set_result(None)
+                self._trouble = await self._watch(connection)
+            except Exception as error:  # whatever it was: a lane that stops trying is of no use to anyone
+                self._note(error)
+            finally:
+                self._leave()
+            await asyncio.sleep(self._backoff_s())
+            self._failures += 1
+
+    def _note(self, error: Exception) -> None:
+        if self._closing:
+            return
+        if isinstance(error, TimeoutError):
+            self._trouble = f"no answer within {self._settings.connect_timeout_s:g} s"
+        else:
+            self._trouble = str(error) or type(error).__name__
+        if isinstance(error, ServerError) and error.code in _LOGIN_REFUSED and not self._first.done():
+            self._first.set_exception(self._unavailable())
+
+    def _backoff_s(self) -> float:
+        longest = min(self._settings.backoff_max_s, self._settings.backoff_min_s * 2.0 ** min(self._failures, 16))
+        return longest * random.uniform(0.5, 1.0)
+
+    def _adopt(self, identity: ServerIdentity) -> None:
+        self._identity = identity.token
+        self._clock_offset_ms = identity.clock_ms - time.time_ns() // 1_000_000
+
+    def _leave(self) -> None:
+        if self._connection is not None:
+            self._connection.drop(self._trouble)
+        self._connection = None
+        self._identity = None
+
+    async def _connect(self) -> tuple[LaneConnection, ServerIdentity]:
+        address = self._address
+        loop = self._loop
+        async with asyncio.timeout(self._settings.connect_timeout_s):
+            connection = LaneConnection(self, loop)
+            if address.socket_path is not None:
+                await loop.create_unix_connection(lambda: connection, address.socket_path)
+            else:
+                await loop.create_connection(lambda: connection, address.host, address.port, ssl=address.tls_context())
+            try:
+                await self._log_in(connection)
+                return connection, await self._ask_identity(connection)
+            except BaseException:
+                connection.drop("it did not get ready")
+                raise
+
+    async def _log_in(self, connection: LaneConnection) -> None:
+        address = self._address
+        if address.password is not None:
+            user = () if address.username is None else (address.username,)
+            await self._ask(connection, ("AUTH", *user, address.password))
+        with suppress(ServerError):  # a name is for the operator's eyes; a server that allows none will do
+            await self._ask(connection, ("CLIENT", "SETNAME", self._settings.client_name))
+
+    async def _ask(self, connection: LaneConnection, *commands: Sequence[Argument]) -> list[Any]:
+        if connection.lost.done():
+            raise OutcomeUnknown(connection.lost.result())
+        calls = [self._own(*command) for command in commands]
+        self._write(connection, calls, b"")
+        replies = await asyncio.gather(*(call[0] for call in calls), return_exceptions=True)
+        for reply in replies:
+            if isinstance(reply, BaseException):
+                raise reply
+        return replies
+
+    async def _ask_identity(self, connection: LaneConnection) -> ServerIdentity:
+        return read_identity(*await self._ask(connection, *IDENTITY_COMMANDS))
+
+    async def _watch(self, connection: LaneConnection) -> str:
+        """Ask for the identity every second and whenever something went wrong. Returns why the connection was lost."""
+        self._refused = ""
+        connection.lost.add_done_callback(lambda _: self._attention.set())
+        while not connection.lost.done():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.probe_interval_s):
+                    await self._attention.wait()
+            self._attention.clear()
+            if connection.writable:
+                try:
+                    self._adopt(await self._ask_identity(connection))
+                    self._failures = 0
+                except (NotServing, ServerError) as error:
+                    self._refused = str(error)
+                    connection.finish()
+                except OutcomeUnknown:
+                    break
+            # A storm of error replies shall not become a storm of questions.
+            await asyncio.wait({connection.lost}, timeout=_RECHECK_PAUSE_S)
+        return self._refused or await connection.lost

@@ -1,0 +1,98 @@
+"""The way to Redis: which lane a partition's calls take."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import Any, Protocol
+
+from engine.lane import Lane, LaneSettings
+from engine.lane_connection import Argument
+from engine.redis_address import parse_redis_url
+from engine.scripts import Script
+
+__all__ = ["Argument", "LaneSettings", "Lanes", "RedisLanes"]
+
+
+class Lanes(Protocol):
+    """Calls to the servers that own the partitions.
+
+    ``deadline`` is on the event loop's clock: ``asyncio.get_running_loop().time() + 2.0``. `call` and `execute` queue
+    at once and raise nothing themselves; calls queued in one tick leave together. Awaiting one gives the reply as RESP2
+    has it (int, bytes, list, None) or raises:
+
+    - Overloaded: too many calls are under way; nothing was sent.
+    - Unavailable: it was not executed; the server could not be reached, or would not execute it, until the deadline.
+    - OutcomeUnknown: it was sent; the connection was lost, the server fell silent, or the deadline passed.
+    - ServerError: the server answered with any other error.
+    - TypeError: an argument is not bytes, str or int; nothing was sent.
+
+    Cancelling a call that was sent does not undo it. Commands that block or change the connection's state (BLPOP,
+    MULTI, SUBSCRIBE) must not be used here: all callers share the connection.
+    """
+
+    async def start(self) -> None:
+        """Connect and learn the servers' identities. Raises Unavailable, with what to do, when that is not possible."""
+
+    async def close(self) -> None:
+        """Take no new calls, give those under way a moment to finish, then disconnect."""
+
+    def identity(self, partition: int) -> bytes | None:
+        """``run_id:master_replid`` of the server that owns the partition, None while it cannot be reached."""
+
+    def call(
+        self,
+        partition: int,
+        script: Script,
+        keys: Sequence[bytes | str],
+        arguments: Sequence[Argument],
+        *,
+        deadline: float,
+    ) -> Awaitable[Any]:
+        """Run a script. ``arguments`` begin with ARGV[2]: ARGV[1], the server's identity, is put in when it is sent."""
+
+    def execute(self, partition: int, *command: Argument, deadline: float) -> Awaitable[Any]:
+        """Run a plain command on the server that owns the partition."""
+
+    def recheck(self, partition: int) -> None:
+        """Ask the server for its identity now: a script did not recognise the one it was given."""
+
+    def now_ms(self, partition: int) -> int:
+        """The wall clock of the partition's server, in ms since 1970, as well as it is known here."""
+
+
+class RedisLanes(Lanes):
+    """Every partition on one Redis or Valkey.
+
+    Raises ValueError when the URL is not one that `engine.redis_address.parse_redis_url` takes.
+    """
+
+    def __init__(self, url: str, settings: LaneSettings | None = None) -> None:
+        self._lane = Lane(parse_redis_url(url), settings or LaneSettings())
+
+    async def start(self) -> None:
+        await self._lane.start()
+
+    async def close(self) -> None:
+        await self._lane.close()
+
+    def identity(self, partition: int) -> bytes | None:
+        return self._lane.identity
+
+    def call(
+        self,
+        partition: int,
+        script: Script,
+        keys: Sequence[bytes | str],
+        arguments: Sequence[Argument],
+        *,
+        deadline: float,
+    ) -> asyncio.Future[Any]:
+        return self._lane.call(script, keys, arguments, deadline)
+
+    def execute(self, partition: int, *command: Argument, deadline: float) -> asyncio.Future[Any]:
+        return self._lane.call(None, (), command, deadline)
+
+    def recheck(self, partition: int) -> None:
+        self._lane.recheck()
+
+    def now_ms(self, partition: int) -> int:
+        return self._lane.now_ms()

@@ -1,0 +1,49 @@
+"""Which server this is: learned from its own INFO, handed to every script, compared with the one that is trusted."""
+
+from dataclasses import dataclass
+
+# What to ask, in this order; the replies go to `read_identity`. INFO takes one section at a time before Redis 7.
+IDENTITY_COMMANDS: tuple[tuple[str, ...], ...] = (
+    ("INFO", "server"),
+    ("INFO", "replication"),
+    ("INFO", "persistence"),
+    ("TIME",),
+)
+
+
+class NotServing(Exception):
+    """The server answers, but it is not one to send scripts to now."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerIdentity:
+    """One run of one primary: ``token`` is ``run_id:master_replid``, another after each restart, failover or promotion.
+
+    ``clock_ms`` is the server's wall clock, in ms since 1970, when it was asked.
+    """
+
+    token: bytes
+    clock_ms: int
+
+
+def read_identity(server: bytes, replication: bytes, persistence: bytes, time: list[bytes]) -> ServerIdentity:
+    """Read the replies to `IDENTITY_COMMANDS`. Raises NotServing for a replica, a loading server or a cluster node."""
+    about = _fields(server)
+    if b"cluster" in (about.get(b"redis_mode"), about.get(b"server_mode")):
+        raise NotServing("it is a node of a Redis Cluster, which this version does not support: name a single server")
+    role = _fields(replication)
+    if role.get(b"role") != b"master":
+        primary = b":".join((role.get(b"master_host", b"?"), role.get(b"master_port", b"?"))).decode(errors="replace")
+        raise NotServing(f"it is a replica of {primary}: name the primary")
+    if _fields(persistence).get(b"loading", b"0") != b"0":
+        raise NotServing("it is loading its data: wait")
+    try:
+        token = about[b"run_id"] + b":" + role[b"master_replid"]
+    except KeyError as missing:
+        raise NotServing(f"its INFO has no {missing}: it is not a Redis 6.2 or later, or a Valkey") from None
+    seconds, microseconds = time
+    return ServerIdentity(token, int(seconds) * 1000 + int(microseconds) // 1000)
+
+
+def _fields(info: bytes) -> dict[bytes, bytes]:
+    return dict(line.split(b":", 1) for line in info.splitlines() if b":" in line and not line.startswith(b"#"))
