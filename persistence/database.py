@@ -1,0 +1,146 @@
+"""The way to PostgreSQL: connections, their session settings, and the one table of its errors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+
+class DatabaseError(Exception):
+    """PostgreSQL could not do what it was asked."""
+
+    def __init__(self, reason: str = "") -> None:
+        message = (self.__doc__ or "").strip()
+        super().__init__(f"{message} {reason}".strip() if reason else message)
+        self.reason = reason
+
+
+class DatabaseUnavailable(DatabaseError):
+    """PostgreSQL cannot be reached, or it ended the session; what was not committed is undone."""
+
+
+class RowsRefused(DatabaseError):
+    """A constraint or a type says that these rows cannot be."""
+
+
+class SchemaMismatch(DatabaseError):
+    """The database's schema is not the one that this program works with."""
+
+
+# Driver errors by their nearest class, most special first.
+_TRANSLATION: tuple[tuple[type[psycopg.Error], type[DatabaseError]], ...] = (
+    (psycopg.IntegrityError, RowsRefused),
+    (psycopg.DataError, RowsRefused),
+    (psycopg.errors.UndefinedTable, SchemaMismatch),
+    (psycopg.errors.UndefinedColumn, SchemaMismatch),
+    (psycopg.errors.QueryCanceled, DatabaseUnavailable),
+    (psycopg.errors.IdleInTransactionSessionTimeout, DatabaseUnavailable),
+    (psycopg.errors.SerializationFailure, DatabaseUnavailable),
+    (psycopg.errors.DeadlockDetected, DatabaseUnavailable),
+    (psycopg.InterfaceError, DatabaseUnavailable),
+    (psycopg.OperationalError, DatabaseUnavailable),
+)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Within it, errors of psycopg and of SQLAlchemy over it come out as `DatabaseError`."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _translate(error) from error
+    except DBAPIError as error:
+        if isinstance(error.orig, psycopg.Error):
+            raise _translate(error.orig) from error
+        raise
+
+
+def _translate(error: psycopg.Error) -> DatabaseError:
+    for driver, ours in _TRANSLATION:
+        if isinstance(error, driver):
+            return ours(str(error).strip())
+    return DatabaseError(str(error).strip())
+
+
+def libpq_url(database_url: str) -> str:
+    """The URL as libpq reads it: ``postgresql://``, ``postgres://`` or ``postgresql+psycopg://``, a socket folder as
+    ``postgresql://user@/name?host=/folder``. Raises ``ValueError`` for another scheme."""
+    scheme, colon, rest = database_url.partition("://")
+    if not colon or scheme not in {"postgresql", "postgres", "postgresql+psycopg"}:
+        raise ValueError(f"a database URL begins with postgresql://, not {scheme if colon else database_url!r}")
+    return f"postgresql://{rest}"
+
+
+def without_password(database_url: str) -> str:
+    """The URL for people to read."""
+    password = urlsplit(database_url).password
+    return database_url.replace(f":{password}@", ":***@", 1) if password else database_url
+
+
+def _session(application_name: str, *, idle_in_transaction_ms: int, statement_ms: int) -> dict[str, Any]:
+    """Connection parameters. Keepalives and the idle limit free the locks of a process that is paused or cut off."""
+    return {
+        "application_name": application_name,
+        "connect_timeout": 5,
+        "keepalives": 1,
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 15_000,
+        "client_encoding": "UTF8",
+        "options": (
+            f"-c idle_in_transaction_session_timeout={idle_in_transaction_ms} -c statement_timeout={statement_ms}"
+            " -c timezone=UTC -c datestyle=ISO"
+        ),
+    }
+
+
+async def connect(
+    database_url: str, application_name: str, *, idle_in_transaction_ms: int = 10_000, statement_ms: int = 30_000
+) -> AsyncConnection[TupleRow]:
+    """A connection in autocommit mode: a transaction begins where one is asked for. Raises `DatabaseUnavailable`."""
+    parameters = _session(application_name, idle_in_transaction_ms=idle_in_transaction_ms, statement_ms=statement_ms)
+    with translated():
+        return await AsyncConnection.connect(libpq_url(database_url), autocommit=True, **parameters)
+
+
+def history_engine(database_url: str, *, pool_size: int, wait_s: float, statement_ms: int) -> AsyncEngine:
+    """A pooled engine for reads. A statement may take ``statement_ms``, waiting for a connection ``wait_s``."""
+    parameters = _session("firstcome history", idle_in_transaction_ms=10_000, statement_ms=statement_ms)
+
+    async def connection() -> AsyncConnection[TupleRow]:
+        return await AsyncConnection.connect(libpq_url(database_url), **parameters)
+
+    return create_async_engine(
+        make_url("postgresql+psycopg://"),
+        async_creator=connection,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=wait_s,
+        pool_pre_ping=True,
+        pool_recycle=1_800,
+    )
+
+
+@contextmanager
+def migration_engine(database_url: str) -> Iterator[Engine]:
+    """An engine for one thread and one task, without a pool."""
+    parameters = _session("firstcome migrate", idle_in_transaction_ms=0, statement_ms=0)
+    engine = create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(libpq_url(database_url), **parameters),
+        poolclass=NullPool,
+    )
+    try:
+        with translated():
+            yield engine
+    finally:
+        engine.dispose()

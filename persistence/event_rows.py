@@ -1,0 +1,583 @@
+"""Events to rows: a pure fold. Many changes of one wallet, stock item or order collapse into one row change.
+
+An event comes as the stream holds it: flat fields, first ``type``, ``v`` and ``at``. Whatever is wrong with it is
+found before the batch is touched, so a batch always holds whole events.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import itemgetter
+from time import gmtime, strftime
+from typing import NamedTuple
+
+import orjson
+
+from persistence.copy_text import NULL, Row
+
+EVENT_VERSION = "1"
+
+# A cell list that later events of the batch still change.
+Cells = list[str]
+
+
+class EventError(Exception):
+    """An event cannot be turned into rows."""
+
+    def __init__(self, partition: int, place: str, reason: str) -> None:
+        super().__init__(f"{(self.__doc__ or '').strip()} partition {partition}, event {place}: {reason}")
+        self.partition = partition
+        self.place = place
+        self.reason = reason
+
+
+class UnknownEvent(EventError):
+    """This program does not know the event's type or version; a newer worker does."""
+
+
+class UnreadableEvent(EventError):
+    """The event's type is known, but its fields are not what they must be."""
+
+
+class SequenceGap(EventError):
+    """The event is not the one that follows the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletedOrder:
+    """An order that became completed in this batch. ``lines`` is None where an earlier batch held them.
+
+    ``lines``: (product id, stock id, quantity) of each.
+    """
+
+    order_id: str
+    user_id: str
+    paid_at_ms: int
+    lines: tuple[tuple[str, str, int], ...] | None
+
+
+@dataclass(slots=True)
+class StockChange:
+    """What a batch changes of one stock item that exists (units; option where it was put anew)."""
+
+    partition: str
+    option: str = NULL
+    received: int = 0
+    available: int = 0
+    reserved: int = 0
+    sold: int = 0
+
+
+@dataclass(slots=True)
+class RowBatch:
+    """Everything that a run of events changes, by table. Cells are text as COPY takes them, or `NULL`.
+
+    Lists named for a table are new rows in that table's columns (see `persistence.writer`); ``*_changes`` are staged
+    and applied to rows that exist.
+    """
+
+    events: int = 0
+    # position in each partition after the batch: (epoch, seq)
+    cursors: dict[int, tuple[int, int]] = field(default_factory=dict)
+    # user -> partition, balance, coupon number, place
+    wallets: dict[str, Cells] = field(default_factory=dict)
+    ledger: list[Row] = field(default_factory=list)
+    products: dict[str, Cells] = field(default_factory=dict)
+    product_places: dict[str, str] = field(default_factory=dict)
+    stock_items: dict[tuple[str, str], Row] = field(default_factory=dict)
+    stock_changes: dict[tuple[str, str], StockChange] = field(default_factory=dict)
+    stock_adjustments: list[Row] = field(default_factory=list)
+    reservations: dict[tuple[str, str], Cells] = field(default_factory=dict)
+    reservation_changes: dict[tuple[str, str], Row] = field(default_factory=dict)
+    # (day, product) -> partition, units
+    daily_sales: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
+    orders: dict[str, Cells] = field(default_factory=dict)
+    order_changes: dict[str, Row] = field(default_factory=dict)
+    order_lines: list[Row] = field(default_factory=list)
+    discounts: dict[str, Cells] = field(default_factory=dict)
+    discount_changes: dict[str, Row] = field(default_factory=dict)
+    campaigns: dict[str, Cells] = field(default_factory=dict)
+    campaign_issues: dict[str, Row] = field(default_factory=dict)
+    coupon_issues: list[Row] = field(default_factory=list)
+    coupons: dict[str, Cells] = field(default_factory=dict)
+    coupon_changes: dict[str, Row] = field(default_factory=dict)
+    outbox: list[Row] = field(default_factory=list)
+    completed: list[CompletedOrder] = field(default_factory=list)
+    # lines of the orders placed in this batch, for those that are also paid in it
+    _lines: dict[str, tuple[tuple[str, str, int], ...]] = field(default_factory=dict)
+
+    def add(self, partition: int, epoch: int, seq: int, flat: Sequence[bytes]) -> None:
+        """Take in the event ``<epoch>-<seq>`` of a partition, which follows the last one taken in or before.
+
+        Raises `UnknownEvent` or `UnreadableEvent`; then nothing of it is in the batch.
+        """
+        place = f"{epoch}-{seq}"
+        try:
+            fields = _decode(flat)
+            if fields["v"] != EVENT_VERSION:
+                raise UnknownEvent(partition, place, f"version {fields['v']!r} of {fields['type']!r}")
+            apply = _APPLY.get(fields["type"])
+            if apply is None:
+                raise UnknownEvent(partition, place, f"type {fields['type']!r}")
+            at_ms = int(fields["at"])
+            apply(self, _Event(str(partition), str(epoch), str(seq), place, at_ms, _moment(at_ms), fields))
+        except (KeyError, ValueError, TypeError) as error:
+            raise UnreadableEvent(partition, place, f"{type(error).__name__}: {error}") from error
+        self.cursors[partition] = (epoch, seq)
+        self.events += 1
+
+
+class _Event(NamedTuple):
+    """An event on its way into a batch; ``partition``, ``epoch``, ``seq`` and ``at`` are cells."""
+
+    partition: str
+    epoch: str
+    seq: str
+    place: str
+    at_ms: int
+    at: str
+    fields: dict[str, str]
+
+
+def read_events(
+    batch: RowBatch, partition: int, epoch: int, seq: int, entries: Sequence[tuple[bytes, Sequence[bytes]]]
+) -> None:
+    """Take in stream entries that must follow ``epoch`` and ``seq`` without a gap, in the same epoch.
+
+    Raises `SequenceGap`, `UnknownEvent` or `UnreadableEvent` at the first entry that cannot be taken in; those before
+    it are in the batch then.
+    """
+    for name, flat in entries:
+        seq += 1
+        if name != b"%d-%d" % (epoch, seq):
+            raise SequenceGap(partition, name.decode(errors="replace"), f"expected {epoch}-{seq}")
+        batch.add(partition, epoch, seq, flat)
+
+
+def _decode(flat: Sequence[bytes]) -> dict[str, str]:
+    # NUL cannot be in a text of PostgreSQL, so it separates the fields for decoding all of them in one go.
+    texts = b"\0".join(flat).decode().split("\0")
+    if len(texts) != len(flat) or len(texts) % 2:
+        raise ValueError("a NUL in a field, or a field without a value")
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+@lru_cache(maxsize=64)
+def _second(at_s: int) -> str:
+    return strftime("%Y-%m-%d %H:%M:%S", gmtime(at_s))
+
+
+def _moment(at_ms: int) -> str:
+    at_s, ms = divmod(at_ms, 1000)
+    return f"{_second(at_s)}.{ms:03d}+00"
+
+
+def _whole(text: str) -> str:
+    """A whole number in decimal, as it came."""
+    int(text)
+    return text
+
+
+def _some(text: str) -> str:
+    return text or NULL
+
+
+def _some_whole(text: str) -> str:
+    return _whole(text) if text else NULL
+
+
+def _required(text: str) -> str:
+    if not text:
+        raise ValueError("an id is empty")
+    return text
+
+
+def _unpack(lines: str) -> list[tuple[str, str, int]]:
+    unpacked = []
+    for line in lines.split(","):
+        product, stock, quantity = line.split(":")
+        units = int(quantity)
+        if not product or not stock or units <= 0:
+            raise ValueError(f"line {line!r}")
+        unpacked.append((product, stock, units))
+    return unpacked
+
+
+# --- Wallets ---
+
+
+def _change_wallet(
+    batch: RowBatch, event: _Event, user: str, *, balance: str = NULL, coupon_number: str = NULL
+) -> None:
+    cells = batch.wallets.get(user)
+    if cells is None:
+        batch.wallets[user] = [event.partition, balance, coupon_number, event.place]
+        return
+    if balance is not NULL:
+        cells[1] = balance
+    if coupon_number is not NULL:
+        cells[2] = coupon_number
+    cells[3] = event.place
+
+
+_WALLET_CHARGED = itemgetter("user", "amount", "balance")
+
+
+def _wallet_charged(batch: RowBatch, event: _Event) -> None:
+    user, amount, balance = _WALLET_CHARGED(event.fields)
+    row = (event.partition, event.seq, event.epoch, _required(user), "charge", _whole(amount), _whole(balance), NULL,
+           event.at)  # fmt: skip
+    batch.ledger.append(row)
+    _change_wallet(batch, event, user, balance=balance)
+
+
+def _pay(batch: RowBatch, event: _Event, order: str, user: str, total: int, balance: str) -> None:
+    if total:
+        row = (event.partition, event.seq, event.epoch, user, "payment", str(-total), balance, order, event.at)
+        batch.ledger.append(row)
+    _change_wallet(batch, event, user, balance=balance)
+    batch.outbox.append((event.partition, order, user, f"{event.partition}:{event.place}", event.at))
+
+
+# --- Orders ---
+
+# Places of the cells of an order that a later event changes; see ORDERS in persistence.writer.
+_STATUS, _FAILURE, _PAID_AT, _FINISHED_AT, _ORDER_PLACE = 3, 4, 11, 12, 13
+_DISCOUNT_STATE, _DISCOUNT_AT = 11, 12
+
+_NEW_ORDER = itemgetter("order", "user", "lines", "subtotal", "discount", "total", "coupon", "rule")
+_ORDER_LINE_TEXTS = itemgetter("product_id", "stock_id", "name", "option")
+_ORDER_LINE_NUMBERS = itemgetter("unit_price", "quantity", "amount")
+
+
+@dataclass(frozen=True, slots=True)
+class _NewOrder:
+    order: str
+    user: str
+    subtotal: str
+    discount: str
+    total: str
+    coupon: str
+    rule: list[str] | None
+    line_rows: list[Row]
+    lines: tuple[tuple[str, str, int], ...]
+
+
+def _read_order(batch: RowBatch, event: _Event) -> _NewOrder:
+    order, user, json, subtotal, discount, total, coupon, rule = _NEW_ORDER(event.fields)
+    rows: list[Row] = []
+    lines = []
+    for number, line in enumerate(orjson.loads(json), start=1):
+        texts = _ORDER_LINE_TEXTS(line)
+        if "\0" in "".join(texts):
+            raise ValueError(f"a NUL in line {number}")
+        unit_price, quantity, amount = _ORDER_LINE_NUMBERS(line)
+        rows.append((order, str(number), event.partition, *texts, str(unit_price), str(quantity), str(amount)))
+        lines.append((texts[0], texts[1], int(quantity)))
+    if order in batch.orders:
+        raise ValueError(f"order {order} is on record already")
+    return _NewOrder(
+        _required(order), _required(user), _whole(subtotal), _whole(discount), _whole(total), coupon,
+        _read_rule(rule) if coupon else None, rows, tuple(lines),
+    )  # fmt: skip
+
+
+def _read_rule(rule: str) -> list[str]:
+    campaign, number, kind, value, minimum_order, maximum_discount = rule.split(",")
+    return [campaign, _whole(number), kind, _whole(value), _some_whole(minimum_order), _some_whole(maximum_discount)]
+
+
+def _put_order(
+    batch: RowBatch, event: _Event, new: _NewOrder, *, status: str, failure: str, pay_before: str, discount_state: str
+) -> None:
+    paid_at = event.at if status == "completed" else NULL
+    finished_at = NULL if status == "awaiting_payment" else event.at
+    batch.orders[new.order] = [
+        new.order, event.partition, new.user, status, _some(failure), new.subtotal, new.discount, new.total,
+        _some(new.coupon), event.at, pay_before, paid_at, finished_at, event.place,
+    ]  # fmt: skip
+    batch.order_lines += new.line_rows
+    if new.rule is not None:
+        campaign, number, *rule = new.rule
+        batch.discounts[new.order] = [
+            new.order, event.partition, new.coupon, new.user, campaign, number, *rule, new.discount, discount_state,
+            event.at,
+        ]  # fmt: skip
+
+
+def _order_placed(batch: RowBatch, event: _Event) -> None:
+    new = _read_order(batch, event)
+    pay_before = _moment(int(event.fields["pay_before"]))
+    _put_order(batch, event, new, status="awaiting_payment", failure="", pay_before=pay_before, discount_state="taken")
+    batch._lines[new.order] = new.lines
+    _change_wallet(batch, event, new.user)
+    if new.coupon:
+        _change_coupon(batch, event, new.coupon, "taken", order=new.order)
+
+
+def _order_checked_out(batch: RowBatch, event: _Event) -> None:
+    new = _read_order(batch, event)
+    status, failure, balance = event.fields["status"], event.fields["failure"], _whole(event.fields["balance"])
+    if status == "completed":
+        _put_order(batch, event, new, status=status, failure="", pay_before=NULL, discount_state="used")
+        _pay(batch, event, new.order, new.user, int(new.total), balance)
+        if new.coupon:
+            _change_coupon(batch, event, new.coupon, "used", order=new.order, used_at=event.at)
+        batch.completed.append(CompletedOrder(new.order, new.user, event.at_ms, new.lines))
+    elif status == "failed":
+        # The coupon was never taken: only the attempt is on record.
+        _put_order(
+            batch, event, new, status=status, failure=_required(failure), pay_before=NULL, discount_state="returned"
+        )
+        _change_wallet(batch, event, new.user)
+    else:
+        raise ValueError(f"status {status!r}")
+
+
+def _finish_order(batch: RowBatch, event: _Event, order: str, *, status: str, failure: str, paid_at: str) -> None:
+    cells = batch.orders.get(order)
+    if cells is None:
+        if order in batch.order_changes:
+            raise ValueError(f"order {order} has finished before")
+        batch.order_changes[order] = (order, status, failure, paid_at, event.at, event.place)
+        return
+    if cells[_STATUS] != "awaiting_payment":
+        raise ValueError(f"order {order} is {cells[_STATUS]} already")
+    cells[_STATUS], cells[_FAILURE], cells[_PAID_AT], cells[_FINISHED_AT] = status, failure, paid_at, event.at
+    cells[_ORDER_PLACE] = event.place
+
+
+def _finish_discount(batch: RowBatch, event: _Event, order: str, state: str) -> None:
+    cells = batch.discounts.get(order)
+    if cells is None:
+        batch.discount_changes[order] = (order, state, event.at)
+    else:
+        cells[_DISCOUNT_STATE], cells[_DISCOUNT_AT] = state, event.at
+
+
+_ORDER_PAID = itemgetter("order", "user", "total", "balance", "coupon")
+
+
+def _order_paid(batch: RowBatch, event: _Event) -> None:
+    order, user, total, balance, coupon = _ORDER_PAID(event.fields)
+    units = int(total)
+    _whole(balance)
+    _required(user)
+    _finish_order(batch, event, _required(order), status="completed", failure=NULL, paid_at=event.at)
+    _pay(batch, event, order, user, units, balance)
+    if coupon:
+        _finish_discount(batch, event, order, "used")
+        _change_coupon(batch, event, coupon, "used", order=order, used_at=event.at)
+    batch.completed.append(CompletedOrder(order, user, event.at_ms, batch._lines.get(order)))
+
+
+_ORDER_FAILED = itemgetter("order", "user", "failure", "coupon")
+
+
+def _order_failed(batch: RowBatch, event: _Event) -> None:
+    order, user, failure, coupon = _ORDER_FAILED(event.fields)
+    _required(user)
+    _finish_order(batch, event, _required(order), status="failed", failure=_required(failure), paid_at=NULL)
+    _change_wallet(batch, event, user)
+    if coupon:
+        _finish_discount(batch, event, order, "returned")
+        _change_coupon(batch, event, coupon, "free")
+
+
+def _order_voided(batch: RowBatch, event: _Event) -> None:
+    order, user = _required(event.fields["order"]), _required(event.fields["user"])
+    if order in batch.orders:
+        raise ValueError(f"order {order} is on record already")
+    batch.orders[order] = [
+        order, event.partition, user, "void", NULL, "0", "0", "0", NULL, event.at, NULL, NULL, event.at, event.place,
+    ]  # fmt: skip
+
+
+# --- Coupons ---
+
+# Places of the cells of a coupon that a later event changes; see COUPONS in persistence.writer.
+_COUPON_STATE, _COUPON_ORDER, _COUPON_USED_AT, _COUPON_PLACE = 9, 10, 14, 15
+
+_COUPON_GRANTED = itemgetter(
+    "user", "coupon", "campaign", "number", "kind", "value", "minimum_order", "maximum_discount", "issued_at",
+    "valid_from", "valid_until", "coupon_number",
+)  # fmt: skip
+
+
+def _change_coupon(
+    batch: RowBatch, event: _Event, coupon: str, state: str, *, order: str = NULL, used_at: str = NULL
+) -> None:
+    cells = batch.coupons.get(coupon)
+    if cells is None:
+        batch.coupon_changes[coupon] = (coupon, state, order, used_at, event.place)
+    else:
+        cells[_COUPON_STATE], cells[_COUPON_ORDER], cells[_COUPON_USED_AT] = state, order, used_at
+        cells[_COUPON_PLACE] = event.place
+
+
+def _coupon_granted(batch: RowBatch, event: _Event) -> None:
+    (user, coupon, campaign, number, kind, value, minimum_order, maximum_discount, issued_at, valid_from, valid_until,
+     coupon_number) = _COUPON_GRANTED(event.fields)  # fmt: skip
+    cells = [
+        _required(coupon), event.partition, _required(user), _required(campaign), _whole(number), kind, _whole(value),
+        _some_whole(minimum_order), _some_whole(maximum_discount), "free", NULL, _moment(int(issued_at)),
+        _moment(int(valid_from)), _moment(int(valid_until)), NULL, event.place,
+    ]  # fmt: skip
+    coupon_number = _whole(coupon_number)
+    batch.coupons[coupon] = cells
+    _change_wallet(batch, event, user, coupon_number=coupon_number)
+
+
+# --- Campaigns ---
+
+_CAMPAIGN_PUT = itemgetter(
+    "campaign", "name", "kind", "value", "minimum_order", "maximum_discount", "quantity", "opens_at", "closes_at",
+    "valid_days",
+)  # fmt: skip
+
+
+def _campaign_put(batch: RowBatch, event: _Event) -> None:
+    (campaign, name, kind, value, minimum_order, maximum_discount, quantity, opens_at, closes_at,
+     valid_days) = _CAMPAIGN_PUT(event.fields)  # fmt: skip
+    batch.campaigns[_required(campaign)] = [
+        campaign, event.partition, name, kind, _whole(value), _some_whole(minimum_order), _some_whole(maximum_discount),
+        _whole(quantity), _moment(int(opens_at)), _moment(int(closes_at)), _whole(valid_days), event.place,
+    ]  # fmt: skip
+    if campaign in batch.campaign_issues:
+        _, number, _ = batch.campaign_issues[campaign]
+        batch.campaign_issues[campaign] = (campaign, number, event.place)
+
+
+_COUPON_ISSUED = itemgetter(
+    "campaign", "user", "number", "kind", "value", "minimum_order", "maximum_discount", "valid_days"
+)
+
+
+def _coupon_issued(batch: RowBatch, event: _Event) -> None:
+    campaign, user, number, kind, value, minimum_order, maximum_discount, valid_days = _COUPON_ISSUED(event.fields)
+    row = (
+        _required(campaign), _required(user), event.partition, _whole(number), kind, _whole(value), _some_whole(minimum_order),
+        _some_whole(maximum_discount), _whole(valid_days), event.at,
+    )  # fmt: skip
+    batch.coupon_issues.append(row)
+    batch.campaign_issues[campaign] = (campaign, number, event.place)
+
+
+# --- Catalogue and stock ---
+
+
+def _change_stock(batch: RowBatch, event: _Event, product: str, stock: str) -> StockChange:
+    change = batch.stock_changes.get((product, stock))
+    if change is None:
+        change = batch.stock_changes[product, stock] = StockChange(event.partition)
+    batch.product_places[product] = event.place
+    return change
+
+
+def _product_put(batch: RowBatch, event: _Event) -> None:
+    fields = event.fields
+    product, name, price = _required(fields["product"]), fields["name"], _whole(fields["price"])
+    added = {stock: index for index, stock in enumerate(fields["added"].split(",")) if stock}
+    options, items = {}, {}
+    for stock in orjson.loads(fields["stock"]):
+        stock_id, option, quantity = _required(stock["stock_id"]), stock["option"], int(stock["initial_quantity"])
+        if "\0" in stock_id + option:
+            raise ValueError("a NUL in a stock item")
+        options[stock_id] = option
+        if stock_id in added:
+            units = str(quantity)
+            items[product, stock_id] = (
+                product, stock_id, event.partition, event.seq, str(added[stock_id]), option, units, units, "0", "0",
+            )  # fmt: skip
+    if len(items) != len(added):
+        raise ValueError("an added stock item is not in the list")
+    batch.products[product] = [product, event.partition, name, price]
+    batch.stock_items.update(items)
+    batch.product_places[product] = event.place
+    for stock_id, option in options.items():
+        if (product, stock_id) not in items:
+            _change_stock(batch, event, product, stock_id).option = option
+
+
+def _stock_adjusted(batch: RowBatch, event: _Event) -> None:
+    fields = event.fields
+    product, stock, delta = _required(fields["product"]), _required(fields["stock"]), int(fields["delta"])
+    batch.stock_adjustments.append(
+        (event.partition, event.seq, product, stock, str(delta), _whole(fields["available"]), fields["reason"],
+         event.at)
+    )  # fmt: skip
+    change = _change_stock(batch, event, product, stock)
+    change.received += delta
+    change.available += delta
+
+
+def _stock_reserved(batch: RowBatch, event: _Event) -> None:
+    order, user, packed = _required(event.fields["order"]), _required(event.fields["user"]), event.fields["lines"]
+    lines = _unpack(packed)
+    if (event.partition, order) in batch.reservations:
+        raise ValueError(f"order {order} has a reservation already")
+    batch.reservations[event.partition, order] = [
+        event.partition, order, user, "held", packed, event.at, NULL, event.place,
+    ]  # fmt: skip
+    for product, stock, quantity in lines:
+        change = _change_stock(batch, event, product, stock)
+        change.available -= quantity
+        change.reserved += quantity
+
+
+_RESERVATION_STATE, _RESERVATION_FINISHED_AT, _RESERVATION_PLACE = 3, 6, 7
+
+
+def _finish_reservation(batch: RowBatch, event: _Event, order: str, state: str) -> None:
+    cells = batch.reservations.get((event.partition, order))
+    if cells is None:
+        if (event.partition, order) in batch.reservation_changes:
+            raise ValueError(f"the reservation of {order} has finished before")
+        batch.reservation_changes[event.partition, order] = (event.partition, order, state, event.at, event.place)
+        return
+    if cells[_RESERVATION_STATE] != "held":
+        raise ValueError(f"the reservation of {order} is {cells[_RESERVATION_STATE]} already")
+    cells[_RESERVATION_STATE], cells[_RESERVATION_FINISHED_AT] = state, event.at
+    cells[_RESERVATION_PLACE] = event.place
+
+
+def _stock_released(batch: RowBatch, event: _Event) -> None:
+    lines = _unpack(event.fields["lines"])
+    _finish_reservation(batch, event, _required(event.fields["order"]), "released")
+    for product, stock, quantity in lines:
+        change = _change_stock(batch, event, product, stock)
+        change.reserved -= quantity
+        change.available += quantity
+
+
+def _stock_confirmed(batch: RowBatch, event: _Event) -> None:
+    lines, day = _unpack(event.fields["lines"]), event.fields["day"]
+    if len(day) != 8 or not day.isdigit():
+        raise ValueError(f"day {day!r}")
+    _finish_reservation(batch, event, _required(event.fields["order"]), "sold")
+    for product, stock, quantity in lines:
+        change = _change_stock(batch, event, product, stock)
+        change.reserved -= quantity
+        change.sold += quantity
+        _, units = batch.daily_sales.get((day, product), ("", 0))
+        batch.daily_sales[day, product] = (event.partition, units + quantity)
+
+
+_APPLY: dict[str, Callable[[RowBatch, _Event], None]] = {
+    "wallet.charged": _wallet_charged,
+    "order.placed": _order_placed,
+    "order.checked_out": _order_checked_out,
+    "order.paid": _order_paid,
+    "order.failed": _order_failed,
+    "order.voided": _order_voided,
+    "coupon.granted": _coupon_granted,
+    "product.put": _product_put,
+    "stock.adjusted": _stock_adjusted,
+    "stock.reserved": _stock_reserved,
+    "stock.released": _stock_released,
+    "stock.confirmed": _stock_confirmed,
+    "campaign.put": _campaign_put,
+    "coupon.issued": _coupon_issued,
+}
+
+EVENT_TYPES = frozenset(_APPLY)

@@ -1,0 +1,82 @@
+"""The schema's history: Alembic, configured here and nowhere else."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from persistence.database import SchemaMismatch, migration_engine
+
+# Any number that no other advisory lock of ours has: one process migrates, the others wait for it.
+_LOCK = 0x46430001
+
+
+def upgrade(database_url: str, revision: str = "head") -> None:
+    """Bring the schema to ``revision``. Several processes may call it at once.
+
+    Raises `DatabaseUnavailable`, or `SchemaMismatch` when the schema is newer than this program.
+    """
+    with _connected(database_url) as connection:
+        _refuse_newer(_revision_of(connection))
+        command.upgrade(_config(connection), revision)
+
+
+def downgrade(database_url: str, revision: str) -> None:
+    """Take the schema back to ``revision`` (``base`` drops every table and all data)."""
+    with _connected(database_url) as connection:
+        command.downgrade(_config(connection), revision)
+
+
+def current_revision(database_url: str) -> str | None:
+    """The revision that the database is at; None before the first upgrade."""
+    with _connected(database_url) as connection:
+        return _revision_of(connection)
+
+
+def head_revision() -> str:
+    """The newest revision that this program knows."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None, "there is always a first revision"
+    return head
+
+
+def require_head(database_url: str) -> None:
+    """Raise `SchemaMismatch`, with the remedy, unless the database is at `head_revision`."""
+    current = current_revision(database_url)
+    _refuse_newer(current)
+    if current != head_revision():
+        raise SchemaMismatch(
+            f"it is at {current or 'no revision'}, this program needs {head_revision()}: run `firstcome migrate`"
+        )
+
+
+def _refuse_newer(current: str | None) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if current is not None and current not in known:
+        raise SchemaMismatch(
+            f"it is at {current}, which is newer than this program ({head_revision()}): upgrade the program"
+        )
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+@contextmanager
+def _connected(database_url: str) -> Iterator[Connection]:
+    with migration_engine(database_url) as engine, engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        yield connection
+
+
+def _revision_of(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
