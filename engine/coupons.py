@@ -13,6 +13,7 @@ from engine.errors import (
     NotFound,
     OutcomeUnknown,
     QuantityBelowIssued,
+    UnknownCampaign,
 )
 from engine.hashes import hash_of
 from engine.positions import Position, parse_position, position_of
@@ -155,7 +156,7 @@ class Coupons:
     async def issue(self, user_id: str, campaign_id: str) -> Coupon:
         """Take the next coupon of a campaign for a user.
 
-        Raises `NotFound`, `CouponAlreadyIssued`, `CampaignNotOpen`, `CouponsExhausted`; `OutcomeUnknown` when the
+        Raises `UnknownCampaign`, `CouponAlreadyIssued`, `CampaignNotOpen`, `CouponsExhausted`; `OutcomeUnknown` when the
         coupon is issued and cannot be shown yet: the worker puts it among the user's coupons.
         """
         partition = self._runner.partitions.of(campaign_id)
@@ -176,7 +177,7 @@ class Coupons:
             )
             match reply.status:
                 case Status.UNKNOWN:
-                    raise NotFound(f"there is no campaign {campaign_id}")
+                    raise UnknownCampaign(campaign_id)
                 case Status.NOT_OPEN:
                     raise CampaignNotOpen(reply.integer(0), reply.integer(1), reply.integer(2) < reply.integer(0))
                 case Status.EXHAUSTED:

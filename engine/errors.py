@@ -108,6 +108,14 @@ class UnknownReference(Refusal):
         self.stock_id = stock_id
 
 
+class UnknownCampaign(Refusal):
+    """The request names a campaign that there is not."""
+
+    def __init__(self, campaign_id: str) -> None:
+        super().__init__()
+        self.campaign_id = campaign_id
+
+
 class StockIdRequired(Refusal):
     """The product has several stock items, so the order must name one."""
 
@@ -119,11 +127,14 @@ class StockIdRequired(Refusal):
 class LineLimit(Refusal):
     """The order has too many lines, or too many units of one stock item."""
 
-    def __init__(self, *, lines: int | None = None, maximum: int, product_id: str | None = None) -> None:
+    def __init__(
+        self, requested: int, maximum: int, *, product_id: str | None = None, stock_id: str | None = None
+    ) -> None:
         super().__init__()
-        self.lines = lines
+        self.requested = requested
         self.maximum = maximum
         self.product_id = product_id
+        self.stock_id = stock_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,4 +38,4 @@ class Policy:
     def check_line_count(self, count: int) -> None:
         """Raise `LineLimit` unless an order may have so many lines."""
         if count > self.lines_max:
-            raise LineLimit(lines=count, maximum=self.lines_max)
+            raise LineLimit(count, self.lines_max)

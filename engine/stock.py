@@ -250,7 +250,9 @@ def _reserve_refusal(reply: Reply, policy: Policy) -> EngineError:
         case Status.STOCK_ID_REQUIRED:
             return StockIdRequired(reply.text(0))
         case Status.QUANTITY_LIMIT:
-            return LineLimit(maximum=policy.line_quantity_max, product_id=reply.text(0))
+            return LineLimit(
+                reply.integer(2), policy.line_quantity_max, product_id=reply.text(0), stock_id=reply.text(1)
+            )
         case _:
             return Recovering(f"the reservation took too long ({reply.status})")
 
