@@ -182,20 +182,15 @@ class Coupons:
                     raise CampaignNotOpen(reply.integer(0), reply.integer(1), reply.integer(2) < reply.integer(0))
                 case Status.EXHAUSTED:
                     raise CouponsExhausted(reply.integer(0))
-                case Status.ALREADY_ISSUED:
-                    issued_before, packed = not flow.sent_again, reply.text(0)
-                case _:
-                    issued_before, packed = False, reply.text(1)
+            issued_before = reply.status is Status.ALREADY_ISSUED and not flow.sent_again
             try:
-                coupon, _ = await self.grant(_issue(user_id, campaign_id, packed))
+                coupon, _ = await self.grant(_issue(user_id, campaign_id, reply.text(1)))
             except EngineError as error:
                 raise OutcomeUnknown("the coupon is issued and not yet among the user's coupons") from error
             if issued_before:
                 raise CouponAlreadyIssued(coupon.coupon_id)
-            if reply.status is Status.ISSUED:
-                issued = position_of(partition, reply.values[0])
-                return replace(coupon, positions=(issued, *coupon.positions))
-            return coupon
+            issued = position_of(partition, reply.values[0])
+            return replace(coupon, positions=(issued, *coupon.positions))
 
         return await self._runner.alone(step)
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from engine.errors import OutcomeUnknown, Recovering, StaleGeneration, Unavailable, WriterBehind
+from engine.errors import EngineError, OutcomeUnknown, Recovering, StaleGeneration, Unavailable, WriterBehind
 from engine.keys import Keys
 from engine.lanes import Lanes
 from engine.partitions import Partitions
@@ -135,9 +135,10 @@ class ScriptRunner:
             except OutcomeUnknown as error:
                 unknown = error
                 flow.sent_again = repeatable
-            except Unavailable:
+            except EngineError as error:
+                # Whatever this send met with, an earlier one may have been executed.
                 if unknown is not None:
-                    raise unknown from None
+                    raise unknown from error
                 raise
         else:
             raise unknown or OutcomeUnknown

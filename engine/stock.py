@@ -88,7 +88,13 @@ class Stock:
         total = Held()
         for partition in sorted(groups):
             one = {partition: groups[partition]}
-            held = await self._reserve_groups(flow, order_id, user_id, one, lines)
+            try:
+                held = await self._reserve_groups(flow, order_id, user_id, one, lines)
+            except EngineError as error:
+                await self.give_back(order_id, total.products)
+                if isinstance(error, StaleGeneration) and total.products:
+                    raise Recovering from error
+                raise
             if isinstance(held, Held):
                 total.lines += held.lines
                 total.positions += held.positions
@@ -195,8 +201,8 @@ class Stock:
             return held
         may_hold = {partition: ids for partition, ids in held.products.items() if partition not in refused}
         unexpected = next((failure for failure in failures if not isinstance(failure, Refusal)), None)
-        if isinstance(unexpected, StaleGeneration) and len(failures) == len(partitions):
-            raise unexpected
+        if all(isinstance(failure, StaleGeneration) for failure in failures) and len(failures) == len(partitions):
+            raise failures[0]
         await self.give_back(order_id, may_hold)
         if isinstance(unexpected, StaleGeneration):
             raise Recovering from unexpected

@@ -47,11 +47,12 @@ local refusal, epoch, seq = guard(meta, server, generation, backlog_max)
 if refusal then
   return refusal
 end
+local change = whole(delta)
 local item = redis.call('HMGET', product_key, 'a:' .. stock, 'o:' .. stock)
 if not item[1] then
   return {'unknown'}
 end
-local available = tonumber(item[1]) + tonumber(delta)
+local available = tonumber(item[1]) + change
 if available < 0 or available > available_max then
   return {'stock_limit', item[1]}
 end

@@ -42,12 +42,13 @@ local refusal, epoch, seq = guard(meta, server, generation, backlog_max)
 if refusal then
   return refusal
 end
+local sum = whole(amount, 1)
 local balance = tonumber(redis.call('HGET', wallet, 'balance') or '0')
-if balance + tonumber(amount) > balance_max then
+if balance + sum > balance_max then
   return {'balance_limit', int(balance)}
 end
 local now = clock_ms(now_ms)
-local after = int(balance + tonumber(amount))
+local after = int(balance + sum)
 local place = append(events, meta, epoch, seq, 'wallet.charged', now,
   'user', user, 'amount', amount, 'balance', after, 'key', key, 'fingerprint', fingerprint)
 redis.call('HINCRBY', wallet, 'balance', amount)

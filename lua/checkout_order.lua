@@ -69,7 +69,7 @@ local now = clock_ms(now_ms)
 local limits = {
   age_max_ms = age_max_ms, payment_max = payment_max, discount_min = discount_min, discount_max = discount_max,
 }
-local refused, price = price_order(wallet, coupons, order_key, coupon_id, tonumber(subtotal), limits, created_ms, now)
+local refused, price = price_order(wallet, coupons, order_key, coupon_id, whole(subtotal, 0), limits, created_ms, now)
 if refused then
   return refused
 end

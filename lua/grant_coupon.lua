@@ -57,6 +57,13 @@ local refusal, epoch, seq = guard(meta, server, generation, backlog_max)
 if refusal then
   return refusal
 end
+whole(number, 1)
+whole(value, 1)
+whole_or_nothing(minimum_order, 0)
+whole_or_nothing(maximum_discount, 0)
+whole(issued_at, 0)
+whole(valid_from, 0)
+whole(valid_until, 0)
 local earlier = redis.call('HGET', coupons, 'campaign:' .. campaign)
 if earlier then
   local packed = redis.call('HGET', coupons, earlier)

@@ -19,10 +19,10 @@ Returns                   in order of precedence
   stale, generation
   overloaded
   unknown                 no such campaign
-  already_issued, issue   this user has one: number, issued_at_ms, kind, value, minimum_order, maximum_discount, valid_days
+  already_issued, place, issue   this user has one; the place is the campaign's last, so not before its own
   not_open, opens_at_ms, closes_at_ms, now_ms
   exhausted, quantity
-  issued, place, issue    the same fields, joined by commas
+  issued, place, issue    number, issued_at_ms, kind, value, minimum_order, maximum_discount, valid_days, by commas
 Event coupon.issued
 ]]
 local meta = KEYS[1]
@@ -47,13 +47,13 @@ if refusal then
   return refusal
 end
 local found = redis.call('HMGET', campaign_key, 'quantity', 'issued', 'opens_at', 'closes_at', 'kind', 'value',
-  'minimum_order', 'maximum_discount', 'valid_days')
+  'minimum_order', 'maximum_discount', 'valid_days', 'seq')
 if not found[1] then
   return {'unknown'}
 end
 local earlier = redis.call('HGET', issues, user)
 if earlier then
-  return {'already_issued', earlier}
+  return {'already_issued', found[10], earlier}
 end
 local now = clock_ms(now_ms)
 if now < tonumber(found[3]) or now >= tonumber(found[4]) then

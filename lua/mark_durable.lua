@@ -20,17 +20,23 @@ local epoch = ARGV[2]
 local seq = ARGV[3]
 local keep_from_seq = ARGV[4]
 
+--- @include integers
+
+local durable, keep_from = whole(seq, 0), whole(keep_from_seq, 0)
+if keep_from > durable + 1 then
+  error('events would leave the stream that are not durable')
+end
 local found = redis.call('HMGET', meta, 'server', 'epoch', 'seq', 'durable')
 if not found[1] or found[1] ~= server then
   return {'unverified'}
 end
-if found[2] ~= epoch or tonumber(found[3]) < tonumber(seq) then
+if found[2] ~= epoch or tonumber(found[3]) < durable then
   return {'changed'}
 end
-if tonumber(found[4]) < tonumber(seq) then
+if tonumber(found[4]) < durable then
   redis.call('HSET', meta, 'durable', seq)
 end
-if tonumber(keep_from_seq) > 0 then
+if keep_from > 0 then
   redis.call('XTRIM', events, 'MINID', '~', epoch .. '-' .. keep_from_seq)
 end
 return {'marked'}

@@ -67,6 +67,7 @@ if balance < total then
   return {'insufficient_balance', place, redis.call('HGETALL', order_key), int(balance)}
 end
 
+local coupon = fields.coupon ~= '' and unpack_coupon(redis.call('HGET', coupons, fields.coupon))
 local after, at = int(balance - total), int(now)
 local place = append(events, meta, epoch, seq, 'order.paid', now,
   'order', order, 'user', user, 'total', fields.total, 'balance', after, 'coupon', fields.coupon)
@@ -74,8 +75,7 @@ redis.call('HINCRBY', wallet, 'balance', int(-total))
 redis.call('HDEL', wallet, 'open_order', 'open_pay_before')
 redis.call('HSET', wallet, 'seq', place)
 redis.call('HSET', order_key, 'status', 'completed', 'paid_at', at, 'seq', place)
-if fields.coupon ~= '' then
-  local coupon = unpack_coupon(redis.call('HGET', coupons, fields.coupon))
+if coupon then
   set_coupon(coupons, fields.coupon, coupon, 'used', order, at, place)
 end
 return {'paid', place, redis.call('HGETALL', order_key), after}

@@ -56,9 +56,15 @@ local refusal, epoch, seq = guard(meta, server, generation, backlog_max)
 if refusal then
   return refusal
 end
+whole(value, 1)
+whole_or_nothing(minimum_order, 0)
+whole_or_nothing(maximum_discount, 0)
+whole(opens_at, 0)
+whole(closes_at, 0)
+whole(valid_days, 1)
 local known = redis.call('HGET', campaign_key, 'issued')
 local issued = known or '0'
-if tonumber(quantity) < tonumber(issued) then
+if whole(quantity, 0) < tonumber(issued) then
   return {'quantity_below_issued', issued}
 end
 local place = append(events, meta, epoch, seq, 'campaign.put', clock_ms(now_ms),

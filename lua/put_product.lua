@@ -48,6 +48,7 @@ local refusal, epoch, seq = guard(meta, server, generation, backlog_max)
 if refusal then
   return refusal
 end
+whole(price, 0)
 local known = redis.call('HGET', product_key, 'stocks')
 local stocks, added, writes = {}, {}, {}
 if known then
@@ -58,6 +59,7 @@ if known then
 end
 for index = stock, #ARGV, 3 do
   local id = ARGV[index]
+  whole(ARGV[index + 2], 0)
   writes[#writes + 1] = {'o:' .. id, ARGV[index + 1]}
   if not stocks[id] then
     stocks[#stocks + 1] = id

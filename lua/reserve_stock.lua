@@ -46,12 +46,13 @@ local line = 10
 --- @include guard
 --- @include clock
 --- @include events
+--- @include reservations
 
 local refusal, epoch, seq = guard(meta, server, generation, backlog_max)
 if refusal then
   return refusal
 end
-local held = redis.call('HMGET', reservation, 'state', 'seq')
+local held = redis.call('HMGET', reservation, 'state', 'seq', 'lines')
 if held[1] and held[1] ~= 'held' then
   return {'finished', held[1]}
 end
@@ -60,12 +61,14 @@ if not held[1] and now - created_ms > age_max_ms then
   return {'too_old'}
 end
 
--- Each stock item once, in the order it was first asked for; the same one given twice is added up.
-local items, item_of = {}, {}
+-- Each stock item once, in the order it was first asked for; the same one given twice is added up. What is held
+-- already is what it was asked for then, however the product has changed since.
+local items, item_of, products, product_keys = {}, {}, {}, {}
 for index = line, #ARGV, 4 do
-  local key = KEYS[product_key + tonumber(ARGV[index])]
-  local product, stock, quantity = ARGV[index + 1], ARGV[index + 2], tonumber(ARGV[index + 3])
-  if stock == '' then
+  local key = KEYS[product_key + whole(ARGV[index], 1)]
+  local product, stock, quantity = ARGV[index + 1], ARGV[index + 2], whole(ARGV[index + 3], 1)
+  products[#products + 1], product_keys[#product_keys + 1] = product, key
+  if not held[1] and stock == '' then
     local only = redis.call('HMGET', key, 'only', 'name')
     if not only[2] then
       return {'unknown_reference', product, ''}
@@ -85,6 +88,12 @@ for index = line, #ARGV, 4 do
     item_of[name] = item
   end
 end
+if held[1] then
+  items = unpack_lines(held[3])
+  if not key_lines(items, product_keys, products) then
+    return redis.error_reply('RESERVATION other products are held than were asked for')
+  end
+end
 
 local short, reply, packed = {}, {}, {}
 for _, item in ipairs(items) do
@@ -93,7 +102,7 @@ for _, item in ipairs(items) do
     return {'unknown_reference', item.product, item.stock}
   end
   local quantity = int(item.quantity)
-  if item.quantity > quantity_max then
+  if not held[1] and item.quantity > quantity_max then
     return {'quantity_limit', item.product, item.stock, quantity}
   end
   if not held[1] and tonumber(found[1]) < item.quantity then

@@ -1,4 +1,23 @@
--- A whole number under 2^53 as decimal text. `tostring` and `..` would write 1e+15 for a large one.
+-- Largest integer that Lua keeps exactly.
+local INTEGER_MAX = 9007199254740991
+
+-- A whole number under 2^53 as decimal text. `tostring` and `..` would write 1e+15 for a large one, and the sum with
+-- 0 turns the -0 that negation makes of 0 into 0, which HINCRBY understands.
 local function int(number)
-  return string.format('%.0f', number)
+  return string.format('%.0f', number + 0)
+end
+
+-- The number that an argument says in decimal digits, `least` or more; else an error. `tonumber` alone also takes 1.5,
+-- 0x10, 1e3 and nan, which the arithmetic of Redis would refuse halfway through the writes.
+local function whole(text, least)
+  local number = tonumber(text)
+  if not number or not (math.abs(number) <= INTEGER_MAX) or int(number) ~= text or (least and number < least) then
+    error('an argument is no whole number of its range: ' .. string.sub(text or '', 1, 40))
+  end
+  return number
+end
+
+-- The same for an argument that may be nothing.
+local function whole_or_nothing(text, least)
+  return text ~= '' and whole(text, least) or nil
 end

@@ -17,13 +17,13 @@ end
 -- Fail an order that awaits payment: its coupon is free again, the user may order anew. The stock in other
 -- partitions is given back by the caller. Returns the event's place.
 local function fail_order(meta, events, user_key, coupons, order_key, epoch, seq, order_id, order, failure, now)
+  local coupon = order.coupon ~= '' and unpack_coupon(redis.call('HGET', coupons, order.coupon))
   local place = append(events, meta, epoch, seq, 'order.failed', now,
     'order', order_id, 'user', order.user, 'failure', failure, 'coupon', order.coupon)
   redis.call('HSET', order_key, 'status', 'failed', 'failure', failure, 'seq', place)
   redis.call('HDEL', user_key, 'open_order', 'open_pay_before')
   redis.call('HSET', user_key, 'seq', place)
-  if order.coupon ~= '' then
-    local coupon = unpack_coupon(redis.call('HGET', coupons, order.coupon))
+  if coupon then
     set_coupon(coupons, order.coupon, coupon, 'free', '', '', place)
   end
   return place

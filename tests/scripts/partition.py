@@ -1,0 +1,257 @@
+"""One partition of a real server, its scripts called by the names in their heads, and all that it holds compared.
+
+Every script runs with a shim before it that ends it at a key it did not declare, at a command that is newer than Redis
+6.2 or not known here, and at a first write that is not the event.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha1
+from typing import Any
+
+import redis
+
+from engine.keys import Keys
+from engine.order_ids import make_order_id
+from engine.partitions import Partitions
+from engine.scripts import Script, load_scripts
+
+SERVER = "run:replid"
+NOW = 1_800_000_000_000
+"""The test's time, ms since 1970."""
+
+SHIM = """
+local declared, written = {}, %(meta_only)s
+for _, key in ipairs(KEYS) do
+  declared[key] = true
+end
+local reads = {HGET = 1, HMGET = 1, HGETALL = 1, EXISTS = 2, ZRANGE = 1, ZRANGEBYLEX = 1, TIME = 0}
+local writes = {XADD = 1, HSET = 1, HDEL = 1, HINCRBY = 1, ZADD = 1, ZINCRBY = 1, XTRIM = 1}
+local server = redis
+local redis = {error_reply = server.error_reply, call = function(command, ...)
+  local keys = reads[command] or writes[command]
+  assert(keys, 'a command that no script should need: ' .. command)
+  for index = 1, keys do
+    local key = select(index, ...)
+    assert(declared[key], 'an undeclared key: ' .. key)
+  end
+  if writes[command] then
+    assert(written or command == 'XADD', 'the first write is not the event: ' .. command)
+    written = true
+  end
+  return server.call(command, ...)
+end}
+"""
+
+DEFAULTS: dict[str, Any] = {
+    "backlog_max": 1000,
+    "user": "kim",
+    "product": "shirt",
+    "campaign": "spring",
+    "balance_max": 100_000_000,
+    "payment_max": 50_000_000,
+    "discount_min": 1,
+    "discount_max": 1_000_000,
+    "available_max": 1_000_000_000_000,
+    "stock_items_max": 200,
+    "quantity_max": 100_000,
+    "age_max_ms": 30_000,
+    "created_ms": NOW,
+    "pay_within_ms": 86_400_000,
+    "lines": "[]",
+    "name": "Name",
+    "price": 1_000,
+    "stock_json": "[]",
+    "kind": "amount",
+    "value": 300,
+    "quantity": 10,
+    "opens_at": NOW - 1_000,
+    "closes_at": NOW + 1_000_000,
+    "valid_days": 7,
+    "number": 1,
+    "issued_at": NOW,
+    "issue_day": "20270115",
+    "valid_from": NOW,
+    "valid_until": NOW + 1_000_000,
+    "reason": "count",
+    "day": "20270115",
+    "subtotal": 1_000,
+    "epoch": 1,
+    "format": 1,
+    "keep_from_seq": 0,
+    "count_max": 100,
+}
+
+META_SCRIPTS = {"init_partition", "mark_durable", "raise_generation", "trust_partition"}
+READ_SCRIPTS = {"list_ids", "rank_sales", "read_fields", "read_hashes"}
+CHANGING_SCRIPTS = sorted(set(load_scripts()) - META_SCRIPTS - READ_SCRIPTS)
+
+
+class Partition:
+    """Partition ``index`` of 64. `run` calls a script; a reply is lists and text, its status first."""
+
+    def __init__(self, client: redis.Redis, index: int = 7) -> None:
+        self.client = client
+        self.index = index
+        self.keys = Keys(Partitions(64))
+        self._loaded: dict[str, tuple[str, str]] = {}
+
+    def begin(self, *, epoch: int = 1) -> None:
+        """An empty, trusted partition."""
+        self.client.flushall()
+        assert self.run("init_partition", generation=1, epoch=epoch) == ["trusted"]
+
+    def run(self, name: str, *rest: str | int, server: str = SERVER, **arguments: Any) -> Any:
+        """Call script ``name`` with these arguments, ``rest`` for the last that repeats, the others as `DEFAULTS`."""
+        script = load_scripts()[name]
+        given: dict[str, Any] = {"server": server, "generation": 1, "now_ms": NOW, **DEFAULTS, **arguments}
+        values: list[Any] = []
+        for argument in script.head.arguments:
+            values += rest if argument.repeats else [given.get(argument.name, "")]
+        keys = self._keys_of(script, given, rest)
+        try:
+            return self._execute("EVALSHA", self._sha(script), len(keys), *keys, *values)
+        except redis.exceptions.NoScriptError:
+            self._loaded.clear()
+            return self._execute("EVALSHA", self._sha(script), len(keys), *keys, *values)
+
+    def dump(self) -> dict[str, Any]:
+        """All that the server holds."""
+        return {key: self._value(key) for key in sorted(_text(self.client.keys("*")))}
+
+    def hash(self, key: str) -> dict[str, str]:
+        """A hash as text."""
+        return dict(self._execute("HGETALL", key))
+
+    def wallet(self, user: str = "kim") -> dict[str, str]:
+        return self.hash(self.keys.wallet(self.index, user))
+
+    def order(self, order: str) -> dict[str, str]:
+        return self.hash(self.keys.order(self.index, order))
+
+    def product(self, product: str = "shirt") -> dict[str, str]:
+        return self.hash(self.keys.product(self.index, product))
+
+    def reservation(self, order: str) -> dict[str, str]:
+        return self.hash(self.keys.reservation(self.index, order))
+
+    def campaign(self, campaign: str = "spring") -> dict[str, str]:
+        return self.hash(self.keys.campaign(self.index, campaign))
+
+    def coupon(self, coupon: str, user: str = "kim") -> list[str]:
+        """A coupon's packed fields: state first, then order (10), used_at (11) and seq (12)."""
+        return str(self.hash(self.keys.coupons(self.index, user))[coupon]).split(",")
+
+    def units(self, stock: str = "S", product: str = "shirt") -> tuple[int, int, int]:
+        """Available, reserved and sold units of a stock item."""
+        fields = self.product(product)
+        return int(fields[f"a:{stock}"]), int(fields[f"r:{stock}"]), int(fields[f"s:{stock}"])
+
+    def events(self) -> list[tuple[str, dict[str, str]]]:
+        """The stream: places and fields."""
+        return self._stream(self.keys.events(self.index))
+
+    def time(self) -> tuple[int, int]:
+        """The server's clock: seconds and microseconds."""
+        seconds, micros = self._execute("TIME")
+        return int(seconds), int(micros)
+
+    def seq(self) -> int:
+        """The partition's last sequence."""
+        return int(self.hash(self.keys.meta(self.index))["seq"])
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """What is done within changes nothing at all."""
+        before = self.dump()
+        yield
+        assert self.dump() == before
+
+    @contextmanager
+    def one_event(self, kind: str, **fields: Any) -> Iterator[dict[str, str]]:
+        """What is done within makes exactly one event, the next in the sequence, with these fields."""
+        before, seq = self.events(), self.seq()
+        seen: dict[str, str] = {}
+        yield seen
+        after = self.events()
+        assert after[:-1] == before
+        place, event = after[-1]
+        assert place == f"1-{seq + 1}"
+        assert self.seq() == seq + 1
+        assert list(event)[:3] == ["type", "v", "at"]
+        assert (event["type"], event["v"], event["at"]) == (kind, "1", str(event["at"]))
+        assert event["type"] in _events_of_heads()
+        assert {name: event.get(name) for name in fields} == {name: str(value) for name, value in fields.items()}
+        seen.update(event)
+
+    def _execute(self, *command: str | int) -> Any:
+        return _text(self.client.execute_command(*command))  # type: ignore[no-untyped-call]
+
+    def _stream(self, key: str) -> list[tuple[str, dict[str, str]]]:
+        entries: Any = self.client.xrange(key)
+        return [(_text(place), _text(fields)) for place, fields in entries]
+
+    def _sha(self, script: Script) -> str:
+        if script.name not in self._loaded:
+            meta_only = "true" if script.name in META_SCRIPTS else "false"
+            source = SHIM % {"meta_only": meta_only} + script.source
+            self._execute("SCRIPT", "LOAD", source)
+            self._loaded[script.name] = (sha1(source.encode()).hexdigest(), source)
+        return self._loaded[script.name][0]
+
+    def _keys_of(self, script: Script, given: dict[str, Any], rest: Sequence[str | int]) -> list[str]:
+        keys, at = self.keys, self.index
+        one = {
+            "meta": lambda: keys.meta(at),
+            "events": lambda: keys.events(at),
+            "wallet": lambda: keys.wallet(at, given["user"]),
+            "coupons": lambda: keys.coupons(at, given["user"]),
+            "order_key": lambda: keys.order(at, given["order"]),
+            "reservation": lambda: keys.reservation(at, given["order"]),
+            "sales": lambda: keys.sales(at, given["day"]),
+            "products": lambda: keys.products(at),
+            "campaigns": lambda: keys.campaigns(at),
+            "campaign_key": lambda: keys.campaign(at, given["campaign"]),
+            "issues": lambda: keys.issues(at, given["campaign"]),
+            "product_key": lambda: keys.product(at, given["product"]),
+            "ids": lambda: given["ids"],
+            "hash": lambda: given["hash"],
+        }
+        built: list[str] = []
+        for key in script.head.keys:
+            if not key.repeats:
+                built.append(one[key.name]())
+            elif "repeated_keys" in given:
+                built += given["repeated_keys"]
+            elif key.name == "product_key":
+                ids = dict.fromkeys(rest[1::4]) if script.name == "reserve_stock" else rest
+                built += [keys.product(at, str(product)) for product in ids]
+        return built
+
+    def _value(self, key: str) -> Any:
+        kind = _text(self.client.type(key))
+        if kind == "hash":
+            return self.hash(key)
+        if kind == "stream":
+            return self._stream(key)
+        assert kind == "zset", kind
+        return self._execute("ZRANGE", key, 0, -1, "WITHSCORES")
+
+
+def order_id(at_ms: int = NOW) -> str:
+    """A new order id."""
+    return make_order_id(at_ms)
+
+
+def _events_of_heads() -> set[str]:
+    return {kind for script in load_scripts().values() for kind in script.head.events}
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, list | tuple):
+        return [_text(item) for item in value]
+    if isinstance(value, dict):
+        return {_text(key): _text(item) for key, item in value.items()}
+    return value
