@@ -299,7 +299,10 @@ class Lane:
                 self._flush_soon()
                 if not self._first.done():
                     self._first.set_result(None)
+                connected_at = self._loop.time()
                 self._trouble = await self._watch(connection)
+                if self._loop.time() - connected_at > self._settings.backoff_max_s:
+                    self._failures = 0
             except Exception as error:  # whatever it was: a lane that stops trying is of no use to anyone
                 self._note(error)
             finally:
@@ -372,6 +375,7 @@ class Lane:
     async def _watch(self, connection: LaneConnection) -> str:
         """Ask for the identity every second and whenever something went wrong. Returns why the connection was lost."""
         self._refused = ""
+        self._attention.clear()
         connection.lost.add_done_callback(lambda _: self._attention.set())
         while not connection.lost.done():
             with suppress(TimeoutError):
@@ -381,7 +385,6 @@ class Lane:
             if connection.writable:
                 try:
                     self._adopt(await self._ask_identity(connection))
-                    self._failures = 0
                 except (NotServing, ServerError) as error:
                     self._refused = str(error)
                     connection.finish()

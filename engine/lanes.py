@@ -25,6 +25,7 @@ class Lanes(Protocol):
     - ServerError: the server answered with any other error.
     - TypeError: an argument is not bytes, str or int; nothing was sent.
 
+    Calls under way at the same time may run in any order (one is sent again when its script has to be loaded first).
     Cancelling a call that was sent does not undo it. Commands that block or change the connection's state (BLPOP,
     MULTI, SUBSCRIBE) must not be used here: all callers share the connection.
     """

@@ -1,0 +1,374 @@
+"""The lanes against a server that misbehaves as it is told to."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from hashlib import sha1
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from engine.errors import OutcomeUnknown, ServerError, Unavailable
+from engine.lane_connection import Call, LaneConnection
+from engine.lanes import LaneSettings, RedisLanes
+from engine.scripts import Head, Script
+from tests.engine.scripted_server import Client, Command, ScriptedServer, bulk
+
+SETTINGS = LaneSettings(connect_timeout_s=2.0, reply_timeout_s=1.0, drain_timeout_s=0.1, probe_interval_s=0.05)
+SCRIPT = Script("test", "return ARGV[2]", sha1(b"return ARGV[2]").hexdigest().encode(), Head("", (), (), (), ()))
+
+
+def within(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+async def until(what: Any, deadline_s: float = 5.0) -> None:
+    give_up_at = time.monotonic() + deadline_s
+    while not what():
+        assert time.monotonic() < give_up_at, "it did not come to pass"
+        await asyncio.sleep(0.005)
+
+
+class Connected:
+    """Lanes to a scripted server, closed at the end."""
+
+    def __init__(self, server: ScriptedServer, settings: LaneSettings = SETTINGS, query: str = "") -> None:
+        self._lanes = RedisLanes(server.url + query, settings)
+
+    async def __aenter__(self) -> RedisLanes:
+        await self._lanes.start()
+        return self._lanes
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._lanes.close()
+
+
+async def echo(command: Command, client: Client) -> bytes | None:
+    return bulk(command[-1])
+
+
+async def outcomes(calls: Sequence[Any]) -> list[Any]:
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_replies_that_arrive_byte_by_byte_are_put_together() -> None:
+    async def crumbs(command: Command, client: Client) -> bytes | None:
+        for byte in bulk(command[-1]):
+            client.writer.write(bytes([byte]))
+            await asyncio.sleep(0)
+        return None
+
+    async with ScriptedServer(crumbs) as server, Connected(server) as lanes:
+        calls = [lanes.execute(0, "ECHO", f"number {n}", deadline=within(5)) for n in range(20)]
+        assert await asyncio.gather(*calls) == [b"number %d" % n for n in range(20)]
+
+
+async def test_all_calls_of_a_tick_leave_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ScriptedServer(echo) as server, Connected(server, LaneSettings()) as lanes:
+        writes: list[int] = []
+        write = LaneConnection.write
+
+        def counted(self: LaneConnection, calls: Sequence[Call], identity: bytes) -> None:
+            writes.append(len(calls))
+            write(self, calls, identity)
+
+        monkeypatch.setattr(LaneConnection, "write", counted)
+
+        async def request() -> list[Any]:
+            return await asyncio.gather(*(lanes.execute(0, "ECHO", "x", deadline=within(5)) for _ in range(3)))
+
+        await asyncio.gather(*(request() for _ in range(100)))
+        assert writes == [300]
+
+
+async def test_a_connection_writes_calls_as_one_piece() -> None:
+    class Recorder(asyncio.Transport):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pieces: list[bytes] = []
+
+        def write(self, data: Any) -> None:
+            self.pieces.append(bytes(data))
+
+    loop = asyncio.get_running_loop()
+    connection = LaneConnection(cast(Any, None), loop)
+    recorder = Recorder()
+    connection.connection_made(recorder)
+    given_up = loop.create_future()
+    given_up.cancel()
+    calls: list[Call] = [
+        (loop.create_future(), 0.0, None, (), ("ECHO", "a"), 0),
+        (given_up, 0.0, None, (), ("ECHO", "b"), 0),
+        (loop.create_future(), 0.0, SCRIPT, ("k",), ("x", 7), 0),
+    ]
+    connection.write(calls, b"run:replid")
+    assert recorder.pieces == [
+        b"*2\r\n$4\r\nECHO\r\n$1\r\na\r\n"
+        b"*7\r\n$7\r\nEVALSHA\r\n$40\r\n" + SCRIPT.sha1 + b"\r\n$1\r\n1\r\n$1\r\nk\r\n"
+        b"$10\r\nrun:replid\r\n$1\r\nx\r\n$1\r\n7\r\n"
+    ]
+    connection.data_received(b"+one\r\n:")
+    connection.data_received(b"2\r\n")
+    assert [calls[n][0].result() for n in (0, 2)] == [b"one", 2]
+
+
+async def test_a_connection_lost_in_the_middle_leaves_what_was_sent_unknown_and_nothing_else() -> None:
+    async def lose_third(command: Command, client: Client) -> bytes | None:
+        if command[-1] == b"2":
+            await client.writer.drain()
+            client.writer.close()
+            return None
+        return bulk(command[-1])
+
+    async with ScriptedServer(lose_third) as server, Connected(server) as lanes:
+        calls = [lanes.execute(0, "ECHO", str(n), deadline=within(5)) for n in range(10)]
+        results = await outcomes(calls)
+        assert results[:2] == [b"0", b"1"]
+        assert [type(result) for result in results[2:]] == [OutcomeUnknown] * 8
+        assert await lanes.execute(0, "ECHO", "after", deadline=within(5)) == b"after"
+        assert server.connections == 2
+        assert [command[-1] for command in server.commands].count(b"9") == 1, "nothing is sent twice by itself"
+
+
+async def test_a_silent_server_is_dropped_hard_and_asked_anew() -> None:
+    async def silent_at_first(command: Command, client: Client) -> bytes | None:
+        return None if server.connections == 1 else bulk(command[-1])
+
+    settings = LaneSettings(reply_timeout_s=0.2, probe_interval_s=60)
+    async with ScriptedServer(silent_at_first) as server, Connected(server, settings) as lanes:
+        sent = await outcomes([lanes.execute(0, "ECHO", "x", deadline=within(30)) for _ in range(5)])
+        assert [str(error) for error in sent if "silent for 0.2 s" in str(error)] == [str(sent[0])] * 5
+        assert await lanes.execute(0, "ECHO", "y", deadline=within(5)) == b"y"
+        await until(lambda: server.resets == 1)
+
+
+async def test_a_deadline_fails_its_own_call_alone() -> None:
+    go_on = asyncio.Event()
+
+    async def wait(command: Command, client: Client) -> bytes | None:
+        await go_on.wait()
+        return bulk(command[-1])
+
+    async with ScriptedServer(wait) as server, Connected(server) as lanes:
+        patient = lanes.execute(0, "ECHO", "patient", deadline=within(5))
+        hasty = lanes.execute(0, "ECHO", "hasty", deadline=within(0.1))
+        last = lanes.execute(0, "ECHO", "last", deadline=within(4))
+        started = time.monotonic()
+        with pytest.raises(OutcomeUnknown, match="has not answered in time"):
+            await hasty
+        assert 0.09 < time.monotonic() - started < 0.5
+        go_on.set()
+        assert await outcomes([patient, last]) == [b"patient", b"last"]
+        assert server.connections == 1
+
+
+async def test_a_process_that_was_held_up_reads_what_came_before_it_judges() -> None:
+    async with ScriptedServer(echo) as server, Connected(server) as lanes:
+        call = lanes.execute(0, "ECHO", "x", deadline=within(0.2))
+        await until(lambda: server.commands)
+        time.sleep(0.4)  # noqa: ASYNC251  the loop is held up on purpose; the reply has come meanwhile
+        assert await call == b"x"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        b"-LOADING Redis is loading the dataset in memory",
+        b"-READONLY You can't write against a read only replica.",
+        b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+        b"-BUSY Redis is busy running a script.",
+        b"-ERR Error running script (call to f_ab): @user_script:1: @user_script: 1: -READONLY You can't write.",
+    ],
+)
+async def test_what_a_server_that_is_not_ready_refuses_is_sent_again_until_it_is(error: bytes) -> None:
+    refused: list[bytes] = []
+
+    async def refuse_twice(command: Command, client: Client) -> bytes | None:
+        if server.connections < 3:
+            refused.append(command[-1])
+            return error + b"\r\n"
+        return bulk(command[-1])
+
+    async with ScriptedServer(refuse_twice) as server, Connected(server) as lanes:
+        calls = [lanes.call(0, SCRIPT, [], [n], deadline=within(5)) for n in range(5)]
+        assert await asyncio.gather(*calls) == [b"%d" % n for n in range(5)]
+        assert len(refused) == 10
+
+
+async def test_a_server_that_does_not_get_ready_is_unavailable_at_the_deadline() -> None:
+    async def refuse(command: Command, client: Client) -> bytes | None:
+        return b"-LOADING Redis is loading the dataset in memory\r\n"
+
+    async with ScriptedServer(refuse) as server, Connected(server) as lanes:
+        with pytest.raises(Unavailable, match="LOADING"):
+            await lanes.call(0, SCRIPT, [], ["x"], deadline=within(0.5))
+        assert 2 < server.connections < 15, "it tries again, slower and slower"
+
+
+async def test_a_server_that_loads_its_data_is_waited_for() -> None:
+    async with ScriptedServer(echo) as server:
+        server.loading = 1
+        with pytest.raises(Unavailable, match="it is loading its data: wait"):
+            await RedisLanes(server.url, LaneSettings(connect_timeout_s=0.2)).start()
+        starting = asyncio.ensure_future((lanes := RedisLanes(server.url, SETTINGS)).start())
+        await asyncio.sleep(0.1)
+        assert not starting.done()
+        server.loading = 0
+        await starting
+        await lanes.close()
+
+
+async def test_only_the_calls_that_missed_their_script_are_sent_again() -> None:
+    loaded: set[bytes] = set()
+
+    async def forgetful(command: Command, client: Client) -> bytes | None:
+        if command[0] == b"SCRIPT":
+            loaded.add(sha1(command[2]).hexdigest().encode())
+            return bulk(SCRIPT.sha1)
+        if command[0] == b"EVALSHA" and command[1] not in loaded:
+            return b"-NOSCRIPT No matching script. Please use EVAL.\r\n"
+        return bulk(command[-1])
+
+    async with ScriptedServer(forgetful) as server, Connected(server) as lanes:
+        calls = [
+            lanes.call(0, SCRIPT, [], ["a"], deadline=within(5)),
+            lanes.execute(0, "ECHO", "b", deadline=within(5)),
+            lanes.call(0, SCRIPT, [], ["c"], deadline=within(5)),
+        ]
+        assert await asyncio.gather(*calls) == [b"a", b"b", b"c"]
+        names = [command[0] for command in server.commands]
+        assert names == [b"EVALSHA", b"ECHO", b"EVALSHA", b"SCRIPT", b"EVALSHA", b"EVALSHA"]
+
+
+async def test_a_script_that_stays_missing_fails_in_the_end() -> None:
+    async def never(command: Command, client: Client) -> bytes | None:
+        return b"-NOSCRIPT No matching script.\r\n" if command[0] == b"EVALSHA" else bulk(b"")
+
+    async with ScriptedServer(never) as server, Connected(server) as lanes:
+        with pytest.raises(ServerError, match="NOSCRIPT"):
+            await lanes.call(0, SCRIPT, [], ["x"], deadline=within(5))
+        assert len(server.commands) < 10
+
+
+async def test_a_promotion_that_keeps_the_connection_is_learned_by_the_next_question() -> None:
+    async def identity(command: Command, client: Client) -> bytes | None:
+        return bulk(command[-2])
+
+    async with ScriptedServer(identity) as server, Connected(server) as lanes:
+        assert await lanes.call(0, SCRIPT, [], ["x"], deadline=within(5)) == b"r" * 40 + b":" + b"a" * 40
+        server.run_id = "n" * 40
+        await until(lambda: lanes.identity(0) == b"n" * 40 + b":" + b"a" * 40)
+        assert await lanes.call(0, SCRIPT, [], ["x"], deadline=within(5)) == b"n" * 40 + b":" + b"a" * 40
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("trigger", ["an error reply", "recheck"])
+async def test_the_identity_is_asked_for_at_once_when_something_is_wrong(trigger: str) -> None:
+    async def fail(command: Command, client: Client) -> bytes | None:
+        return b"-ERR something\r\n"
+
+    async with ScriptedServer(fail) as server, Connected(server, LaneSettings(probe_interval_s=60)) as lanes:
+        server.run_id = "n" * 40
+        await asyncio.sleep(0.05)
+        assert lanes.identity(0) == b"r" * 40 + b":" + b"a" * 40
+        if trigger == "recheck":
+            lanes.recheck(0)
+        else:
+            await outcomes([lanes.execute(0, "GET", "x", deadline=within(5))])
+        await until(lambda: lanes.identity(0) == b"n" * 40 + b":" + b"a" * 40, 1.0)
+
+
+async def test_a_storm_of_errors_is_no_storm_of_questions() -> None:
+    async def fail(command: Command, client: Client) -> bytes | None:
+        return b"-ERR something\r\n"
+
+    async with ScriptedServer(fail) as server, Connected(server, LaneSettings(probe_interval_s=60)) as lanes:
+        give_up_at = time.monotonic() + 0.3
+        while time.monotonic() < give_up_at:
+            await outcomes([lanes.execute(0, "GET", "x", deadline=within(5)) for _ in range(10)])
+        assert len(server.commands) > 200
+        assert [command[-1] for command in server.own_commands].count(b"server") < 20
+
+
+async def test_what_is_no_reply_ends_the_connection() -> None:
+    async def babble(command: Command, client: Client) -> bytes | None:
+        return b"HTTP/1.1 400 Bad Request\r\n" if server.connections == 1 else bulk(command[-1])
+
+    async with ScriptedServer(babble) as server, Connected(server) as lanes:
+        with pytest.raises(OutcomeUnknown, match="no reply"):
+            await lanes.execute(0, "ECHO", "x", deadline=within(5))
+        assert await lanes.execute(0, "ECHO", "x", deadline=within(5)) == b"x"
+
+
+async def test_a_reply_too_many_ends_the_connection() -> None:
+    async def twice(command: Command, client: Client) -> bytes | None:
+        return bulk(command[-1]) * (2 if server.connections == 1 else 1)
+
+    async with ScriptedServer(twice) as server, Connected(server) as lanes:
+        assert await lanes.execute(0, "ECHO", "x", deadline=within(5)) == b"x"
+        await until(lambda: server.connections == 2)
+        assert await lanes.execute(0, "ECHO", "y", deadline=within(5)) == b"y"
+
+
+async def test_a_server_that_takes_nothing_in_holds_later_calls_back_unsent() -> None:
+    settings = LaneSettings(reply_timeout_s=30, probe_interval_s=60)
+    async with ScriptedServer(echo) as server, Connected(server, settings) as lanes:
+        server.reading.clear()
+        await asyncio.sleep(0.05)
+        large = [lanes.execute(0, "ECHO", b"%02d" % n * 500_000, deadline=within(30)) for n in range(20)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(Unavailable):
+            await lanes.execute(0, "ECHO", "held back, then out of time", deadline=within(0.1))
+        held_back = lanes.execute(0, "ECHO", "held back", deadline=within(30))
+        server.reading.set()
+        assert await asyncio.gather(*large) == [b"%02d" % n * 500_000 for n in range(20)]
+        assert await held_back == b"held back"
+        assert b"held back, then out of time" not in {command[-1] for command in server.commands}
+
+
+async def test_a_cluster_node_is_refused_until_there_is_cluster_support() -> None:
+    async with ScriptedServer(echo) as server:
+        server.mode = "cluster"
+        with pytest.raises(Unavailable, match="Redis Cluster"):
+            await RedisLanes(server.url, LaneSettings(connect_timeout_s=0.2)).start()
+
+
+async def test_tls_with_a_private_authority(tmp_path: Path) -> None:
+    certificate = tmp_path / "server.pem"
+    certificate.write_bytes(self_signed_certificate())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    async with ScriptedServer(echo, context) as server:
+        async with Connected(server, query=f"?ssl_ca_certs={certificate}") as lanes:
+            assert await lanes.execute(0, "ECHO", "secret", deadline=within(5)) == b"secret"
+        with pytest.raises(Unavailable, match="certificate"):
+            await RedisLanes(server.url, LaneSettings(connect_timeout_s=0.3)).start()
+
+
+def self_signed_certificate() -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return private + certificate.public_bytes(serialization.Encoding.PEM)
