@@ -456,8 +456,8 @@ _COUPON_ISSUED = itemgetter(
 def _coupon_issued(batch: RowBatch, event: _Event) -> None:
     campaign, user, number, kind, value, minimum_order, maximum_discount, valid_days = _COUPON_ISSUED(event.fields)
     row = (
-        _required(campaign), _required(user), event.partition, _whole(number), kind, _whole(value), _some_whole(minimum_order),
-        _some_whole(maximum_discount), _whole(valid_days), event.at,
+        _required(campaign), _required(user), event.partition, _whole(number), kind, _whole(value),
+        _some_whole(minimum_order), _some_whole(maximum_discount), _whole(valid_days), event.at,
     )  # fmt: skip
     batch.coupon_issues.append(row)
     batch.campaign_issues[campaign] = (campaign, number, event.place)

@@ -1,0 +1,228 @@
+"""What the API reads from PostgreSQL: lists of entries and orders, single orders, positions, alarms."""
+
+import base64
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+import orjson
+from sqlalchemy import ColumnElement, Row, Select, and_, select, tuple_
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engine.order_ids import is_order_id
+from persistence.alarms import Alarm
+from persistence.database import DatabaseError, history_engine, translated
+from persistence.settings import HistorySettings
+from persistence.tables import alarm, epoch_end, ledger_entry, order_line, orders, partition_cursor
+
+Item = TypeVar("Item")
+
+
+class HistoryUnavailable(Exception):
+    """PostgreSQL cannot answer now; nothing is wrong with the request."""
+
+
+class InvalidCursor(ValueError):
+    """The cursor is not one that an answer of this list held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """A part of a list; ``next_cursor`` is None on the last one."""
+
+    items: tuple[Item, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceEntry:
+    """A change of a balance: ``kind`` is ``charge`` or ``payment``; ``amount`` is signed, ``balance`` the one after."""
+
+    entry_id: str
+    kind: str
+    amount: int
+    balance: int
+    order_id: str | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedLine:
+    """A line of an order on record; amounts in minor units."""
+
+    product_id: str
+    stock_id: str
+    name: str
+    option: str
+    unit_price: int
+    quantity: int
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedOrder:
+    """An order as PostgreSQL has it; times are aware, in UTC; ``position`` is that of its last change."""
+
+    order_id: str
+    user_id: str
+    status: str
+    failure: str | None
+    lines: tuple[RecordedLine, ...]
+    subtotal: int
+    discount: int
+    total: int
+    coupon_id: str | None
+    ordered_at: datetime
+    pay_before: datetime | None
+    paid_at: datetime | None
+    position: str
+
+
+class History:
+    """Reads over a pool of its own; no connection is made before the first read."""
+
+    def __init__(self, database_url: str, settings: HistorySettings) -> None:
+        self._engine = history_engine(
+            database_url,
+            pool_size=settings.history_pool_size,
+            wait_s=settings.history_wait_ms / 1000,
+            statement_ms=settings.history_statement_ms,
+        )
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self._engine.dispose()
+
+    async def balance_entries(self, user_id: str, limit: int, cursor: str | None = None) -> Page[BalanceEntry]:
+        """A user's balance entries, newest first. Raises `InvalidCursor`, `HistoryUnavailable`."""
+        where = [ledger_entry.c.user_id == user_id]
+        if cursor is not None:
+            (seq,) = _read_cursor(cursor, int)
+            where.append(ledger_entry.c.seq < seq)
+        query = select(ledger_entry).where(and_(*where)).order_by(ledger_entry.c.seq.desc()).limit(limit + 1)
+        async with self._connection() as connection:
+            rows = (await connection.execute(query)).all()
+        items = tuple(
+            BalanceEntry(
+                f"{row.partition}:{row.epoch}-{row.seq}", row.kind, row.amount, row.balance, row.order_id, row.at
+            )
+            for row in rows[:limit]
+        )
+        return Page(items, _make_cursor(rows[limit - 1].seq) if len(rows) > limit else None)
+
+    async def orders(self, user_id: str, limit: int, cursor: str | None = None) -> Page[RecordedOrder]:
+        """A user's orders, newest first. Raises `InvalidCursor`, `HistoryUnavailable`."""
+        where = [orders.c.user_id == user_id, orders.c.status != "void"]
+        if cursor is not None:
+            ordered_at, order_id = _read_cursor(cursor, str, str)
+            try:
+                before = datetime.fromisoformat(ordered_at)
+            except ValueError as error:
+                raise InvalidCursor from error
+            if not is_order_id(order_id):
+                raise InvalidCursor
+            where.append(tuple_(orders.c.ordered_at, orders.c.order_id) < tuple_(before, order_id))
+        query = _orders(where).order_by(orders.c.ordered_at.desc(), orders.c.order_id.desc()).limit(limit + 1)
+        async with self._connection() as connection:
+            rows = (await connection.execute(query)).all()
+            items = await _with_lines(connection, rows[:limit])
+        last = rows[limit - 1] if len(rows) > limit else None
+        return Page(items, _make_cursor(last.ordered_at.isoformat(), last.order_id) if last is not None else None)
+
+    async def order(self, user_id: str, order_id: str) -> RecordedOrder | None:
+        """One order of this user; None when there is none. Raises `HistoryUnavailable`."""
+        if not is_order_id(order_id):
+            return None
+        where = [orders.c.order_id == order_id, orders.c.user_id == user_id, orders.c.status != "void"]
+        async with self._connection() as connection:
+            found = await _with_lines(connection, (await connection.execute(_orders(where))).all())
+        return found[0] if found else None
+
+    async def position_state(self, partition: int, epoch: int, seq: int) -> str:
+        """What became of a position: ``accepted`` (not in PostgreSQL yet), ``durable`` or ``lost``.
+
+        Raises `HistoryUnavailable`.
+        """
+        query = (
+            select(partition_cursor.c.epoch, partition_cursor.c.seq, epoch_end.c.last_seq)
+            .outerjoin(
+                epoch_end, and_(epoch_end.c.partition == partition_cursor.c.partition, epoch_end.c.epoch == epoch)
+            )
+            .where(partition_cursor.c.partition == partition)
+        )
+        async with self._connection() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        if row is None or epoch > row.epoch:
+            return "accepted"
+        if epoch == row.epoch:
+            return "durable" if seq <= row.seq else "accepted"
+        return "durable" if row.last_seq is not None and seq <= row.last_seq else "lost"
+
+    async def open_alarms(self, limit: int) -> list[Alarm]:
+        """Alarms that are not cleared, newest first. Raises `HistoryUnavailable`."""
+        query = select(alarm).where(alarm.c.cleared_at.is_(None)).order_by(alarm.c.id.desc()).limit(limit)
+        async with self._connection() as connection:
+            rows = (await connection.execute(query)).all()
+        return [Alarm(row.kind, row.partition, row.subject, row.detail, row.remedy, row.raised_at) for row in rows]
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            with translated():
+                async with self._engine.connect() as connection:
+                    yield connection
+        except (DatabaseError, SQLAlchemyError) as error:
+            raise HistoryUnavailable(str(error)) from error
+
+
+def _orders(where: Iterable[ColumnElement[bool]]) -> Select[Any]:
+    return select(orders).where(and_(*where))
+
+
+async def _with_lines(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> tuple[RecordedOrder, ...]:
+    """The orders with their lines, which are read in one go."""
+    lines: dict[str, list[RecordedLine]] = {row.order_id: [] for row in rows}
+    if rows:
+        query = select(order_line).where(order_line.c.order_id.in_(lines)).order_by(order_line.c.line_no)
+        for line in (await connection.execute(query)).all():
+            lines[line.order_id].append(
+                RecordedLine(
+                    line.product_id, line.stock_id, line.name, line.option, line.unit_price, line.quantity, line.amount
+                )
+            )
+    return tuple(
+        RecordedOrder(
+            order_id=row.order_id,
+            user_id=row.user_id,
+            status=row.status,
+            failure=row.failure,
+            lines=tuple(lines[row.order_id]),
+            subtotal=row.subtotal,
+            discount=row.discount,
+            total=row.total,
+            coupon_id=row.coupon_id,
+            ordered_at=row.ordered_at,
+            pay_before=row.pay_before,
+            paid_at=row.paid_at,
+            position=f"{row.partition}:{row.place}",
+        )
+        for row in rows
+    )
+
+
+def _make_cursor(*key: int | str) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps(key)).rstrip(b"=").decode()
+
+
+def _read_cursor(cursor: str, *types: type) -> list[Any]:
+    """The key in a cursor, of these types. Raises `InvalidCursor`."""
+    try:
+        key = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
+    except ValueError as error:
+        raise InvalidCursor from error
+    if not isinstance(key, list) or [type(part) for part in key] != list(types):
+        raise InvalidCursor
+    return key

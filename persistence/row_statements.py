@@ -1,0 +1,225 @@
+"""A batch's rows into the tables: COPY for what is new, COPY to staging and one statement for what changes."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import LiteralString
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from persistence.copy_text import Row, copy_text
+from persistence.database import RowsRefused
+from persistence.event_rows import RowBatch
+
+# New rows go straight into their table. The columns are in the order of the cells in `RowBatch`.
+LEDGER: LiteralString = "ledger_entry (partition, seq, epoch, user_id, kind, amount, balance, order_id, at)"
+STOCK_ITEMS: LiteralString = (
+    "stock_item (product_id, stock_id, partition, added_seq, added_index, option, received, available, reserved, sold)"
+)
+STOCK_ADJUSTMENTS: LiteralString = (
+    "stock_adjustment (partition, seq, product_id, stock_id, delta, available, reason, at)"
+)
+RESERVATIONS: LiteralString = "reservation (partition, order_id, user_id, state, lines, at, finished_at, place)"
+ORDERS: LiteralString = (
+    "orders (order_id, partition, user_id, status, failure, subtotal, discount, total, coupon_id, ordered_at,"
+    " pay_before, paid_at, finished_at, place)"
+)
+ORDER_LINES: LiteralString = (
+    "order_line (order_id, line_no, partition, product_id, stock_id, name, option, unit_price, quantity, amount)"
+)
+DISCOUNTS: LiteralString = (
+    "discount (order_id, partition, coupon_id, user_id, campaign_id, issue_number, kind, value, minimum_order,"
+    " maximum_discount, amount, state, at)"
+)
+COUPON_ISSUES: LiteralString = (
+    "coupon_issue (campaign_id, user_id, partition, number, kind, value, minimum_order, maximum_discount, valid_days,"
+    " issued_at)"
+)
+COUPONS: LiteralString = (
+    "coupon (coupon_id, partition, user_id, campaign_id, issue_number, kind, value, minimum_order, maximum_discount,"
+    " state, order_id, issued_at, valid_from, valid_until, used_at, place)"
+)
+OUTBOX: LiteralString = "outbox (partition, order_id, user_id, event_id, created_at)"
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """A temporary table and the statement that applies it. Every staged row must change a row, where ``exact``."""
+
+    table: LiteralString
+    columns: LiteralString
+    apply: LiteralString
+    exact: bool = True
+
+
+# A wallet's cell is empty where the batch did not change it, and a row may not exist yet.
+WALLETS = Staging(
+    "staged_wallet",
+    "user_id text, partition smallint, balance bigint, coupon_number bigint, place text",
+    """INSERT INTO wallet (user_id, partition, balance, coupon_number, place)
+       SELECT s.user_id, s.partition, coalesce(s.balance, w.balance, 0), coalesce(s.coupon_number, w.coupon_number, 0),
+              s.place
+       FROM staged_wallet s LEFT JOIN wallet w ON w.user_id = s.user_id
+       ON CONFLICT (user_id) DO UPDATE
+       SET balance = excluded.balance, coupon_number = excluded.coupon_number, place = excluded.place""",
+)
+PRODUCTS = Staging(
+    "staged_product",
+    "product_id text, partition smallint, name text, price bigint, place text",
+    """INSERT INTO product (product_id, partition, name, price, place)
+       SELECT product_id, partition, name, price, place FROM staged_product
+       ON CONFLICT (product_id) DO UPDATE
+       SET name = excluded.name, price = excluded.price, place = excluded.place""",
+)
+STOCK = Staging(
+    "staged_stock",
+    "product_id text, stock_id text, option text, received bigint, available bigint, reserved bigint, sold bigint,"
+    " place text",
+    """UPDATE stock_item t
+       SET option = coalesce(s.option, t.option), received = t.received + s.received,
+           available = t.available + s.available, reserved = t.reserved + s.reserved, sold = t.sold + s.sold
+       FROM staged_stock s WHERE t.product_id = s.product_id AND t.stock_id = s.stock_id""",
+)
+# Every change of a stock item is one of its product.
+PRODUCT_PLACES: LiteralString = """UPDATE product t SET place = s.place
+    FROM (SELECT DISTINCT product_id, place FROM staged_stock) s WHERE t.product_id = s.product_id"""
+RESERVATION_CHANGES = Staging(
+    "staged_reservation",
+    "partition smallint, order_id uuid, state text, finished_at timestamptz, place text",
+    """UPDATE reservation t SET state = s.state, finished_at = s.finished_at, place = s.place
+       FROM staged_reservation s
+       WHERE t.partition = s.partition AND t.order_id = s.order_id AND t.state = 'held'""",
+)
+DAILY_SALES = Staging(
+    "staged_sale",
+    "day date, product_id text, partition smallint, quantity bigint",
+    """INSERT INTO daily_sale (day, product_id, partition, quantity)
+       SELECT day, product_id, partition, quantity FROM staged_sale
+       ON CONFLICT (day, product_id) DO UPDATE SET quantity = daily_sale.quantity + excluded.quantity""",
+)
+ORDER_CHANGES = Staging(
+    "staged_order",
+    "order_id uuid, status text, failure text, paid_at timestamptz, finished_at timestamptz, place text",
+    """UPDATE orders t
+       SET status = s.status, failure = s.failure, paid_at = s.paid_at, finished_at = s.finished_at, place = s.place
+       FROM staged_order s WHERE t.order_id = s.order_id AND t.status = 'awaiting_payment'""",
+)
+DISCOUNT_CHANGES = Staging(
+    "staged_discount",
+    "order_id uuid, state text, at timestamptz",
+    """UPDATE discount t SET state = s.state, at = s.at
+       FROM staged_discount s WHERE t.order_id = s.order_id AND t.state = 'taken'""",
+)
+CAMPAIGNS = Staging(
+    "staged_campaign",
+    "campaign_id text, partition smallint, name text, kind text, value bigint, minimum_order bigint,"
+    " maximum_discount bigint, quantity bigint, opens_at timestamptz, closes_at timestamptz, valid_days integer,"
+    " place text",
+    """INSERT INTO campaign (campaign_id, partition, name, kind, value, minimum_order, maximum_discount, quantity,
+                             issued, opens_at, closes_at, valid_days, place)
+       SELECT campaign_id, partition, name, kind, value, minimum_order, maximum_discount, quantity,
+              0, opens_at, closes_at, valid_days, place
+       FROM staged_campaign
+       ON CONFLICT (campaign_id) DO UPDATE
+       SET name = excluded.name, kind = excluded.kind, value = excluded.value, minimum_order = excluded.minimum_order,
+           maximum_discount = excluded.maximum_discount, quantity = excluded.quantity, opens_at = excluded.opens_at,
+           closes_at = excluded.closes_at, valid_days = excluded.valid_days, place = excluded.place""",
+)
+CAMPAIGN_ISSUES = Staging(
+    "staged_campaign_issue",
+    "campaign_id text, issued bigint, place text",
+    """UPDATE campaign t SET issued = s.issued, place = s.place
+       FROM staged_campaign_issue s WHERE t.campaign_id = s.campaign_id""",
+)
+COUPON_CHANGES = Staging(
+    "staged_coupon",
+    "coupon_id text, state text, order_id uuid, used_at timestamptz, place text",
+    """UPDATE coupon t SET state = s.state, order_id = s.order_id, used_at = s.used_at, place = s.place
+       FROM staged_coupon s WHERE t.coupon_id = s.coupon_id""",
+)
+
+_STAGINGS = (
+    WALLETS, PRODUCTS, STOCK, RESERVATION_CHANGES, DAILY_SALES, ORDER_CHANGES, DISCOUNT_CHANGES, CAMPAIGNS,
+    CAMPAIGN_ISSUES, COUPON_CHANGES,
+)  # fmt: skip
+
+# Staged rows are few and their targets found by primary key, however large those have grown: statistics, which lag
+# behind a growing table, must not talk the planner into reading all of it.
+_PLANNER: tuple[LiteralString, ...] = (
+    "SET enable_seqscan = off",
+    "SET enable_hashjoin = off",
+    "SET enable_mergejoin = off",
+)
+
+
+async def prepare(connection: AsyncConnection[TupleRow]) -> None:
+    """Make a connection ready for `write_rows`: its staging tables, emptied at each commit."""
+    for statement in _PLANNER:
+        await connection.execute(statement)
+    for staging in _STAGINGS:
+        await connection.execute(f"CREATE TEMPORARY TABLE {staging.table} ({staging.columns}) ON COMMIT DELETE ROWS")
+
+
+async def write_rows(connection: AsyncConnection[TupleRow], batch: RowBatch) -> None:
+    """Write a batch within the transaction that is open. Raises `RowsRefused` when rows are not there to be changed."""
+    for target, rows in _new_rows(batch):
+        await _copy(connection, target, rows)
+    staged = [(staging, rows) for staging, rows in _staged_rows(batch) if rows]
+    for staging, rows in staged:
+        await _copy(connection, staging.table, rows)
+    cursors = []
+    async with connection.pipeline():
+        for staging, rows in staged:
+            cursors.append((staging, len(rows), await connection.execute(staging.apply, prepare=True)))
+        if batch.stock_changes:
+            await connection.execute(PRODUCT_PLACES, prepare=True)
+    for staging, expected, cursor in cursors:
+        if cursor.rowcount != expected:
+            raise RowsRefused(f"{staging.table}: {expected} rows to change, {cursor.rowcount} found")
+
+
+async def _copy(connection: AsyncConnection[TupleRow], target: LiteralString, rows: Sequence[Row]) -> None:
+    if rows:
+        async with connection.cursor().copy(f"COPY {target} FROM STDIN") as copy:
+            await copy.write(copy_text(rows))
+
+
+def _new_rows(batch: RowBatch) -> Iterable[tuple[LiteralString, Sequence[Row]]]:
+    return (
+        (ORDERS, list(batch.orders.values())),
+        (ORDER_LINES, batch.order_lines),
+        (DISCOUNTS, list(batch.discounts.values())),
+        (LEDGER, batch.ledger),
+        (STOCK_ITEMS, list(batch.stock_items.values())),
+        (STOCK_ADJUSTMENTS, batch.stock_adjustments),
+        (RESERVATIONS, list(batch.reservations.values())),
+        (COUPON_ISSUES, batch.coupon_issues),
+        (COUPONS, list(batch.coupons.values())),
+        (OUTBOX, batch.outbox),
+    )
+
+
+def _staged_rows(batch: RowBatch) -> Iterator[tuple[Staging, Sequence[Row]]]:
+    places = batch.product_places
+    yield WALLETS, [(user, *cells) for user, cells in batch.wallets.items()]
+    yield PRODUCTS, [(*cells, places[product]) for product, cells in batch.products.items()]
+    yield (
+        STOCK,
+        [
+            (
+                product, stock, change.option, str(change.received), str(change.available), str(change.reserved),
+                str(change.sold), places[product],
+            )
+            for (product, stock), change in batch.stock_changes.items()
+        ],
+    )  # fmt: skip
+    yield RESERVATION_CHANGES, list(batch.reservation_changes.values())
+    yield (
+        DAILY_SALES,
+        [(day, product, partition, str(units)) for (day, product), (partition, units) in batch.daily_sales.items()],
+    )
+    yield ORDER_CHANGES, list(batch.order_changes.values())
+    yield DISCOUNT_CHANGES, list(batch.discount_changes.values())
+    yield CAMPAIGNS, list(batch.campaigns.values())
+    yield CAMPAIGN_ISSUES, list(batch.campaign_issues.values())
+    yield COUPON_CHANGES, list(batch.coupon_changes.values())

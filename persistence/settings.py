@@ -1,0 +1,87 @@
+"""The settings of the worker and of the history reads: frozen, read from ``FIRSTCOME_*`` in one place."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.settings import SettingError, read_settings, setting
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What ``firstcome worker`` is told; see `engine.settings.settings_table`."""
+
+    database_url: str = setting(
+        "postgresql://firstcome@localhost:5432/firstcome",
+        unit="URL",
+        reason="the PostgreSQL that makes everything durable; postgresql://user@/name?host=/folder for a socket",
+    )
+    batch_events_max: int = setting(
+        4_000, unit="events", reason="most events in one transaction; larger ones gain nothing and delay the first"
+    )
+    poll_ms: int = setting(10, unit="ms", reason="pause after a batch that was not full, so that small ones gather")
+    poll_idle_ms: int = setting(25, unit="ms", reason="longest pause while nothing happens; bounds how late durable is")
+    stream_keep_events: int = setting(
+        5_000, unit="events per partition", reason="durable events kept in Redis, to feed again what PostgreSQL loses"
+    )
+    worker_dead_ms: int = setting(
+        3_000, unit="ms", reason="a worker unseen for so long has no share of the polling; row locks stay the safety"
+    )
+    trust_every_ms: int = setting(1_000, unit="ms", reason="how often servers are compared with the trusted ones")
+    settle_in_flight_max: int = setting(
+        256, unit="calls", reason="confirms and releases under way at once; the rest of Redis is for the customers"
+    )
+    settle_queue_max: int = setting(
+        20_000, unit="orders", reason="paid orders that wait for their confirm; past it the walk finds them"
+    )
+    walk_every_ms: int = setting(
+        2_000, unit="ms", reason="how often a step of the walk over held reservations, due orders and grants is made"
+    )
+    walk_rows_max: int = setting(
+        5_000, unit="rows", reason="rows of one step; a walk over all that is held is over within a minute"
+    )
+    orphan_age_ms: int = setting(
+        45_000, unit="ms", reason="a reservation without an order this old belongs to a flow that died"
+    )
+    grant_age_ms: int = setting(
+        5_000, unit="ms", reason="an issue without its coupon this old is granted by the worker; the API is faster"
+    )
+    data_platform_url: str = setting(
+        "", unit="URL", reason="where paid orders are posted as CloudEvents; empty keeps them waiting"
+    )
+    delivery_in_flight_max: int = setting(
+        32, unit="requests", reason="posts under way at once, each of another user, so that order per user holds"
+    )
+    delivery_timeout_ms: int = setting(10_000, unit="ms", reason="a post that is not answered by then has failed")
+    delivery_backoff_ms: int = setting(
+        500, unit="ms", reason="pause after the first failure; doubles with each, with jitter of one half"
+    )
+    delivery_backoff_max_ms: int = setting(600_000, unit="ms", reason="longest pause between two tries")
+    delivery_tries_max: int = setting(
+        150, unit="tries", reason="then the delivery is dead until it is replayed; about a day at the longest pause"
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("batch_events_max", "settle_in_flight_max", "walk_rows_max", "delivery_in_flight_max"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"FIRSTCOME_{name.upper()} must be at least 1, not {getattr(self, name)}")
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> "WorkerSettings":
+        """Read ``FIRSTCOME_*``; raises `SettingError`."""
+        return read_settings(cls, environ)
+
+
+@dataclass(frozen=True, slots=True)
+class HistorySettings:
+    """How an API process reads PostgreSQL."""
+
+    history_pool_size: int = setting(
+        4, unit="connections per process", reason="history must not take all of PostgreSQL"
+    )
+    history_wait_ms: int = setting(1_000, unit="ms", reason="waiting longer for a connection is answered 503")
+    history_statement_ms: int = setting(2_000, unit="ms", reason="a read that takes longer is ended and answered 503")
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> "HistorySettings":
+        """Read ``FIRSTCOME_*``; raises `SettingError`."""
+        return read_settings(cls, environ)

@@ -1,0 +1,203 @@
+"""The settler: what a finished order holds becomes sold or is given back, and what was issued is granted.
+
+The fast path confirms the orders that the writer has just made durable. What it misses (a full queue, a failure, a
+worker that died) is found in PostgreSQL by the sweeper's walk. Every call is repeatable, so doing it twice is nothing.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from engine.coupons import Discount, Issue
+from engine.engine import Engine
+from engine.errors import EngineError
+from engine.statuses import Status
+from persistence.alarms import RESERVATION_LOST, Alarm, raise_alarm
+from persistence.database import translated
+from persistence.event_rows import CompletedOrder
+from persistence.settings import WorkerSettings
+
+_LOST_REMEDY = "Compare the order with its reservations (`firstcome audit`); the units sold are counted one order short"
+
+_log = logging.getLogger("firstcome.settler")
+
+Answer = TypeVar("Answer")
+Step = TypeVar("Step")
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """A completed order's reservation in one partition; ``day`` (yyyymmdd) is that of its payment."""
+
+    partition: int
+    order_id: str
+    product_ids: tuple[str, ...]
+    day: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A reservation in one partition whose order has failed or never was."""
+
+    partition: int
+    order_id: str
+    product_ids: tuple[str, ...]
+
+
+class Settler:
+    """Confirms, releases and grants through the engine; it never changes a row of a partition itself."""
+
+    def __init__(self, engine: Engine, settings: WorkerSettings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._queue: deque[CompletedOrder] = deque()
+        self._queued = asyncio.Event()
+        # Most orders are paid in the same minute as the one before.
+        self._day_of_minute = lru_cache(maxsize=64)(lambda minute: engine.days.text(minute * 60_000))
+
+    def offer(self, completed: Sequence[CompletedOrder]) -> None:
+        """Take in orders that are durable now. Past the queue's limit they are left to the walk."""
+        room = self._settings.settle_queue_max - len(self._queue)
+        self._queue.extend(completed[:room] if room < len(completed) else completed)
+        if self._queue:
+            self._queued.set()
+
+    @property
+    def waiting(self) -> int:
+        """Orders in the queue."""
+        return len(self._queue)
+
+    async def run(self, connection: AsyncConnection[TupleRow]) -> None:
+        """Confirm what is offered, until cancelled. Raises `DatabaseError`."""
+        while True:
+            await self._queued.wait()
+            self._queued.clear()
+            while self._queue:
+                count = min(len(self._queue), self._settings.settle_in_flight_max)
+                await self.confirm_orders(connection, [self._queue.popleft() for _ in range(count)])
+
+    async def confirm_orders(self, connection: AsyncConnection[TupleRow], completed: Sequence[CompletedOrder]) -> None:
+        """Confirm all reservations of these orders."""
+        without = [order.order_id for order in completed if order.lines is None]
+        loaded = await product_ids_of(connection, without) if without else {}
+        steps = []
+        for order in completed:
+            products = [line[0] for line in order.lines] if order.lines is not None else loaded.get(order.order_id, ())
+            day = self.day_of(order.paid_at_ms)
+            for partition, product_ids in self.by_partition(products).items():
+                steps.append(Confirm(partition, order.order_id, product_ids, day))
+        await self.confirm(connection, steps)
+
+    def day_of(self, paid_at_ms: int) -> str:
+        """The business day, yyyymmdd, that an order paid then counts for."""
+        return self._day_of_minute(paid_at_ms // 60_000)
+
+    def by_partition(self, product_ids: Iterable[str]) -> dict[int, tuple[str, ...]]:
+        """The products, each once, by the partition that has them."""
+        groups: dict[int, dict[str, None]] = {}
+        for product_id in product_ids:
+            groups.setdefault(self._engine.partitions.of(product_id), {})[product_id] = None
+        return {partition: tuple(products) for partition, products in groups.items()}
+
+    async def confirm(self, connection: AsyncConnection[TupleRow], steps: Sequence[Confirm]) -> None:
+        """Run confirms, many at once. One that finds no reservation to confirm is an alarm."""
+        for step, reply in await self._at_once(
+            steps,
+            lambda step: self._engine.stock.confirm(step.partition, step.order_id, step.product_ids, step.day),
+        ):
+            if reply.status is not Status.CONFIRMED:
+                detail = f"completed, but its reservation in partition {step.partition} is {reply.status}"
+                alarm = Alarm(RESERVATION_LOST, step.partition, step.order_id, detail, _LOST_REMEDY)
+                if await raise_alarm(connection, alarm):
+                    _log.error("Order %s is %s. %s", step.order_id, detail, _LOST_REMEDY)
+
+    async def release(self, connection: AsyncConnection[TupleRow], steps: Sequence[Release]) -> None:
+        """Run releases, many at once. One of what is sold is an alarm; nothing to release is not."""
+        for step, reply in await self._at_once(
+            steps, lambda step: self._engine.stock.release(step.partition, step.order_id, step.product_ids)
+        ):
+            if reply.status is Status.SOLD:
+                detail = f"failed, but its reservation in partition {step.partition} is sold"
+                alarm = Alarm(RESERVATION_LOST, step.partition, step.order_id, detail, _LOST_REMEDY)
+                if await raise_alarm(connection, alarm):
+                    _log.error("Order %s %s. %s", step.order_id, detail, _LOST_REMEDY)
+
+    async def grant(self, connection: AsyncConnection[TupleRow], share: Sequence[int]) -> int:
+        """Grant the issues of these partitions' campaigns that have no coupon; how many there were.
+
+        `campaign_settlement` keeps how far all is granted, so that the past is not looked at again.
+        """
+        with translated():
+            cursor = await connection.execute(
+                """SELECT c.campaign_id, coalesce(s.granted_through, 0)
+                   FROM campaign c LEFT JOIN campaign_settlement s ON s.campaign_id = c.campaign_id
+                   WHERE c.partition = ANY(%s) AND c.issued > coalesce(s.granted_through, 0)""",
+                (list(share),),
+            )
+            campaigns = await cursor.fetchall()
+        return sum([await self._grant_campaign(connection, *campaign) for campaign in campaigns])
+
+    async def _grant_campaign(
+        self, connection: AsyncConnection[TupleRow], campaign_id: str, granted_through: int
+    ) -> int:
+        with translated():
+            cursor = await connection.execute(
+                """SELECT i.number, i.user_id, i.kind, i.value, i.minimum_order, i.maximum_discount, i.valid_days,
+                          (extract(epoch FROM i.issued_at) * 1000)::bigint, k.coupon_id IS NOT NULL,
+                          i.issued_at < now() - %s * interval '1 ms'
+                   FROM (SELECT * FROM coupon_issue WHERE campaign_id = %s AND number > %s
+                         ORDER BY number LIMIT %s) i
+                   LEFT JOIN coupon k ON k.user_id = i.user_id AND k.campaign_id = i.campaign_id
+                   ORDER BY i.number""",
+                (self._settings.grant_age_ms, campaign_id, granted_through, self._settings.walk_rows_max),
+            )
+            issues = await cursor.fetchall()
+        through, missing = granted_through, []
+        for number, user, kind, value, minimum, maximum, valid_days, issued_at_ms, granted, is_due in issues:
+            if granted and number == through + 1:
+                through = number
+            if not granted and is_due:
+                rule = Discount(kind, value, minimum, maximum)
+                missing.append(Issue(user, campaign_id, number, issued_at_ms, rule, valid_days))
+        if through > granted_through:
+            with translated():
+                await connection.execute(
+                    """INSERT INTO campaign_settlement (campaign_id, granted_through) VALUES (%s, %s)
+                       ON CONFLICT (campaign_id) DO UPDATE SET granted_through =
+                           greatest(campaign_settlement.granted_through, excluded.granted_through)""",
+                    (campaign_id, through),
+                )
+        return len(await self._at_once(missing, self._engine.coupons.grant))
+
+    async def _at_once(
+        self, steps: Sequence[Step], call: Callable[[Step], Awaitable[Answer]]
+    ) -> list[tuple[Step, Answer]]:
+        """The steps that were answered, with their answers. What Redis would not do now is left to the next walk."""
+        done = []
+        for start in range(0, len(steps), self._settings.settle_in_flight_max):
+            some = steps[start : start + self._settings.settle_in_flight_max]
+            for step, answer in zip(some, await asyncio.gather(*map(call, some), return_exceptions=True), strict=True):
+                if isinstance(answer, EngineError):
+                    _log.debug("Left for later: %s: %s", step, answer)
+                elif isinstance(answer, BaseException):
+                    raise answer
+                else:
+                    done.append((step, answer))
+        return done
+
+
+async def product_ids_of(connection: AsyncConnection[TupleRow], order_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The product ids of each order's lines."""
+    with translated():
+        cursor = await connection.execute(
+            "SELECT order_id::text, array_agg(product_id) FROM order_line WHERE order_id = ANY(%s::uuid[]) GROUP BY 1",
+            (list(order_ids),),
+        )
+        return {order_id: tuple(product_ids) for order_id, product_ids in await cursor.fetchall()}

@@ -1,0 +1,127 @@
+"""The sweeper: what is overdue. Unpaid orders past their deadline, and reservations that a flow has left behind."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from engine.engine import Engine
+from engine.errors import EngineError
+from engine.statuses import Status
+from persistence.alarms import clear_passed
+from persistence.database import translated
+from persistence.settings import WorkerSettings
+from persistence.settler import Confirm, Release, Settler, product_ids_of
+
+FINISHED_FOR_S = 2.0
+"""The API gives back, and the fast path confirms, within this time; the walk does what they did not."""
+
+_FIRST = (datetime(1970, 1, 1, tzinfo=UTC), 0, UUID(int=0))
+
+
+class Sweeper:
+    """Looks in PostgreSQL, acts through the engine. Each call is a step of bounded size."""
+
+    def __init__(self, engine: Engine, settler: Settler, settings: WorkerSettings) -> None:
+        self._engine = engine
+        self._settler = settler
+        self._settings = settings
+        self._walked_to: tuple[datetime, int, UUID] = _FIRST
+
+    async def step(self, connection: AsyncConnection[TupleRow], share: Sequence[int]) -> None:
+        """One step of everything, for the partitions of this share. Raises `DatabaseError`."""
+        await self.expire(connection, share)
+        await self.walk(connection, share)
+        await self._settler.grant(connection, share)
+        await clear_passed(connection)
+
+    async def expire(self, connection: AsyncConnection[TupleRow], share: Sequence[int]) -> int:
+        """Fail orders past their deadline and give back what they hold; how many expired."""
+        with translated():
+            cursor = await connection.execute(
+                """SELECT order_id::text, user_id FROM orders
+                   WHERE status = 'awaiting_payment' AND pay_before <= now() AND partition = ANY(%s)
+                   ORDER BY pay_before LIMIT %s""",
+                (list(share), self._settings.settle_in_flight_max),
+            )
+            due = await cursor.fetchall()
+        outcomes = await asyncio.gather(
+            *[self._engine.orders.expire(user_id, order_id) for order_id, user_id in due], return_exceptions=True
+        )
+        expired = [
+            order_id for (order_id, _), outcome in zip(due, outcomes, strict=True) if _is(outcome, Status.EXPIRED)
+        ]
+        if expired:
+            steps = [
+                Release(partition, order_id, group)
+                for order_id, product_ids in (await product_ids_of(connection, expired)).items()
+                for partition, group in self._settler.by_partition(product_ids).items()
+            ]
+            await self._settler.release(connection, steps)
+        return len(expired)
+
+    async def walk(self, connection: AsyncConnection[TupleRow], share: Sequence[int]) -> int:
+        """The next stretch of all held reservations, oldest first and round again; how many rows it had.
+
+        A completed order's is confirmed, a failed one's released. One whose order nobody knows after a while belongs
+        to a flow that died: `void` says what became of it, and then there is never an order.
+        """
+        with translated():
+            cursor = await connection.execute(
+                """SELECT r.at, r.partition, r.order_id, r.user_id, r.lines, o.status,
+                          (extract(epoch FROM o.paid_at) * 1000)::bigint,
+                          o.finished_at < now() - %s * interval '1 s',
+                          r.at < now() - %s * interval '1 ms'
+                   FROM (SELECT at, partition, order_id, user_id, lines FROM reservation
+                         WHERE state = 'held' AND (at, partition, order_id) > (%s, %s, %s) AND partition = ANY(%s)
+                         ORDER BY at, partition, order_id LIMIT %s) r
+                   LEFT JOIN orders o ON o.order_id = r.order_id
+                   ORDER BY r.at, r.partition, r.order_id""",
+                (
+                    FINISHED_FOR_S,
+                    self._settings.orphan_age_ms,
+                    *self._walked_to,
+                    list(share),
+                    self._settings.walk_rows_max,
+                ),
+            )
+            rows = await cursor.fetchall()
+        self._walked_to = rows[-1][:3] if len(rows) == self._settings.walk_rows_max else _FIRST
+        confirms, releases, orphans = [], [], []
+        for _, partition, order_id, user_id, lines, status, paid_at_ms, is_over, is_old in rows:
+            release = Release(partition, str(order_id), _products(lines))
+            if status is None and is_old:
+                orphans.append((user_id, release))
+            elif status == "completed" and is_over:
+                day = self._settler.day_of(paid_at_ms)
+                confirms.append(Confirm(partition, release.order_id, release.product_ids, day))
+            elif status in {"failed", "void"} and is_over:
+                releases.append(release)
+        await self._settler.confirm(connection, confirms)
+        await self._settler.release(connection, releases + await self._void(orphans))
+        return len(rows)
+
+    async def _void(self, orphans: Sequence[tuple[str, Release]]) -> list[Release]:
+        """Those whose order is void or failed. One that is on record after all is soon in PostgreSQL too."""
+        answers = []
+        for start in range(0, len(orphans), self._settings.settle_in_flight_max):
+            some = orphans[start : start + self._settings.settle_in_flight_max]
+            answers += await asyncio.gather(
+                *[self._engine.orders.void(user_id, release.order_id) for user_id, release in some],
+                return_exceptions=True,
+            )
+        over = (_is(answer, "void") or _is(answer, "failed") for answer in answers)
+        return [release for (_, release), is_over in zip(orphans, over, strict=True) if is_over]
+
+
+def _products(lines: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(line.split(":", 1)[0] for line in lines.split(",")))
+
+
+def _is(outcome: str | BaseException, status: str) -> bool:
+    if isinstance(outcome, BaseException) and not isinstance(outcome, EngineError):
+        raise outcome
+    return outcome == status

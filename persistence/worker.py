@@ -1,0 +1,144 @@
+"""The worker process: writer, settler, sweeper, trust and dispatcher side by side, each on a connection of its own."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from uuid import uuid4
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from engine.engine import Engine, open_engine
+from engine.settings import EngineSettings
+from persistence.database import DatabaseError, connect
+from persistence.dispatcher import Dispatcher
+from persistence.presence import announce, leave, share_of
+from persistence.settings import WorkerSettings
+from persistence.settler import Settler
+from persistence.sweeper import Sweeper
+from persistence.trust import StartRefused, Trust, register_installation
+from persistence.writer import Writer
+
+__all__ = ["StartRefused", "Worker", "run"]
+
+BACKOFF_S = 0.2
+BACKOFF_MAX_S = 5.0
+STRAGGLERS_EVERY_S = 1.0
+
+_log = logging.getLogger("firstcome.worker")
+
+_Duty = Callable[[AsyncConnection[TupleRow]], Awaitable[None]]
+
+
+async def run(settings: WorkerSettings, engine_settings: EngineSettings) -> None:
+    """Work until SIGTERM or SIGINT, then stop cleanly: the batch under way is committed, this worker's share is freed.
+
+    The schema must be there (`persistence.migrations.upgrade`). Raises `StartRefused`, `DatabaseError` or
+    `engine.errors.Unavailable` when it cannot begin.
+    """
+    stop = asyncio.Event()
+    with _stop_signals(stop):
+        async with open_engine(engine_settings) as engine:
+            await Worker(engine, settings).run(stop)
+
+
+class Worker:
+    """One worker over an open engine; a process has one, a test may have several."""
+
+    def __init__(self, engine: Engine, settings: WorkerSettings) -> None:
+        self.id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._engine = engine
+        self._settings = settings
+        self._trust = Trust(engine)
+        self._settler = Settler(engine, settings)
+        self._sweeper = Sweeper(engine, self._settler, settings)
+        self._dispatcher = Dispatcher(settings, engine.settings.currency)
+        self._share: tuple[int, ...] = ()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set. Duties that lose PostgreSQL begin again when it is back."""
+        async with await self._connect("start") as connection:
+            await register_installation(connection, self._engine.settings)
+        duties: dict[str, _Duty] = {"trust": self._keep_trust, "settler": self._settler.run, "sweeper": self._sweep}
+        if self._settings.data_platform_url:
+            duties["dispatcher"] = lambda connection: self._dispatcher.run(connection, lambda: self._share)
+        async with asyncio.TaskGroup() as group:
+            others = [group.create_task(self._keep(name, duty)) for name, duty in duties.items()]
+            # The writer is never cancelled in a transaction: it sees the stop between two rounds.
+            await self._keep("writer", lambda connection: self._write(connection, stop), stop)
+            for task in others:
+                task.cancel()
+        with contextlib.suppress(DatabaseError):
+            async with await self._connect("stop") as connection:
+                await leave(connection, self.id)
+
+    async def _connect(self, duty: str) -> AsyncConnection[TupleRow]:
+        return await connect(self._settings.database_url, f"firstcome {duty}")
+
+    async def _keep(self, name: str, duty: _Duty, stop: asyncio.Event | None = None) -> None:
+        """Keep a duty going over losses of PostgreSQL, with a backoff, until it ends by itself or ``stop`` is set."""
+        loop = asyncio.get_running_loop()
+        pause = BACKOFF_S
+        while stop is None or not stop.is_set():
+            began = loop.time()
+            try:
+                async with await self._connect(name) as connection:
+                    await duty(connection)
+                    return
+            except DatabaseError as error:
+                _log.warning("The %s waits for PostgreSQL: %s", name, error)
+            pause = BACKOFF_S if loop.time() - began > BACKOFF_MAX_S else min(pause * 2, BACKOFF_MAX_S)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+
+    async def _keep_trust(self, connection: AsyncConnection[TupleRow]) -> None:
+        while True:
+            workers = await announce(connection, self.id, self._settings.worker_dead_ms)
+            self._share = share_of(self.id, workers, self._engine.partitions.count)
+            await self._trust.look(connection)
+            await asyncio.sleep(self._settings.trust_every_ms / 1000)
+
+    async def _write(self, connection: AsyncConnection[TupleRow], stop: asyncio.Event) -> None:
+        writer = Writer(self._engine, connection, self._settings)
+        await writer.start()
+        poll_s, idle_s = self._settings.poll_ms / 1000, self._settings.poll_idle_ms / 1000
+        stragglers: set[int] = set()
+        looked_at = asyncio.get_running_loop().time()
+        while True:
+            result = await writer.round({*self._share, *stragglers})
+            self._settler.offer(result.completed)
+            now = asyncio.get_running_loop().time()
+            if now - looked_at >= STRAGGLERS_EVERY_S:
+                stragglers = await writer.stragglers(self._share)
+                looked_at = now
+            if stop.is_set():
+                return
+            if not result.full:
+                await _pause(stop, poll_s if result.events else idle_s)
+
+    async def _sweep(self, connection: AsyncConnection[TupleRow]) -> None:
+        while True:
+            await self._sweeper.step(connection, self._share)
+            await asyncio.sleep(self._settings.walk_every_ms / 1000)
+
+
+async def _pause(stop: asyncio.Event, for_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(for_s):
+            await stop.wait()
+
+
+@contextlib.contextmanager
+def _stop_signals(stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

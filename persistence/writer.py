@@ -1,0 +1,271 @@
+"""The writer: a partition's events into PostgreSQL, in order, each exactly once.
+
+The rows and the cursor move in one transaction, under the lock of the cursor's row: so any number of writers may run,
+and a writer that dies anywhere has either done a batch or not.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from engine.engine import Engine
+from engine.errors import EngineError
+from persistence.alarms import STOPPED, UNKNOWN_EVENT, Alarm, raise_alarm
+from persistence.database import RowsRefused, translated
+from persistence.event_rows import CompletedOrder, EventError, RowBatch, SequenceGap, UnknownEvent, read_events
+from persistence.row_statements import prepare, write_rows
+from persistence.settings import WorkerSettings
+
+READ_WITHIN_S = 2.0
+LEFT_FOR_S = 5.0
+"""How long a partition that is stopped, or has an unknown event, is left alone before this worker looks again."""
+
+_STOPPED_REMEDY = (
+    "Look at the event (`firstcome events`), then let the writer try again or set the event aside; selling goes on"
+    " until the backlog is full"
+)
+_UNKNOWN_REMEDY = "Upgrade the workers: they must be as new as the newest API process"
+
+_log = logging.getLogger("firstcome.writer")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far a partition has come, as its meta says; ``server`` is the identity of the server that said so."""
+
+    server: str
+    seq: int
+    durable: int
+
+
+@dataclass(slots=True)
+class Round:
+    """What one round wrote. ``full``: there was more than a batch may hold."""
+
+    events: int = 0
+    full: bool = False
+    completed: list[CompletedOrder] = field(default_factory=list)
+
+    def add(self, other: "Round") -> None:
+        """Count another round in."""
+        self.events += other.events
+        self.full = self.full or other.full
+        self.completed += other.completed
+
+
+class Writer:
+    """One connection's writer, for one task. After a `DatabaseError` it is thrown away with its connection."""
+
+    def __init__(self, engine: Engine, connection: AsyncConnection[TupleRow], settings: WorkerSettings) -> None:
+        self._engine = engine
+        self._connection = connection
+        self._settings = settings
+        # Where the cursors are as far as is known here; the row under lock is the truth.
+        self._written: dict[int, int] = {}
+        self._left_until: dict[int, float] = {}
+        self._durable_before: dict[int, int] = {}
+
+    async def start(self) -> None:
+        """Ready the connection."""
+        with translated():
+            await prepare(self._connection)
+
+    async def round(self, partitions: Collection[int]) -> Round:
+        """Write what these partitions have, at most one batch of it. Raises `DatabaseError`, except for bad events:
+        they stop their own partition, with an alarm.
+        """
+        heads = await self._heads(partitions)
+        now = asyncio.get_running_loop().time()
+        behind = {
+            partition: head
+            for partition, head in heads.items()
+            if head.seq > self._written.get(partition, -1) and self._left_until.get(partition, 0) <= now
+        }
+        if not behind:
+            return Round()
+        return await self._write_apart(behind, self._settings.batch_events_max)
+
+    async def stragglers(self, share: Collection[int]) -> set[int]:
+        """Partitions outside of ``share`` with events that nobody has written since this was last asked."""
+        found = set()
+        outside = [partition for partition in range(self._engine.partitions.count) if partition not in share]
+        for partition, head in (await self._heads(outside)).items():
+            if head.seq > head.durable == self._durable_before.get(partition):
+                found.add(partition)
+            self._durable_before[partition] = head.durable
+        return found
+
+    async def _heads(self, partitions: Collection[int]) -> dict[int, Head]:
+        engine = self._engine
+        deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
+        servers = {partition: engine.lanes.identity(partition) for partition in partitions}
+        replies = await asyncio.gather(
+            *[
+                engine.lanes.execute(
+                    partition, "HMGET", engine.keys.meta(partition), "seq", "durable", deadline=deadline
+                )
+                for partition in servers
+            ],
+            return_exceptions=True,
+        )
+        heads = {}
+        for (partition, server), reply in zip(servers.items(), replies, strict=True):
+            if server is None or isinstance(reply, EngineError):
+                continue
+            if isinstance(reply, BaseException):
+                raise reply
+            seq, durable = reply
+            if seq is not None:
+                heads[partition] = Head(server.decode(), int(seq), int(durable))
+        return heads
+
+    async def _write_apart(self, behind: dict[int, Head], events_max: int) -> Round:
+        """Write; where the rows are refused, take the partitions apart until the bad event is alone in its batch."""
+        try:
+            return await self._write(behind, events_max)
+        except RowsRefused as error:
+            if len(behind) == 1 and events_max == 1:
+                (partition,) = behind
+                await self._stop(partition, f"its next event cannot be applied: {error.reason}")
+                return Round()
+        result = Round()
+        if len(behind) > 1:
+            names = list(behind)
+            for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+                result.add(await self._write_apart({partition: behind[partition] for partition in half}, events_max))
+            return result
+        return await self._write_apart(behind, events_max // 2)
+
+    async def _write(self, behind: dict[int, Head], events_max: int) -> Round:
+        batch = RowBatch()
+        troubles: list[EventError] = []
+        full = False
+        with translated():
+            async with self._connection.transaction():
+                cursors, unmarked = await self._lock(behind)
+                count_max = max(1, events_max // len(cursors)) if cursors else 0
+                streams = await self._read(cursors, count_max)
+                for partition, entries in streams.items():
+                    epoch, seq = cursors[partition]
+                    full = full or len(entries) == count_max
+                    try:
+                        if not entries and behind[partition].seq > seq:
+                            raise SequenceGap(partition, f"{epoch}-{seq + 1}", "it is not in the stream")
+                        read_events(batch, partition, epoch, seq, entries)
+                    except EventError as error:
+                        troubles.append(error)
+                if batch.events:
+                    await write_rows(self._connection, batch)
+                    await self._advance(batch)
+        for partition, (_, seq) in batch.cursors.items():
+            self._written[partition] = seq
+        await self._mark_durable(unmarked | batch.cursors)
+        for trouble in troubles:
+            await self._set_aside(trouble)
+        return Round(batch.events, full, batch.completed)
+
+    async def _lock(self, behind: dict[int, Head]) -> tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]]:
+        """Lock the cursors that no other writer holds and whose server is the one that is read; (epoch, seq) of each.
+
+        Second, those with nothing to write of which Redis was not told that they are durable.
+        """
+        cursor = await self._connection.execute(
+            """SELECT partition, epoch, seq, server, stopped IS NOT NULL FROM partition_cursor
+               WHERE partition = ANY(%s) ORDER BY partition FOR UPDATE SKIP LOCKED""",
+            (list(behind),),
+            prepare=True,
+        )
+        locked, unmarked = {}, {}
+        for partition, epoch, seq, server, stopped in await cursor.fetchall():
+            head = behind[partition]
+            self._written[partition] = seq
+            if stopped:
+                self._leave(partition)
+            elif server == head.server and head.seq > seq:
+                locked[partition] = (epoch, seq)
+            elif server == head.server and head.durable < seq == head.seq:
+                unmarked[partition] = (epoch, seq)
+        return locked, unmarked
+
+    def _leave(self, partition: int) -> None:
+        self._left_until[partition] = asyncio.get_running_loop().time() + LEFT_FOR_S
+
+    async def _read(
+        self, cursors: dict[int, tuple[int, int]], count_max: int
+    ) -> dict[int, Sequence[tuple[bytes, Sequence[bytes]]]]:
+        engine = self._engine
+        deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
+        servers = {partition: engine.lanes.identity(partition) for partition in cursors}
+        replies = await asyncio.gather(
+            *[
+                engine.lanes.execute(
+                    partition, "XRANGE", engine.keys.events(partition), f"({epoch}-{seq}", "+", "COUNT", count_max,
+                    deadline=deadline,
+                )
+                for partition, (epoch, seq) in cursors.items()
+            ],
+            return_exceptions=True,
+        )  # fmt: skip
+        streams = {}
+        for partition, reply in zip(cursors, replies, strict=True):
+            # A server that changed meanwhile may have answered: what it says is the recovery's to judge.
+            if isinstance(reply, EngineError) or engine.lanes.identity(partition) != servers[partition]:
+                continue
+            if isinstance(reply, BaseException):
+                raise reply
+            streams[partition] = reply
+        return streams
+
+    async def _advance(self, batch: RowBatch) -> None:
+        partitions = list(batch.cursors)
+        cursor = await self._connection.execute(
+            """UPDATE partition_cursor t SET seq = s.seq, updated_at = now()
+               FROM unnest(%s::smallint[], %s::bigint[], %s::bigint[]) AS s (partition, epoch, seq)
+               WHERE t.partition = s.partition AND t.epoch = s.epoch AND t.seq < s.seq""",
+            (
+                partitions,
+                [batch.cursors[each][0] for each in partitions],
+                [batch.cursors[each][1] for each in partitions],
+            ),
+            prepare=True,
+        )
+        assert cursor.rowcount == len(partitions), "the cursors are locked, and their epoch was read under the lock"
+
+    async def _mark_durable(self, cursors: dict[int, tuple[int, int]]) -> None:
+        """Tell Redis. What fails here is done by a later round: until then the backlog only looks longer."""
+        keep = self._settings.stream_keep_events
+        outcomes = await asyncio.gather(
+            *[
+                self._engine.recovery.mark_durable(partition, epoch, seq, seq - keep)
+                for partition, (epoch, seq) in cursors.items()
+            ],
+            return_exceptions=True,
+        )
+        for partition, outcome in zip(cursors, outcomes, strict=True):
+            if isinstance(outcome, EngineError):
+                self._written[partition] = -1
+            elif isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _set_aside(self, trouble: EventError) -> None:
+        if not isinstance(trouble, UnknownEvent):
+            await self._stop(trouble.partition, f"{type(trouble).__name__} at {trouble.place}: {trouble.reason}")
+            return
+        self._leave(trouble.partition)
+        alarm = Alarm(UNKNOWN_EVENT, trouble.partition, trouble.place, trouble.reason, _UNKNOWN_REMEDY)
+        if await raise_alarm(self._connection, alarm):
+            _log.error("%s %s", trouble, _UNKNOWN_REMEDY)
+
+    async def _stop(self, partition: int, why: str) -> None:
+        with translated():
+            await self._connection.execute(
+                """UPDATE partition_cursor SET stopped = %s, stopped_at = now()
+                   WHERE partition = %s AND stopped IS NULL""",
+                (why, partition),
+            )
+        await raise_alarm(self._connection, Alarm(STOPPED, partition, "writer", why, _STOPPED_REMEDY))
+        _log.error("The writer of partition %d has stopped: %s. %s", partition, why, _STOPPED_REMEDY)
