@@ -1,0 +1,647 @@
+"""The thin way from ASGI to a handler and back, shared by the real API and the mock.
+
+A handler is `async def handler(call: Call[BodyType, QueryType]) -> Answer`. What reaches it is valid: ids, query,
+headers and body have been checked against the operation. What it raises as `Problem` is answered as such; any other
+exception goes through the application's one translation table, and is a plain 500 if that does not know it.
+
+The order of the checks: address (404), method (405), admission (401, 403, 429), `Accept` (406), headers, ids and query
+(422), the body's size and arrival (413, 408), its media type (415), JSON (400), its types and limits (422), then the
+operation's own.
+
+No Request or Response object is made, and routing is a walk along the path's segments: Starlette's own routing costs
+more than the rest of a request here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import secrets
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from functools import lru_cache
+from time import perf_counter
+from typing import Any, Final, Generic, TypeVar, cast
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec.inspect import IntType, StructType, type_info
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from api.operations import OPERATIONS, Operation
+from api.problems import (
+    BODY_TOO_LARGE,
+    INTERNAL_ERROR,
+    INVALID_REQUEST,
+    MALFORMED_BODY,
+    METHOD_NOT_ALLOWED,
+    NOT_ACCEPTABLE,
+    NOT_FOUND,
+    PROBLEM_MEDIA_TYPE,
+    REQUEST_TIMEOUT,
+    UNSUPPORTED_MEDIA_TYPE,
+    FieldError,
+    Problem,
+    invalid_request,
+)
+
+BODY_BYTES_MAX: Final = 64 * 1024
+BODY_SECONDS_MAX: Final = 10.0
+WAIT_SECONDS_DEFAULT: Final = 2
+WAIT_SECONDS_MAX: Final = 10
+IDEMPOTENCY_KEY_LENGTH_MAX: Final = 255
+REQUEST_ID_LENGTH_MAX: Final = 128
+QUERY_FIELDS_MAX: Final = 20
+ERROR_MESSAGE_LENGTH_MAX: Final = 300
+
+_VISIBLE: Final = bytes(range(0x21, 0x7F))
+_REQUEST_ID_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~:-"
+_JSON: Final = b"application/json"
+_PROBLEM_JSON: Final = PROBLEM_MEDIA_TYPE.encode()
+_CONTENT_TYPE: Final = (b"content-type", _JSON)
+_NO_STORE: Final = (b"cache-control", b"no-store")
+_CACHEABLE_HEADER_LENGTH: Final = 200
+
+_log: Final = logging.getLogger(__name__)
+
+BodyT = TypeVar("BodyT")
+QueryT = TypeVar("QueryT")
+Header = tuple[bytes, bytes]
+
+
+class Preferences(msgspec.Struct, frozen=True):
+    """What `Prefer` asks for (RFC 7240); `wait_seconds` is None where not said, `code` and `example` are the mock's."""
+
+    durable: bool = False
+    wait_seconds: int | None = None
+    code: int | None = None
+    example: str | None = None
+
+
+NO_PREFERENCES: Final = Preferences()
+
+
+class Call(Generic[BodyT, QueryT]):
+    """A valid request.
+
+    `path_params` maps the names in the operation's path to ids of the right shape; `query` and `body` are the
+    operation's structs (`body` is None where none was sent and none is needed); `headers` maps lower-case names to
+    values, repeated ones joined by a comma.
+    """
+
+    __slots__ = ("body", "headers", "idempotency_key", "operation", "path_params", "prefer", "query", "request_id")
+
+    body: BodyT
+    query: QueryT
+
+    def __init__(
+        self, operation: Operation, path_params: dict[str, str], headers: dict[bytes, bytes], request_id: str
+    ) -> None:
+        self.operation = operation
+        self.path_params = path_params
+        self.headers = headers
+        self.request_id = request_id
+        self.prefer = NO_PREFERENCES
+        self.idempotency_key: str | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the same request sent again cannot act twice."""
+        return self.operation.repeatable or self.idempotency_key is not None
+
+
+class Answer:
+    """What a handler answers: a status, a body of the operation's type (or its JSON), and headers in lower case."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, body: msgspec.Struct | bytes, headers: Sequence[Header] = ()) -> None:
+        self.status = status
+        self.body = body
+        self.headers = headers
+
+
+Handler = Callable[[Call[Any, Any]], Awaitable[Answer]]
+Translate = Callable[[Exception], Problem | None]
+Admit = Callable[[Call[Any, Any]], None]
+Observe = Callable[[Operation, int, float], None]
+
+
+def location(path: str) -> Header:
+    """A `Location` header. Of all characters that ids may have, only `|` may not stand in a path."""
+    return b"location", path.replace("|", "%7C").encode("ascii")
+
+
+class _ClientGone(Exception):
+    """The client left before its request was complete."""
+
+
+def _no_translation(_error: Exception) -> Problem | None:
+    return None
+
+
+class Surface:
+    """The operations as an ASGI application, with a handler bound to each; ValueError when one is missing or unknown.
+
+    `translate` turns the engine's errors into problems; `admit` raises the problems of authentication and rate limits
+    before anything else is looked at (ids are unchecked, `body` and `query` are not there yet); `observe` is told the
+    operation, status and seconds of each answer.
+    """
+
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        *,
+        operations: Sequence[Operation] = OPERATIONS,
+        translate: Translate = _no_translation,
+        admit: Admit | None = None,
+        observe: Observe | None = None,
+        body_bytes_max: int = BODY_BYTES_MAX,
+        body_seconds_max: float = BODY_SECONDS_MAX,
+    ) -> None:
+        ids = {operation.operation_id for operation in operations}
+        if handlers.keys() != ids:
+            raise ValueError(
+                f"operations without a handler: {sorted(ids - handlers.keys())}, "
+                f"handlers without an operation: {sorted(handlers.keys() - ids)}"
+            )
+        self._translate = translate
+        self._observe = observe
+        self._request_id_prefix = f"{secrets.token_hex(6)}-"
+        self._request_numbers = itertools.count(1)
+        self._root = _Segment()
+        for operation in operations:
+            endpoint = _Endpoint(operation, handlers[operation.operation_id], admit, body_bytes_max, body_seconds_max)
+            self._root.add(operation, endpoint)
+
+    def find(self, path: str) -> tuple[_Segment, list[str]] | None:
+        """The place in the table that a path leads to, and its parameters' values; None where it leads nowhere."""
+        segment = self._root
+        values: list[str] = []
+        for part in path.split("/")[1:]:
+            following = segment.literals.get(part)
+            if following is None:
+                following = segment.parameter
+                if following is None or not part:
+                    return None
+                values.append(part)
+            segment = following
+        return (segment, values) if segment.endpoints else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves any HTTP request, an unknown address included."""
+        found = self.find(_path(scope))
+        if found is None:
+            await self.refuse(Problem(NOT_FOUND, "There is nothing at this address."), scope, send)
+        else:
+            await self.serve(found, scope, receive, send)
+
+    async def serve(self, found: tuple[_Segment, list[str]], scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves a request whose path `find` has found."""
+        segment, values = found
+        headers = _headers(scope)
+        request_id = self._request_id(headers)
+        endpoint = segment.endpoints.get(scope["method"])
+        if endpoint is None:
+            problem = Problem(
+                METHOD_NOT_ALLOWED, f"This address takes {segment.allow}.", headers={"Allow": segment.allow}
+            )
+            await _send_problem(send, problem, request_id, repeatable=True, head=scope["method"] == "HEAD")
+            return
+        started = perf_counter() if self._observe is not None else 0.0
+        call: Call[Any, Any] = Call(
+            endpoint.operation, dict(zip(endpoint.parameter_names, values, strict=True)), headers, request_id
+        )
+        try:
+            answer = await endpoint.answer(call, scope["query_string"], receive)
+            status = answer.status
+            body = answer.body if type(answer.body) is bytes else endpoint.encode(answer.body)
+        except _ClientGone:
+            return
+        except Exception as error:
+            problem = self._problem(error, call)
+            status = problem.kind.status
+            await _send_problem(send, problem, request_id, repeatable=call.repeatable, head=scope["method"] == "HEAD")
+        else:
+            await _send(
+                send,
+                status,
+                [
+                    _CONTENT_TYPE,
+                    (b"content-length", b"%d" % len(body)),
+                    (b"x-request-id", request_id.encode("ascii")),
+                    _NO_STORE,
+                    *answer.headers,
+                ],
+                b"" if scope["method"] == "HEAD" else body,
+            )
+        if self._observe is not None:
+            self._observe(endpoint.operation, status, perf_counter() - started)
+
+    async def refuse(self, problem: Problem, scope: Scope, send: Send) -> None:
+        """Answers a problem to a request that no operation is concerned with."""
+        request_id = self._request_id(_headers(scope))
+        await _send_problem(send, problem, request_id, repeatable=True, head=scope["method"] == "HEAD")
+
+    def _problem(self, error: Exception, call: Call[Any, Any]) -> Problem:
+        problem = error if isinstance(error, Problem) else self._translate(error)
+        if problem is None:
+            _log.error(
+                "%s failed; request %s",
+                call.operation.operation_id,
+                call.request_id,
+                exc_info=error,
+                extra={"request_id": call.request_id},
+            )
+            problem = Problem(INTERNAL_ERROR, "The server failed; its log has the reason under this request's id.")
+        return problem
+
+    def _request_id(self, headers: dict[bytes, bytes]) -> str:
+        given = headers.get(b"x-request-id")
+        if given and len(given) <= REQUEST_ID_LENGTH_MAX and not given.strip(_REQUEST_ID_CHARACTERS):
+            return given.decode("ascii")
+        return f"{self._request_id_prefix}{next(self._request_numbers):x}"
+
+
+class Application(Starlette):
+    """A Starlette application whose operations a `Surface` serves, ahead of Starlette's routing and middleware.
+
+    Starlette does all else: the lifespan, pages, metrics. What it refuses is answered as a problem, too.
+    """
+
+    def __init__(self, surface: Surface, **starlette_arguments: Any) -> None:
+        self.surface = surface
+        super().__init__(**starlette_arguments, exception_handlers={HTTPException: _answer_http_exception})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (found := self.surface.find(_path(scope))) is not None:
+            await self.surface.serve(found, scope, receive, send)
+        else:
+            scope["surface"] = self.surface
+            await super().__call__(scope, receive, send)
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    """What Starlette's own routing refuses, as a problem."""
+    refusal = cast("HTTPException", error)
+    surface: Surface = request.scope["surface"]
+    if refusal.status_code == METHOD_NOT_ALLOWED.status:
+        problem = Problem(METHOD_NOT_ALLOWED, "Not with this method.", headers=refusal.headers)
+    else:
+        problem = Problem(NOT_FOUND, "There is nothing at this address.")
+    return _ProblemResponse(surface, problem)
+
+
+class _ProblemResponse(Response):
+    def __init__(self, surface: Surface, problem: Problem) -> None:
+        super().__init__(status_code=problem.kind.status)
+        self._surface = surface
+        self._problem = problem
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._surface.refuse(self._problem, scope, send)
+
+
+class _Segment:
+    """A node of the table: where a path's next segment leads, and what is served where a path ends here."""
+
+    __slots__ = ("allow", "endpoints", "literals", "parameter")
+
+    def __init__(self) -> None:
+        self.literals: dict[str, _Segment] = {}
+        self.parameter: _Segment | None = None
+        self.endpoints: dict[str, _Endpoint] = {}
+        self.allow = ""
+
+    def add(self, operation: Operation, endpoint: _Endpoint) -> None:
+        segment = self
+        for part in operation.path.split("/")[1:]:
+            if part.startswith("{"):
+                segment.parameter = segment.parameter or _Segment()
+                segment = segment.parameter
+            else:
+                segment = segment.literals.setdefault(part, _Segment())
+        if operation.method in segment.endpoints:
+            raise ValueError(f"{operation.method} {operation.path} is in the table twice")
+        segment.endpoints[operation.method] = endpoint
+        if operation.method == "GET":
+            segment.endpoints["HEAD"] = endpoint
+        segment.allow = ", ".join(sorted(segment.endpoints))
+
+
+class _Endpoint:
+    """An operation with its handler, and all that can be prepared once for every call of it."""
+
+    __slots__ = (
+        "_admit",
+        "_body_bytes_max",
+        "_body_seconds_max",
+        "_decode",
+        "_handler",
+        "_parameters",
+        "_query_default",
+        "_query_integers",
+        "_query_type",
+        "encode",
+        "operation",
+        "parameter_names",
+    )
+
+    def __init__(
+        self, operation: Operation, handler: Handler, admit: Admit | None, body_bytes_max: int, body_seconds_max: float
+    ) -> None:
+        self.operation = operation
+        self.parameter_names = tuple(parameter.name for parameter in operation.path_parameters)
+        self.encode = msgspec.json.Encoder().encode
+        self._handler = handler
+        self._admit = admit
+        self._body_bytes_max = body_bytes_max
+        self._body_seconds_max = body_seconds_max
+        self._decode = None if operation.request is None else msgspec.json.Decoder(operation.request).decode
+        self._parameters = tuple(
+            (parameter.name, parameter.characters, parameter.length_max) for parameter in operation.path_parameters
+        )
+        self._query_type = operation.query
+        self._query_default = operation.query()
+        self._query_integers = _integer_fields(operation.query)
+
+    async def answer(self, call: Call[Any, Any], query_string: bytes, receive: Receive) -> Answer:
+        """Checks what is common to operations, in the order that the module's head tells, then calls the handler."""
+        if self._admit is not None:
+            self._admit(call)
+        headers = call.headers
+        accept = headers.get(b"accept")
+        if accept is not None and accept != b"*/*" and not _accepts_json(accept):
+            raise Problem(NOT_ACCEPTABLE, "This address answers application/json only.")
+        if (prefer := headers.get(b"prefer")) is not None:
+            call.prefer = _preferences(prefer)
+        if self.operation.takes_key and (key := headers.get(b"idempotency-key")) is not None:
+            if not 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH_MAX or key.strip(_VISIBLE):
+                raise invalid_request(
+                    "header.Idempotency-Key", f"Expected 1 to {IDEMPOTENCY_KEY_LENGTH_MAX} visible ASCII characters"
+                )
+            call.idempotency_key = key.decode("ascii")
+        path_params = call.path_params
+        for name, characters, length_max in self._parameters:
+            value = path_params[name]
+            if len(value) > length_max or value.strip(characters):
+                raise invalid_request(f"path.{name}", f"Expected 1 to {length_max} characters of [{characters}]")
+        call.query = self._read_query(query_string) if query_string else self._query_default
+        call.body = None if self._decode is None else await self._read_body(headers, receive)
+        return await self._handler(call)
+
+    def _read_query(self, query_string: bytes) -> msgspec.Struct:
+        try:
+            pairs = parse_qsl(
+                query_string.decode("ascii"),
+                keep_blank_values=True,
+                errors="strict",
+                max_num_fields=QUERY_FIELDS_MAX,
+            )
+        except ValueError:
+            raise invalid_request(
+                "query", f"Expected at most {QUERY_FIELDS_MAX} parameters, percent-encoded UTF-8"
+            ) from None
+        values: dict[str, str | int] = {}
+        for name, value in pairs:
+            if name in values:
+                raise invalid_request(f"query.{_shorten(name)}", "Expected this parameter once")
+            whole = name in self._query_integers and value.isascii() and value.removeprefix("-").isdigit()
+            values[name] = int(value) if whole and len(value) <= 17 else value
+        try:
+            return msgspec.convert(values, self._query_type)
+        except msgspec.ValidationError as error:
+            raise _invalid("query", error) from None
+
+    async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> msgspec.Struct | None:
+        declared = headers.get(b"content-length")
+        if declared is not None and len(declared) > 4 and declared.isdigit() and int(declared) > self._body_bytes_max:
+            raise self._too_large()
+        # The body is mostly there with the headers; a timer is set only for one that is not.
+        receiving = receive()
+        if type(receiving) is not types.CoroutineType:
+            body = await self._receive_all(receiving, receive)
+        else:
+            try:
+                waits_for = receiving.send(None)
+            except StopIteration as arrived:
+                message: Message = arrived.value
+                if message["type"] == "http.request" and not message.get("more_body", False):
+                    body = message.get("body", b"")
+                    if len(body) > self._body_bytes_max:
+                        raise self._too_large() from None
+                else:
+                    body = await self._receive_all(_done(message), receive)
+            else:
+                body = await self._receive_all(_resume(receiving, waits_for), receive)
+        if not body:
+            if self.operation.request_optional:
+                return None
+            raise Problem(MALFORMED_BODY, "The body is empty; it must be JSON.")
+        content_type = headers.get(b"content-type", b"")
+        if (content_type != _JSON and not _declares_json(content_type)) or b"content-encoding" in headers:
+            raise Problem(UNSUPPORTED_MEDIA_TYPE, "The body must be application/json in UTF-8, without an encoding.")
+        return self._decode_body(body)
+
+    async def _receive_all(self, first: Awaitable[Message], receive: Receive) -> bytes:
+        """The whole body, of which `first` is the first message; counted as it comes, whatever its announced length."""
+        parts: list[bytes] = []
+        size = 0
+        more = True
+        try:
+            async with asyncio.timeout(self._body_seconds_max):
+                while more:
+                    message = await (first if not parts else receive())
+                    if message["type"] == "http.disconnect":
+                        raise _ClientGone
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > self._body_bytes_max:
+                        raise self._too_large()
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            raise Problem(
+                REQUEST_TIMEOUT, f"The body was not complete after {self._body_seconds_max:g} seconds."
+            ) from None
+        return b"".join(parts)
+
+    def _decode_body(self, body: bytes) -> msgspec.Struct:
+        decode = self._decode
+        assert decode is not None
+        try:
+            decoded = decode(body)
+        except msgspec.ValidationError as error:
+            # The decoder stops at the first wrong type; what is not JSON further on is still not JSON.
+            _require_json(body)
+            raise _invalid("body", error) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _malformed(error) from None
+        # The decoder takes the last of two members of one name, another reader the first. As many colons as the decoded
+        # value has leave no room for a second member.
+        if body.count(b":") != self.encode(decoded).count(b":") or b"\\" in body:
+            _require_unique_names(body)
+        return decoded
+
+    def _too_large(self) -> Problem:
+        limit = self._body_bytes_max
+        return Problem(BODY_TOO_LARGE, f"The body has more than {limit} bytes.", limit=limit)
+
+
+def _integer_fields(query: type[msgspec.Struct]) -> frozenset[str]:
+    described = cast("StructType", type_info(query))
+    return frozenset(field.encode_name for field in described.fields if isinstance(field.type, IntType))
+
+
+def _path(scope: Scope) -> str:
+    """The path below what the server was told is its root."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path.removeprefix(root) if root else path
+
+
+def _headers(scope: Scope) -> dict[bytes, bytes]:
+    pairs: list[Header] = scope["headers"]
+    headers = dict(pairs)
+    if len(headers) != len(pairs):
+        headers = {}
+        for name, value in pairs:
+            headers[name] = b"%b, %b" % (headers[name], value) if name in headers else value
+    return headers
+
+
+async def _send(send: Send, status: int, headers: list[Header], body: bytes) -> None:
+    try:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+    except OSError:
+        # The client has gone; what was done stays done, and a repetition with its key will tell.
+        _log.debug("the client left before its answer")
+
+
+async def _send_problem(send: Send, problem: Problem, request_id: str, *, repeatable: bool, head: bool) -> None:
+    body = problem.encode(request_id=request_id, repeatable=repeatable)
+    headers = [
+        (b"content-type", _PROBLEM_JSON),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", request_id.encode("ascii")),
+        _NO_STORE,
+        *((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in problem.headers.items()),
+    ]
+    await _send(send, problem.kind.status, headers, b"" if head else body)
+
+
+async def _done(message: Message) -> Message:
+    return message
+
+
+@types.coroutine
+def _resume(coroutine: Coroutine[Any, Any, Message], waits_for: Any) -> Generator[Any, Any, Message]:
+    """Goes on with a coroutine that was stepped once and waits for something, as `await` does from its second step."""
+    while True:
+        thrown: BaseException | None = None
+        try:
+            sent = yield waits_for
+        except BaseException as error:
+            thrown = error
+        try:
+            waits_for = coroutine.send(sent) if thrown is None else coroutine.throw(thrown)
+        except StopIteration as finished:
+            return cast("Message", finished.value)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= ERROR_MESSAGE_LENGTH_MAX else f"{text[:ERROR_MESSAGE_LENGTH_MAX]}..."
+
+
+def _invalid(part: str, error: msgspec.ValidationError) -> Problem:
+    """The decoder's message, `Expected ... - at `$.a[0]``, as a problem with a location such as `body.a[0]`."""
+    message, _, place = str(error).replace(r"\\Z", "$").partition(" - at `$")
+    message = _shorten(message)
+    where = _shorten(part + place.rstrip("`"))
+    return Problem(INVALID_REQUEST, f"{where}: {message}", errors=[FieldError(location=where, message=message)])
+
+
+def _malformed(error: Exception) -> Problem:
+    reason = "nested too deeply" if isinstance(error, RecursionError) else _shorten(str(error))
+    return Problem(MALFORMED_BODY, f"The body is not JSON: {reason}.")
+
+
+def _require_json(body: bytes) -> None:
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error) from None
+
+
+def _require_unique_names(body: bytes) -> None:
+    def unique(pairs: list[tuple[str, object]]) -> None:
+        names = [name for name, _ in pairs]
+        if len(set(names)) != len(names):
+            raise Problem(MALFORMED_BODY, "The body has a member twice in one object.")
+
+    json.loads(body, object_pairs_hook=unique)
+
+
+def _accepts_json(accept: bytes) -> bool:
+    return _accepts(accept) if len(accept) <= _CACHEABLE_HEADER_LENGTH else _accepts.__wrapped__(accept)
+
+
+@lru_cache(maxsize=256)
+def _accepts(accept: bytes) -> bool:
+    """Whether `Accept` (RFC 9110, 12.5.1) lets in application/json; the most specific of its ranges decides."""
+    specificity = {"*/*": 1, "application/*": 2, "application/json": 3}
+    best, acceptable = 0, not accept.strip()
+    for part in accept.decode("latin-1").lower().split(","):
+        media_range, *parameters = (piece.strip() for piece in part.split(";"))
+        specific = specificity.get(media_range, 0)
+        if specific > best:
+            best = specific
+            weights = [parameter[2:] for parameter in parameters if parameter.startswith("q=")]
+            acceptable = not weights or bool(weights[0].strip("0."))
+    return acceptable
+
+
+@lru_cache(maxsize=64)
+def _declares_json_cached(content_type: bytes) -> bool:
+    media_type, *parameters = (piece.strip() for piece in content_type.decode("latin-1").lower().split(";"))
+    return media_type == "application/json" and all(
+        not parameter or parameter.replace('"', "") in ("charset=utf-8", "charset=utf8") for parameter in parameters
+    )
+
+
+def _declares_json(content_type: bytes) -> bool:
+    return len(content_type) <= _CACHEABLE_HEADER_LENGTH and _declares_json_cached(content_type)
+
+
+def _preferences(header: bytes) -> Preferences:
+    cacheable = len(header) <= _CACHEABLE_HEADER_LENGTH
+    return _parse_preferences(header) if cacheable else _parse_preferences.__wrapped__(header)
+
+
+@lru_cache(maxsize=256)
+def _parse_preferences(header: bytes) -> Preferences:
+    """`Prefer` (RFC 7240): the first of two preferences of one name counts, and what is not understood is ignored.
+
+    `wait` is taken both as a preference of its own and as a parameter of `durable`."""
+    found: dict[str, str] = {}
+    for part in header.decode("latin-1").replace(";", ",").split(","):
+        name, _, value = part.partition("=")
+        found.setdefault(name.strip().lower(), value.strip().strip('"'))
+
+    def number(name: str) -> int | None:
+        text = found.get(name, "")
+        return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
+
+    wait = number("wait")
+    return Preferences(
+        durable="durable" in found,
+        wait_seconds=None if wait is None else min(wait, WAIT_SECONDS_MAX),
+        code=number("code"),
+        example=found.get("example") or None,
+    )

@@ -1,0 +1,926 @@
+"""Named examples of every operation and every problem: a small clothes shop in Korean and English.
+
+They are made of the surface's own types, so they fit the specification. The specification shows them, the mock answers
+them, the tests check them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from api import problems, schemas
+from api.problems import FieldError, Problem, Reference, StockShortage
+
+KRW: Final = "KRW"
+SEOUL: Final = "Asia/Seoul"
+ORDER_ID: Final = "0195586e-9c40-7000-8000-4d1f3a2b5c6d"
+PAID_ORDER_ID: Final = "01955870-1a00-7000-8000-9e8d7c6b5a49"
+COUPON_ID: Final = "mina-20260302-1"
+POSITION: Final = "17:3-1042"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One exchange: what is asked (query without the question mark, body) and what is answered.
+
+    `name` is unique within an operation and is none of a problem's."""
+
+    name: str
+    summary: str
+    answer: msgspec.Struct
+    status: int = 200
+    path_params: Mapping[str, str] = field(default_factory=dict)
+    query: str = ""
+    body: msgspec.Struct | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemExample:
+    """A problem as it may look; `name` begins with the problem's own."""
+
+    name: str
+    summary: str
+    problem: Problem
+
+
+_MINA: Final = {"user_id": "mina"}
+
+_SHIRT: Final = schemas.Product(
+    product_id="linen-shirt",
+    name="린넨 셔츠 Linen shirt",
+    price=39_000,
+    currency=KRW,
+    available=57,
+    stock=[
+        schemas.StockItem(stock_id="S", product_id="linen-shirt", option="S", available=20),
+        schemas.StockItem(stock_id="M", product_id="linen-shirt", option="M", available=34),
+        schemas.StockItem(stock_id="L", product_id="linen-shirt", option="L", available=3),
+    ],
+)
+_BEANIE: Final = schemas.Product(
+    product_id="wool-beanie",
+    name="울 비니 Wool beanie",
+    price=18_000,
+    currency=KRW,
+    available=0,
+    stock=[schemas.StockItem(stock_id="one", product_id="wool-beanie", option="free size", available=0)],
+)
+_CHANGED_SHIRT: Final = schemas.ChangedProduct(**msgspec.structs.asdict(_SHIRT), position="5:3-88", durable=False)
+_SHIRT_REQUEST: Final = schemas.ProductRequest(
+    name="린넨 셔츠 Linen shirt",
+    price=39_000,
+    stock=[
+        schemas.StockItemRequest(stock_id="S", option="S", initial_quantity=20),
+        schemas.StockItemRequest(stock_id="M", option="M", initial_quantity=40),
+        schemas.StockItemRequest(stock_id="L", option="L", initial_quantity=10),
+    ],
+)
+
+
+def _summary(product: schemas.Product) -> schemas.ProductSummary:
+    fields = msgspec.structs.asdict(product)
+    del fields["stock"]
+    return schemas.ProductSummary(**fields)
+
+
+_AMOUNT_OFF: Final = schemas.Discount(kind="amount", value=5_000, minimum_order=30_000, maximum_discount=None)
+_PERCENT_OFF: Final = schemas.Discount(kind="percent", value=10, minimum_order=None, maximum_discount=20_000)
+
+_SHIRT_LINE: Final = schemas.OrderLine(
+    product_id="linen-shirt",
+    stock_id="M",
+    name="린넨 셔츠 Linen shirt",
+    option="M",
+    unit_price=39_000,
+    quantity=2,
+    amount=78_000,
+)
+_BEANIE_LINE: Final = schemas.OrderLine(
+    product_id="wool-beanie",
+    stock_id="one",
+    name="울 비니 Wool beanie",
+    option="free size",
+    unit_price=18_000,
+    quantity=1,
+    amount=18_000,
+)
+_AWAITING: Final = schemas.Order(
+    order_id=ORDER_ID,
+    user_id="mina",
+    status="awaiting_payment",
+    payment=schemas.Payment(status="pending", amount=91_000, paid_at=None, failure=None),
+    lines=[_SHIRT_LINE, _BEANIE_LINE],
+    subtotal=96_000,
+    discount=5_000,
+    total=91_000,
+    currency=KRW,
+    coupon_id=COUPON_ID,
+    ordered_at="2026-03-02T10:05:00.120Z",
+    pay_before="2026-03-03T10:05:00.120Z",
+    position=POSITION,
+    durable=False,
+)
+_COMPLETED: Final = msgspec.structs.replace(
+    _AWAITING,
+    status="completed",
+    payment=schemas.Payment(status="paid", amount=91_000, paid_at="2026-03-02T10:06:30.004Z", failure=None),
+    position="17:3-1043",
+)
+_CANCELLED: Final = msgspec.structs.replace(
+    _AWAITING,
+    status="failed",
+    payment=schemas.Payment(status="failed", amount=91_000, paid_at=None, failure="cancelled"),
+    position="17:3-1044",
+)
+_EXPIRED: Final = msgspec.structs.replace(
+    _AWAITING,
+    status="failed",
+    payment=schemas.Payment(status="failed", amount=91_000, paid_at=None, failure="expired"),
+    position="17:3-1090",
+    durable=True,
+)
+_CHECKED_OUT: Final = schemas.Order(
+    order_id=PAID_ORDER_ID,
+    user_id="mina",
+    status="completed",
+    payment=schemas.Payment(status="paid", amount=18_000, paid_at="2026-03-02T10:07:00.500Z", failure=None),
+    lines=[_BEANIE_LINE],
+    subtotal=18_000,
+    discount=0,
+    total=18_000,
+    currency=KRW,
+    coupon_id=None,
+    ordered_at="2026-03-02T10:07:00.500Z",
+    pay_before=None,
+    position="17:3-1050,40:1-7",
+    durable=False,
+)
+_DURABLE: Final = {"Preference-Applied": "durable"}
+_REPLAYED: Final = {"Idempotent-Replayed": "true"}
+
+
+def _order_location(order_id: str) -> dict[str, str]:
+    return {"Location": f"/v1/users/mina/orders/{order_id}"}
+
+
+_COUPON: Final = schemas.Coupon(
+    coupon_id=COUPON_ID,
+    campaign_id="spring-2026",
+    issue_number=7,
+    state="valid",
+    reason=None,
+    discount=_AMOUNT_OFF,
+    issued_at="2026-03-02T10:00:00.031Z",
+    valid_from="2026-03-02T10:00:00.031Z",
+    valid_until="2026-04-01T10:00:00.031Z",
+    order_id=None,
+    used_at=None,
+)
+_TAKEN: Final = msgspec.structs.replace(_COUPON, state="invalid", reason="taken", order_id=ORDER_ID)
+_USED: Final = msgspec.structs.replace(
+    _COUPON, state="invalid", reason="used", order_id=ORDER_ID, used_at="2026-03-02T10:06:30.004Z"
+)
+_ISSUED: Final = schemas.IssuedCoupon(**msgspec.structs.asdict(_COUPON), position="17:3-1039", durable=False)
+_COUPON_LOCATION: Final = {"Location": f"/v1/users/mina/coupons/{COUPON_ID}"}
+
+_CAMPAIGN: Final = schemas.Campaign(
+    campaign_id="spring-2026",
+    name="봄맞이 선착순 쿠폰 Spring coupons",
+    discount=_AMOUNT_OFF,
+    quantity=100,
+    remaining=93,
+    opens_at="2026-03-02T10:00:00.000Z",
+    closes_at="2026-03-09T15:00:00.000Z",
+    valid_days=30,
+)
+_UPCOMING: Final = schemas.Campaign(
+    campaign_id="summer-2026",
+    name="여름 세일 Summer sale",
+    discount=_PERCENT_OFF,
+    quantity=1_000,
+    remaining=1_000,
+    opens_at="2026-06-01T00:00:00.000Z",
+    closes_at="2026-06-30T15:00:00.000Z",
+    valid_days=14,
+)
+_CHANGED_CAMPAIGN: Final = schemas.ChangedCampaign(
+    **msgspec.structs.asdict(_CAMPAIGN), position="44:3-12", durable=False
+)
+_CAMPAIGN_REQUEST: Final = schemas.CampaignRequest(
+    name="봄맞이 선착순 쿠폰 Spring coupons",
+    discount=schemas.DiscountRequest(kind="amount", value=5_000, minimum_order=30_000),
+    quantity=100,
+    opens_at="2026-03-02T10:00:00.000Z",
+    closes_at="2026-03-09T15:00:00.000Z",
+    valid_days=30,
+)
+_CHARGE: Final = schemas.Charge(
+    user_id="mina",
+    amount=100_000,
+    balance=150_000,
+    currency=KRW,
+    charged_at="2026-03-02T10:01:00.250Z",
+    position="17:3-1041",
+    durable=False,
+)
+_ADJUSTED: Final = schemas.AdjustedStockItem(
+    stock_id="M", product_id="linen-shirt", option="M", available=84, position="5:3-90", durable=False
+)
+_DELIVERY: Final = schemas.Delivery(
+    delivery_id="812",
+    order_id=ORDER_ID,
+    user_id="mina",
+    state="delivered",
+    tries=1,
+    created_at="2026-03-02T10:06:30.040Z",
+    next_try_at=None,
+    delivered_at="2026-03-02T10:06:30.310Z",
+    last_error=None,
+)
+_DEAD: Final = schemas.Delivery(
+    delivery_id="813",
+    order_id=PAID_ORDER_ID,
+    user_id="mina",
+    state="dead",
+    tries=12,
+    created_at="2026-03-02T10:07:00.560Z",
+    next_try_at=None,
+    delivered_at=None,
+    last_error="The data platform answered 500.",
+)
+_STATUS: Final = schemas.SystemStatus(
+    generation=3,
+    trusted=1,
+    backlog=12,
+    lag_ms=18,
+    partitions=[
+        schemas.PartitionStatus(
+            partition=17,
+            state="trusted",
+            epoch=3,
+            sequence=1_054,
+            durable_sequence=1_042,
+            backlog=12,
+            server="5f0c9f6f:8371b4fb",
+            stopped=None,
+        ),
+        schemas.PartitionStatus(
+            partition=18,
+            state="recovering",
+            epoch=3,
+            sequence=None,
+            durable_sequence=977,
+            backlog=None,
+            server=None,
+            stopped=None,
+        ),
+    ],
+    servers=[
+        schemas.ServerStatus(
+            kind="redis", address="127.0.0.1:6379", version="9.1.2", identity="5f0c9f6f:8371b4fb", reachable=True
+        ),
+        schemas.ServerStatus(
+            kind="postgresql", address="127.0.0.1:5432", version="18.1", identity=None, reachable=True
+        ),
+    ],
+    versions=schemas.Versions(firstcome="0.1.0", python="3.11.7", schema="0001"),
+)
+_ORDER_REQUEST: Final = schemas.OrderRequest(
+    lines=[
+        schemas.OrderLineRequest(product_id="linen-shirt", stock_id="M", quantity=2),
+        schemas.OrderLineRequest(product_id="wool-beanie", quantity=1),
+    ],
+    coupon_id=COUPON_ID,
+)
+_BEANIE_REQUEST: Final = schemas.OrderRequest(lines=[schemas.OrderLineRequest(product_id="wool-beanie", quantity=1)])
+_MINA_ORDER: Final = {"user_id": "mina", "order_id": ORDER_ID}
+_MINA_COUPON: Final = {"user_id": "mina", "coupon_id": COUPON_ID}
+_SHIRT_PATH: Final = {"product_id": "linen-shirt"}
+_SPRING_PATH: Final = {"campaign_id": "spring-2026"}
+
+EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
+    "get_balance": (
+        Example(
+            "charged",
+            "A user with a balance",
+            schemas.Balance(user_id="mina", balance=150_000, currency=KRW),
+            path_params=_MINA,
+        ),
+        Example(
+            "unknown-user",
+            "An unknown user has balance 0",
+            schemas.Balance(user_id="jun", balance=0, currency=KRW),
+            path_params={"user_id": "jun"},
+        ),
+    ),
+    "charge_balance": (
+        Example(
+            "charged",
+            "A charge",
+            _CHARGE,
+            201,
+            _MINA,
+            body=schemas.ChargeRequest(amount=100_000),
+        ),
+        Example(
+            "durable",
+            "A charge that waited until it was in PostgreSQL (`Prefer: durable`)",
+            msgspec.structs.replace(_CHARGE, durable=True),
+            201,
+            _MINA,
+            body=schemas.ChargeRequest(amount=100_000),
+            headers=_DURABLE,
+        ),
+        Example(
+            "replayed",
+            "The same key again: the first answer",
+            msgspec.structs.replace(_CHARGE, durable=True),
+            201,
+            _MINA,
+            body=schemas.ChargeRequest(amount=100_000),
+            headers=_REPLAYED,
+        ),
+    ),
+    "list_balance_entries": (
+        Example(
+            "two-entries",
+            "A payment and the charge before it",
+            schemas.LedgerPage(
+                items=[
+                    schemas.LedgerEntry(
+                        entry_id="17:3-1043",
+                        kind="payment",
+                        amount=-91_000,
+                        balance=59_000,
+                        order_id=ORDER_ID,
+                        at="2026-03-02T10:06:30.004Z",
+                    ),
+                    schemas.LedgerEntry(
+                        entry_id="17:3-1041",
+                        kind="charge",
+                        amount=100_000,
+                        balance=150_000,
+                        order_id=None,
+                        at="2026-03-02T10:01:00.250Z",
+                    ),
+                ],
+                next_cursor="MTc6My0xMDQx",
+            ),
+            path_params=_MINA,
+            query="limit=2",
+        ),
+        Example(
+            "none", "No entries yet", schemas.LedgerPage(items=[], next_cursor=None), path_params={"user_id": "jun"}
+        ),
+    ),
+    "list_products": (
+        Example(
+            "first-page",
+            "Two products, and more to come",
+            schemas.ProductPage(
+                items=[_summary(_SHIRT), _summary(_BEANIE)],
+                next_cursor="d29vbC1iZWFuaWU",
+            ),
+            query="limit=2",
+        ),
+        Example("empty-shop", "No products yet", schemas.ProductPage(items=[], next_cursor=None)),
+    ),
+    "get_product": (
+        Example("sizes", "A product with a stock item per size", _SHIRT, path_params=_SHIRT_PATH),
+        Example(
+            "sold-out", "A product of one stock item, sold out", _BEANIE, path_params={"product_id": "wool-beanie"}
+        ),
+    ),
+    "list_best_sellers": (
+        Example(
+            "three-days",
+            "The two products sold most in the last three days",
+            schemas.BestSellers(
+                from_="2026-02-28",
+                to="2026-03-02",
+                time_zone=SEOUL,
+                items=[
+                    schemas.BestSeller(
+                        rank=1, product_id="linen-shirt", name=_SHIRT.name, price=39_000, quantity_sold=412
+                    ),
+                    schemas.BestSeller(
+                        rank=2, product_id="wool-beanie", name=_BEANIE.name, price=18_000, quantity_sold=230
+                    ),
+                ],
+            ),
+            query="days=3&limit=5",
+        ),
+        Example(
+            "nothing-sold",
+            "Nothing was sold today",
+            schemas.BestSellers(from_="2026-03-02", to="2026-03-02", time_zone=SEOUL, items=[]),
+            query="days=1",
+        ),
+    ),
+    "place_order": (
+        Example(
+            "with-coupon",
+            "An order that awaits its payment and has taken a coupon",
+            _AWAITING,
+            201,
+            _MINA,
+            body=_ORDER_REQUEST,
+            headers=_order_location(ORDER_ID),
+        ),
+        Example(
+            "durable",
+            "An order that waited until it was in PostgreSQL (`Prefer: durable`)",
+            msgspec.structs.replace(_AWAITING, durable=True),
+            201,
+            _MINA,
+            body=_ORDER_REQUEST,
+            headers={**_order_location(ORDER_ID), **_DURABLE},
+        ),
+    ),
+    "get_order": (
+        Example("awaiting-payment", "보류: awaiting its payment", _AWAITING, path_params=_MINA_ORDER),
+        Example("completed", "주문 완료: paid", _COMPLETED, path_params=_MINA_ORDER),
+        Example("expired", "주문 실패: not paid in time", _EXPIRED, path_params=_MINA_ORDER),
+        Example(
+            "pending",
+            "주문 대기: between reserving and placing",
+            msgspec.structs.replace(_AWAITING, status="pending", pay_before=None),
+            path_params=_MINA_ORDER,
+        ),
+    ),
+    "list_orders": (
+        Example(
+            "newest-first",
+            "A completed order and a cancelled one",
+            schemas.OrderPage(items=[_CHECKED_OUT, _CANCELLED], next_cursor=None),
+            path_params=_MINA,
+            query="limit=20",
+        ),
+        Example("none", "No orders yet", schemas.OrderPage(items=[], next_cursor=None), path_params={"user_id": "jun"}),
+    ),
+    "pay_order": (
+        Example("completed", "Paid", _COMPLETED, path_params=_MINA_ORDER, body=schemas.NothingRequest()),
+        Example(
+            "durable",
+            "Paid, and in PostgreSQL (`Prefer: durable`)",
+            msgspec.structs.replace(_COMPLETED, durable=True),
+            path_params=_MINA_ORDER,
+            headers=_DURABLE,
+        ),
+    ),
+    "cancel_order": (
+        Example("cancelled", "Cancelled; stock and coupon are back", _CANCELLED, path_params=_MINA_ORDER),
+    ),
+    "checkout": (
+        Example(
+            "completed",
+            "Ordered and paid in one request",
+            _CHECKED_OUT,
+            201,
+            _MINA,
+            body=_BEANIE_REQUEST,
+            headers=_order_location(PAID_ORDER_ID),
+        ),
+        Example(
+            "replayed",
+            "The same key again: the first answer",
+            msgspec.structs.replace(_CHECKED_OUT, durable=True),
+            201,
+            _MINA,
+            body=_BEANIE_REQUEST,
+            headers={**_order_location(PAID_ORDER_ID), **_REPLAYED},
+        ),
+    ),
+    "issue_coupon": (
+        Example(
+            "issued",
+            "The seventh in line",
+            _ISSUED,
+            201,
+            _MINA,
+            body=schemas.CouponRequest(campaign_id="spring-2026"),
+            headers=_COUPON_LOCATION,
+        ),
+        Example(
+            "durable",
+            "A coupon that waited until it was in PostgreSQL (`Prefer: durable`)",
+            msgspec.structs.replace(_ISSUED, durable=True),
+            201,
+            _MINA,
+            body=schemas.CouponRequest(campaign_id="spring-2026"),
+            headers={**_COUPON_LOCATION, **_DURABLE},
+        ),
+    ),
+    "list_coupons": (
+        Example(
+            "valid",
+            "A coupon that a new order could take",
+            schemas.CouponPage(items=[_COUPON], next_cursor=None),
+            path_params=_MINA,
+            query="state=valid",
+        ),
+        Example(
+            "used",
+            "A used coupon",
+            schemas.CouponPage(items=[_USED], next_cursor=None),
+            path_params=_MINA,
+            query="state=invalid",
+        ),
+    ),
+    "get_coupon": (
+        Example("valid", "A coupon that a new order could take", _COUPON, path_params=_MINA_COUPON),
+        Example("taken", "Taken by an order in progress", _TAKEN, path_params=_MINA_COUPON),
+        Example("used", "Used by a completed order", _USED, path_params=_MINA_COUPON),
+    ),
+    "list_campaigns": (
+        Example("all", "An open campaign and an upcoming one", schemas.CampaignList(items=[_CAMPAIGN, _UPCOMING])),
+        Example("open", "The open ones", schemas.CampaignList(items=[_CAMPAIGN]), query="state=open"),
+    ),
+    "get_campaign": (
+        Example("open", "A campaign of which 93 of 100 coupons remain", _CAMPAIGN, path_params=_SPRING_PATH),
+        Example(
+            "exhausted",
+            "A campaign whose coupons are gone",
+            msgspec.structs.replace(_CAMPAIGN, remaining=0),
+            path_params=_SPRING_PATH,
+        ),
+    ),
+    "get_policies": (
+        Example(
+            "defaults",
+            "The limits as they come",
+            schemas.Policies(
+                currency=KRW,
+                time_zone=SEOUL,
+                minimum_charge=1,
+                maximum_charge=10_000_000,
+                maximum_balance=100_000_000,
+                maximum_payment=50_000_000,
+                maximum_unit_price=100_000_000,
+                maximum_quantity=100_000,
+                maximum_lines=500,
+                minimum_discount=1,
+                maximum_discount=1_000_000,
+                payment_deadline_seconds=86_400,
+            ),
+        ),
+    ),
+    "get_position": (
+        Example(
+            "durable",
+            "In PostgreSQL",
+            schemas.PositionAnswer(position=POSITION, state="durable"),
+            path_params={"position": POSITION},
+        ),
+        Example(
+            "accepted",
+            "In Redis, soon in PostgreSQL",
+            schemas.PositionAnswer(position=POSITION, state="accepted"),
+            path_params={"position": POSITION},
+        ),
+        Example(
+            "lost",
+            "Lost with a failed Redis before it was durable",
+            schemas.PositionAnswer(position=POSITION, state="lost"),
+            path_params={"position": POSITION},
+        ),
+    ),
+    "put_product": (
+        Example("changed", "A product changed", _CHANGED_SHIRT, 200, _SHIRT_PATH, body=_SHIRT_REQUEST),
+        Example("made", "A new product", _CHANGED_SHIRT, 201, _SHIRT_PATH, body=_SHIRT_REQUEST),
+    ),
+    "adjust_stock": (
+        Example(
+            "received",
+            "Fifty more came",
+            _ADJUSTED,
+            201,
+            {"product_id": "linen-shirt", "stock_id": "M"},
+            body=schemas.AdjustmentRequest(delta=50, reason="delivery 2026-03-02"),
+        ),
+    ),
+    "put_campaign": (
+        Example("changed", "A campaign changed", _CHANGED_CAMPAIGN, 200, _SPRING_PATH, body=_CAMPAIGN_REQUEST),
+        Example("made", "A new campaign", _CHANGED_CAMPAIGN, 201, _SPRING_PATH, body=_CAMPAIGN_REQUEST),
+    ),
+    "get_status": (Example("recovering", "One partition trusted, one in recovery", _STATUS),),
+    "list_deliveries": (
+        Example(
+            "delivered-and-dead",
+            "One delivered, one given up",
+            schemas.DeliveryPage(items=[_DEAD, _DELIVERY], next_cursor=None),
+        ),
+    ),
+    "replay_delivery": (
+        Example(
+            "pending-again",
+            "It will be tried again at once",
+            msgspec.structs.replace(
+                _DEAD, state="pending", tries=0, next_try_at="2026-03-02T11:00:00.000Z", last_error=None
+            ),
+            path_params={"delivery_id": "813"},
+        ),
+    ),
+    "list_alarms": (
+        Example(
+            "shortage",
+            "A unit that was sold is not there",
+            schemas.AlarmPage(
+                items=[
+                    schemas.Alarm(
+                        alarm_id="4",
+                        kind="shortage",
+                        partition=5,
+                        subject="linen-shirt/L",
+                        detail="An order holds 1 unit more than there is.",
+                        remedy="Restock the item or refund the order named.",
+                        raised_at="2026-03-02T10:30:00.000Z",
+                        cleared_at=None,
+                    )
+                ],
+                next_cursor=None,
+            ),
+        ),
+        Example("quiet", "Nothing needs an operator", schemas.AlarmPage(items=[], next_cursor=None)),
+    ),
+    "get_livez": (Example("alive", "This process runs", schemas.Liveness(alive=True)),),
+    "get_readyz": (
+        Example("ready", "Ready", schemas.Readiness(ready=True, reason=None, recovering_partitions=[])),
+        Example(
+            "not-ready",
+            "No Redis can be reached",
+            schemas.Readiness(ready=False, reason="No Redis server can be reached.", recovering_partitions=[]),
+            503,
+        ),
+    ),
+}
+"""By operation id; the first is what the mock answers unless it is told otherwise."""
+
+_PROBLEM_EXAMPLES: Final = (
+    ProblemExample(
+        "malformed-body",
+        "A body that is cut off",
+        Problem(problems.MALFORMED_BODY, "The body is not JSON: Input data was truncated."),
+    ),
+    ProblemExample("not-authenticated", "No token", Problem(problems.NOT_AUTHENTICATED, "A bearer token is required.")),
+    ProblemExample(
+        "not-allowed", "Another user's token", Problem(problems.NOT_ALLOWED, "This token is another user's.")
+    ),
+    ProblemExample(
+        "insufficient-balance",
+        "The balance is 41,000 short",
+        Problem(
+            problems.INSUFFICIENT_BALANCE,
+            "The order costs 91000, the balance is 50000; the order is failed and everything given back.",
+            order_id=ORDER_ID,
+            balance=50_000,
+            total=91_000,
+        ),
+    ),
+    ProblemExample("not-found", "An unknown id", Problem(problems.NOT_FOUND, "There is no such thing.")),
+    ProblemExample(
+        "method-not-allowed",
+        "An address that is only read",
+        Problem(problems.METHOD_NOT_ALLOWED, "This address takes GET, HEAD.", headers={"Allow": "GET, HEAD"}),
+    ),
+    ProblemExample(
+        "not-acceptable",
+        "Only XML is accepted",
+        Problem(problems.NOT_ACCEPTABLE, "This address answers application/json only."),
+    ),
+    ProblemExample(
+        "request-timeout",
+        "A body that did not arrive",
+        Problem(problems.REQUEST_TIMEOUT, "The body was not complete after 10 seconds."),
+    ),
+    ProblemExample(
+        "balance-limit",
+        "The balance would pass its maximum",
+        Problem(
+            problems.BALANCE_LIMIT,
+            "The balance is 99950000 and may become 100000000 at most.",
+            balance=99_950_000,
+            maximum=100_000_000,
+        ),
+    ),
+    ProblemExample(
+        "out-of-stock",
+        "Sold out",
+        Problem(
+            problems.OUT_OF_STOCK,
+            "Less is available than was requested.",
+            retryable=False,
+            lines=[StockShortage(product_id="wool-beanie", stock_id="one", requested=1, available=0)],
+        ),
+    ),
+    ProblemExample(
+        "out-of-stock-held",
+        "The rest is held by orders not yet paid",
+        Problem(
+            problems.OUT_OF_STOCK,
+            "Less is available than was requested; what others hold may come back.",
+            retryable=True,
+            lines=[StockShortage(product_id="linen-shirt", stock_id="L", requested=5, available=3)],
+        ),
+    ),
+    ProblemExample(
+        "order-in-progress",
+        "Another order awaits its payment",
+        Problem(
+            problems.ORDER_IN_PROGRESS,
+            "Pay or cancel the order in progress first.",
+            order_id=ORDER_ID,
+            pay_before="2026-03-03T10:05:00.120Z",
+        ),
+    ),
+    ProblemExample(
+        "order-not-payable",
+        "The order has expired",
+        Problem(
+            problems.ORDER_NOT_PAYABLE, "The order is failed.", order_id=ORDER_ID, status="failed", failure="expired"
+        ),
+    ),
+    ProblemExample(
+        "order-not-cancellable",
+        "The order is completed",
+        Problem(
+            problems.ORDER_NOT_CANCELLABLE,
+            "The order is completed.",
+            order_id=ORDER_ID,
+            status="completed",
+            failure=None,
+        ),
+    ),
+    ProblemExample(
+        "coupon-not-valid",
+        "The coupon is used",
+        Problem(problems.COUPON_NOT_VALID, "The coupon has been used.", coupon_id=COUPON_ID, reason="used"),
+    ),
+    ProblemExample(
+        "coupon-not-valid-minimum-order",
+        "The order is too small for the coupon",
+        Problem(
+            problems.COUPON_NOT_VALID,
+            "The coupon needs a subtotal of 30000.",
+            coupon_id=COUPON_ID,
+            reason="minimum_order",
+        ),
+    ),
+    ProblemExample(
+        "campaign-not-open",
+        "The campaign is over",
+        Problem(
+            problems.CAMPAIGN_NOT_OPEN,
+            "The campaign is over.",
+            retryable=False,
+            opens_at="2026-03-02T10:00:00.000Z",
+            closes_at="2026-03-09T15:00:00.000Z",
+        ),
+    ),
+    ProblemExample(
+        "campaign-not-open-upcoming",
+        "The campaign has not begun",
+        Problem(
+            problems.CAMPAIGN_NOT_OPEN,
+            "The campaign has not begun.",
+            retryable=True,
+            opens_at="2026-06-01T00:00:00.000Z",
+            closes_at="2026-06-30T15:00:00.000Z",
+        ),
+    ),
+    ProblemExample(
+        "coupons-exhausted",
+        "All 100 are gone",
+        Problem(problems.COUPONS_EXHAUSTED, "All coupons of this campaign are gone.", quantity=100),
+    ),
+    ProblemExample(
+        "coupon-already-issued",
+        "The user has one",
+        Problem(problems.COUPON_ALREADY_ISSUED, "The user has a coupon of this campaign.", coupon_id=COUPON_ID),
+    ),
+    ProblemExample(
+        "stock-limit",
+        "More would go than is there",
+        Problem(problems.STOCK_LIMIT, "Only 34 units can be taken away.", available=34),
+    ),
+    ProblemExample(
+        "quantity-below-issued",
+        "Seven are issued",
+        Problem(problems.QUANTITY_BELOW_ISSUED, "7 coupons are issued already.", issued=7),
+    ),
+    ProblemExample(
+        "request-in-progress",
+        "The first one is not answered yet",
+        Problem(problems.REQUEST_IN_PROGRESS, "The first request with this key is under way."),
+    ),
+    ProblemExample(
+        "body-too-large",
+        "More than 64 KiB",
+        Problem(problems.BODY_TOO_LARGE, "The body has more than 65536 bytes.", limit=65_536),
+    ),
+    ProblemExample(
+        "unsupported-media-type",
+        "A form instead of JSON",
+        Problem(problems.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json in UTF-8, without an encoding."),
+    ),
+    ProblemExample(
+        "invalid-request",
+        "A field of the wrong type",
+        Problem(
+            problems.INVALID_REQUEST,
+            "body.amount: Expected `int`, got `str`",
+            errors=[FieldError(location="body.amount", message="Expected `int`, got `str`")],
+        ),
+    ),
+    ProblemExample(
+        "unknown-reference",
+        "A size that the product does not have",
+        Problem(
+            problems.UNKNOWN_REFERENCE,
+            "There is no stock item XXL of linen-shirt.",
+            references=[Reference(kind="stock_item", product_id="linen-shirt", stock_id="XXL", campaign_id=None)],
+        ),
+    ),
+    ProblemExample(
+        "stock-id-required",
+        "No size given",
+        Problem(problems.STOCK_ID_REQUIRED, "linen-shirt has several stock items; name one.", product_id="linen-shirt"),
+    ),
+    ProblemExample(
+        "line-limit",
+        "Too many of one",
+        Problem(
+            problems.LINE_LIMIT,
+            "A line may have a quantity of 100000 at most.",
+            limit="quantity",
+            requested=100_001,
+            maximum=100_000,
+            product_id="linen-shirt",
+            stock_id="M",
+        ),
+    ),
+    ProblemExample(
+        "charge-limit",
+        "A negative charge",
+        Problem(problems.CHARGE_LIMIT, "A charge is from 1 to 10000000.", minimum=1, maximum=10_000_000),
+    ),
+    ProblemExample(
+        "payment-limit",
+        "More than one payment may be",
+        Problem(problems.PAYMENT_LIMIT, "A payment is 50000000 at most.", total=78_000_000, maximum=50_000_000),
+    ),
+    ProblemExample(
+        "idempotency-key-reused",
+        "Another amount under the same key",
+        Problem(problems.IDEMPOTENCY_KEY_REUSED, "This key was sent with another request."),
+    ),
+    ProblemExample(
+        "too-many-requests",
+        "Slow down",
+        Problem(problems.TOO_MANY_REQUESTS, "This user sends more requests than are allowed."),
+    ),
+    ProblemExample(
+        "internal-error",
+        "A bug here",
+        Problem(problems.INTERNAL_ERROR, "The server failed; its log has the reason under this request's id."),
+    ),
+    ProblemExample("overloaded", "Too much is waiting", Problem(problems.OVERLOADED, "Too much is under way.")),
+    ProblemExample(
+        "recovering",
+        "After a failover",
+        Problem(problems.RECOVERING, "This part of the shop is being recovered.", headers={"Retry-After": "2"}),
+    ),
+    ProblemExample(
+        "history-unavailable",
+        "PostgreSQL is away",
+        Problem(problems.HISTORY_UNAVAILABLE, "The history cannot be read now."),
+    ),
+    ProblemExample(
+        "outcome-unknown",
+        "Redis did not answer",
+        Problem(problems.OUTCOME_UNKNOWN, "Redis did not answer in time.", order_id=ORDER_ID),
+    ),
+)
+
+
+def examples_of(problem: str) -> tuple[ProblemExample, ...]:
+    """The examples of a problem, by its name."""
+    return tuple(example for example in _PROBLEM_EXAMPLES if example.problem.kind.name == problem)
+
+
+ORDER_PAID: Final = schemas.OrderPaid(
+    specversion="1.0",
+    id="17:3-1043",
+    source="/firstcome",
+    type="order.paid",
+    subject=ORDER_ID,
+    time="2026-03-02T10:06:30.004Z",
+    datacontenttype="application/json",
+    data=msgspec.structs.replace(_COMPLETED, durable=True),
+)
+"""What the data platform gets when an order is paid."""

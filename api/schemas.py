@@ -1,0 +1,690 @@
+"""Every request and answer of the HTTP surface, as msgspec structs: the types that validate, encode and describe.
+
+Amounts are integers in the currency's minor unit, counts are integers, all under 2^53. Times are RFC 3339 in UTC with
+milliseconds. Requests refuse unknown fields. In an answer an absent value is null, never left out, so no field of an
+answer has a default.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from api.times import TIME_PATTERN, parse_time
+
+LARGEST: Final = 2**53 - 1
+"""The largest integer that every JSON reader keeps exact."""
+
+ID_CHARACTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~@|-"
+ID_LENGTH_MAX: Final = 64
+MADE_ID_LENGTH_MAX: Final = 128
+POSITION_CHARACTERS: Final = "0123456789:,-"
+POSITION_LENGTH_MAX: Final = 2048
+CURSOR_CHARACTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_=-"
+CURSOR_LENGTH_MAX: Final = 512
+DIGITS: Final = "0123456789"
+DELIVERY_ID_LENGTH_MAX: Final = 16
+PAGE_LIMIT_DEFAULT: Final = 20
+PAGE_LIMIT_MAX: Final = 100
+
+# `\Z` and not `$`, which in Python also matches before a line feed at the end; the published schema says `$`.
+_ID_PATTERN: Final = r"^[A-Za-z0-9._~@|-]{1,64}\Z"
+_MADE_ID_PATTERN: Final = r"^[A-Za-z0-9._~@|-]{1,128}\Z"
+# No control characters: PostgreSQL keeps no U+0000, and nothing else in that range belongs in a name.
+_TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*\Z"
+
+UserId = Annotated[
+    str, Meta(pattern=_ID_PATTERN, description="The user, as the identity provider names them.", examples=["mina"])
+]
+ProductId = Annotated[str, Meta(pattern=_ID_PATTERN, description="The product.", examples=["linen-shirt"])]
+StockId = Annotated[
+    str, Meta(pattern=_ID_PATTERN, description="The stock item, unique within its product.", examples=["M"])
+]
+CampaignId = Annotated[str, Meta(pattern=_ID_PATTERN, description="The coupon campaign.", examples=["spring-2026"])]
+OrderId = Annotated[str, Meta(pattern=_MADE_ID_PATTERN, description="The order; opaque.")]
+CouponId = Annotated[
+    str,
+    Meta(
+        pattern=_MADE_ID_PATTERN,
+        description="The coupon: user id, date of issue (yyyymmdd), sequence.",
+        examples=["mina-20260302-1"],
+    ),
+]
+EntryId = Annotated[str, Meta(pattern=r"^[0-9:-]{1,64}\Z", description="The ledger entry; opaque.")]
+DeliveryId = Annotated[str, Meta(pattern=r"^[0-9]{1,16}\Z", description="The delivery.")]
+Position = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9:,-]{1,2048}\Z",
+        description="Where this change stands in the log; opaque. `GET /v1/positions/{position}` tells its state.",
+        examples=["17:3-1042"],
+    ),
+]
+Cursor = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_=-]{1,512}\Z",
+        description="Where the next page begins: the `next_cursor` of the page before; opaque.",
+    ),
+]
+Time = Annotated[
+    str,
+    Meta(
+        pattern=TIME_PATTERN,
+        description="RFC 3339, UTC, milliseconds.",
+        extra_json_schema={"format": "date-time"},
+        examples=["2026-03-02T10:00:00.000Z"],
+    ),
+]
+Date = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z",
+        description="A day in the business time zone.",
+        extra_json_schema={"format": "date"},
+    ),
+]
+Currency = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Z]{3}\Z", description="ISO 4217; amounts are in its minor unit (for won: won).", examples=["KRW"]
+    ),
+]
+TimeZone = Annotated[
+    str, Meta(min_length=1, max_length=64, description="IANA name of the business time zone.", examples=["Asia/Seoul"])
+]
+Amount = Annotated[int, Meta(ge=0, le=LARGEST, description="In the currency's minor unit.")]
+SignedAmount = Annotated[
+    int, Meta(ge=-LARGEST, le=LARGEST, description="In the currency's minor unit; negative takes away.")
+]
+Count = Annotated[int, Meta(ge=0, le=LARGEST)]
+PositiveCount = Annotated[int, Meta(ge=1, le=LARGEST)]
+Name = Annotated[
+    str, Meta(pattern=_TEXT_PATTERN, min_length=1, max_length=200, description="Without control characters.")
+]
+Option = Annotated[
+    str,
+    Meta(
+        pattern=_TEXT_PATTERN,
+        min_length=1,
+        max_length=100,
+        description="What tells this stock item from its product's others, such as a size.",
+    ),
+]
+Text = Annotated[str, Meta(max_length=2000)]
+Durable = Annotated[
+    bool,
+    Meta(description="As of this answer: true when every change of this request is in PostgreSQL, else in Redis only."),
+]
+PageLimit = Annotated[int, Meta(ge=1, le=PAGE_LIMIT_MAX, description="At most this many items.")]
+
+PaymentFailure = Literal["insufficient_balance", "expired", "cancelled", "stock_lost"]
+OrderStatus = Literal["pending", "awaiting_payment", "completed", "failed"]
+PaymentStatus = Literal["pending", "paid", "failed"]
+CouponState = Literal["valid", "invalid"]
+CouponReason = Literal["taken", "used", "expired", "not_started"]
+CouponRefusal = Literal["unknown", "taken", "used", "expired", "not_started", "minimum_order", "minimum_discount"]
+CampaignState = Literal["open", "upcoming", "closed"]
+PositionState = Literal["accepted", "durable", "lost"]
+DeliveryState = Literal["pending", "delivered", "dead"]
+PartitionState = Literal["trusted", "recovering", "stopped"]
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True):
+    """What every answer is built on."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What every request body and query is built on: unknown fields are refused."""
+
+
+# Users: balance
+
+
+class ChargeRequest(Request, frozen=True, kw_only=True):
+    """Money to put onto a balance."""
+
+    amount: Annotated[
+        int,
+        Meta(
+            ge=-LARGEST,
+            le=LARGEST,
+            description="In the currency's minor unit; outside the policy's minimum and maximum it is `charge-limit`.",
+            examples=[50_000],
+        ),
+    ]
+
+
+class Balance(Body, frozen=True, kw_only=True):
+    """A user's balance; of an unknown user it is 0."""
+
+    user_id: UserId
+    balance: Amount
+    currency: Currency
+
+
+class Charge(Body, frozen=True, kw_only=True):
+    """A charge that took effect, with the balance it led to."""
+
+    user_id: UserId
+    amount: Amount
+    balance: Amount
+    currency: Currency
+    charged_at: Time
+    position: Position
+    durable: Durable
+
+
+class LedgerEntry(Body, frozen=True, kw_only=True):
+    """One change of a balance; `balance` is what it led to."""
+
+    entry_id: EntryId
+    kind: Literal["charge", "payment"]
+    amount: SignedAmount
+    balance: Amount
+    order_id: OrderId | None
+    at: Time
+
+
+class LedgerPage(Body, frozen=True, kw_only=True):
+    """Ledger entries, newest first."""
+
+    items: list[LedgerEntry]
+    next_cursor: Cursor | None
+
+
+# Products and best sellers
+
+
+class StockItem(Body, frozen=True, kw_only=True):
+    """What can be ordered of one option of a product, as of the answer."""
+
+    stock_id: StockId
+    product_id: ProductId
+    option: Option
+    available: Count
+
+
+class ProductSummary(Body, frozen=True, kw_only=True):
+    """A product in a list; `available` adds up its stock items."""
+
+    product_id: ProductId
+    name: Name
+    price: Amount
+    currency: Currency
+    available: Count
+
+
+class ProductPage(Body, frozen=True, kw_only=True):
+    """Products in the order of their ids, each consistent in itself."""
+
+    items: list[ProductSummary]
+    next_cursor: Cursor | None
+
+
+class Product(Body, frozen=True, kw_only=True):
+    """A product with its stock items, read in one instant."""
+
+    product_id: ProductId
+    name: Name
+    price: Amount
+    currency: Currency
+    available: Count
+    stock: list[StockItem]
+
+
+class BestSeller(Body, frozen=True, kw_only=True):
+    """A product among those sold most."""
+
+    rank: PositiveCount
+    product_id: ProductId
+    name: Name
+    price: Amount
+    quantity_sold: PositiveCount
+
+
+class BestSellers(Body, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """The products sold most, by the time of payment; both dates are included."""
+
+    from_: Date
+    to: Date
+    time_zone: TimeZone
+    items: list[BestSeller]
+
+
+# Orders
+
+
+class OrderLineRequest(Request, frozen=True, kw_only=True):
+    """What to order. `stock_id` may be left out where the product has one stock item."""
+
+    product_id: ProductId
+    stock_id: StockId | None = None
+    quantity: PositiveCount
+
+
+class OrderRequest(Request, frozen=True, kw_only=True):
+    """An order: its lines, and a coupon to take if there is one. The same stock item given twice is added up."""
+
+    lines: Annotated[list[OrderLineRequest], Meta(min_length=1)]
+    coupon_id: CouponId | None = None
+
+
+class NothingRequest(Request, frozen=True, kw_only=True):
+    """`{}`, or no body at all."""
+
+
+class OrderLine(Body, frozen=True, kw_only=True):
+    """A line of an order with the price that held when its stock was reserved."""
+
+    product_id: ProductId
+    stock_id: StockId
+    name: Name
+    option: Option
+    unit_price: Amount
+    quantity: PositiveCount
+    amount: Amount
+
+
+class Payment(Body, frozen=True, kw_only=True):
+    """An order's payment; `failure` says why it failed."""
+
+    status: PaymentStatus
+    amount: Amount
+    paid_at: Time | None
+    failure: PaymentFailure | None
+
+
+class Order(Body, frozen=True, kw_only=True):
+    """An order. `pay_before` is when it expires unless paid."""
+
+    order_id: OrderId
+    user_id: UserId
+    status: OrderStatus
+    payment: Payment
+    lines: list[OrderLine]
+    subtotal: Amount
+    discount: Amount
+    total: Amount
+    currency: Currency
+    coupon_id: CouponId | None
+    ordered_at: Time
+    pay_before: Time | None
+    position: Position
+    durable: Durable
+
+
+class OrderPage(Body, frozen=True, kw_only=True):
+    """Orders, newest first; the user's open and last order are always in the first page."""
+
+    items: list[Order]
+    next_cursor: Cursor | None
+
+
+# Coupons and campaigns
+
+
+class Discount(Body, frozen=True, kw_only=True):
+    """A discount's rule. A percent rounds down; then `maximum_discount` and the subtotal cap it."""
+
+    kind: Literal["amount", "percent"]
+    value: Annotated[
+        int, Meta(ge=1, le=LARGEST, description="An amount in the currency's minor unit, or a percent from 1 to 100.")
+    ]
+    minimum_order: (
+        Annotated[int, Meta(ge=0, le=LARGEST, description="The smallest subtotal that it applies to.")] | None
+    )
+    maximum_discount: (
+        Annotated[
+            int, Meta(ge=1, le=LARGEST, description="The most that it takes off; the policy's maximum holds besides.")
+        ]
+        | None
+    )
+
+
+class DiscountRequest(Request, frozen=True, kw_only=True):
+    """A discount's rule, as `Discount`; the two limits may be left out."""
+
+    kind: Literal["amount", "percent"]
+    value: Annotated[
+        int, Meta(ge=1, le=LARGEST, description="An amount in the currency's minor unit, or a percent from 1 to 100.")
+    ]
+    minimum_order: Annotated[int, Meta(ge=0, le=LARGEST)] | None = None
+    maximum_discount: Annotated[int, Meta(ge=1, le=LARGEST)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind == "percent" and self.value > 100:
+            raise ValueError("Expected a percent from 1 to 100 as `value`")
+
+
+class CouponRequest(Request, frozen=True, kw_only=True):
+    """The campaign to take a coupon of."""
+
+    campaign_id: CampaignId
+
+
+class Coupon(Body, frozen=True, kw_only=True):
+    """A user's coupon: `valid` when a new order could take it now, else `invalid` with the reason."""
+
+    coupon_id: CouponId
+    campaign_id: CampaignId
+    issue_number: Annotated[int, Meta(ge=1, le=LARGEST, description="The user's place in line: 1 came first.")]
+    state: CouponState
+    reason: CouponReason | None
+    discount: Discount
+    issued_at: Time
+    valid_from: Time
+    valid_until: Time
+    order_id: Annotated[OrderId | None, Meta(description="The order that has taken or used it.")]
+    used_at: Time | None
+
+
+class IssuedCoupon(Coupon, frozen=True, kw_only=True):
+    """A coupon just issued, with how safe that is."""
+
+    position: Position
+    durable: Durable
+
+
+class CouponPage(Body, frozen=True, kw_only=True):
+    """A user's coupons, newest first."""
+
+    items: list[Coupon]
+    next_cursor: Cursor | None
+
+
+class Campaign(Body, frozen=True, kw_only=True):
+    """A first-come coupon campaign; it issues from `opens_at` until before `closes_at`, one coupon per user."""
+
+    campaign_id: CampaignId
+    name: Name
+    discount: Discount
+    quantity: PositiveCount
+    remaining: Count
+    opens_at: Time
+    closes_at: Time
+    valid_days: Annotated[int, Meta(ge=1, le=3650, description="A coupon is valid for so many days from its issue.")]
+
+
+class CampaignList(Body, frozen=True, kw_only=True):
+    """Campaigns, by opening time."""
+
+    items: list[Campaign]
+
+
+# Policies and positions
+
+
+class Policies(Body, frozen=True, kw_only=True):
+    """Every limit that holds here. Amounts are in the currency's minor unit."""
+
+    currency: Currency
+    time_zone: TimeZone
+    minimum_charge: Amount
+    maximum_charge: Amount
+    maximum_balance: Amount
+    maximum_payment: Amount
+    maximum_unit_price: Amount
+    maximum_quantity: Annotated[int, Meta(ge=1, le=LARGEST, description="Of one line of an order, after adding up.")]
+    maximum_lines: PositiveCount
+    minimum_discount: Amount
+    maximum_discount: Amount
+    payment_deadline_seconds: PositiveCount
+
+
+class PositionAnswer(Body, frozen=True, kw_only=True):
+    """Whether the change at a position is safe: in Redis, in PostgreSQL too, or lost with a Redis."""
+
+    position: Position
+    state: PositionState
+
+
+# Operators
+
+
+class StockItemRequest(Request, frozen=True, kw_only=True):
+    """A stock item of a product. `initial_quantity` counts only when the stock item is new."""
+
+    stock_id: StockId
+    option: Option
+    initial_quantity: Count
+
+
+class ProductRequest(Request, frozen=True, kw_only=True):
+    """A product as it shall be. A stock item left out stays as it is."""
+
+    name: Name
+    price: Amount
+    stock: Annotated[list[StockItemRequest], Meta(min_length=1, max_length=200)]
+
+    def __post_init__(self) -> None:
+        if len({item.stock_id for item in self.stock}) != len(self.stock):
+            raise ValueError("Expected each `stock_id` once in `stock`")
+
+
+class ChangedProduct(Product, frozen=True, kw_only=True):
+    """A product just made or changed, with how safe that is."""
+
+    position: Position
+    durable: Durable
+
+
+class AdjustmentRequest(Request, frozen=True, kw_only=True):
+    """Units that came (positive) or went (negative), and why."""
+
+    delta: Annotated[int, Meta(ge=-LARGEST, le=LARGEST, description="Not 0.")]
+    reason: Name
+
+    def __post_init__(self) -> None:
+        if self.delta == 0:
+            raise ValueError("Expected a `delta` other than 0")
+
+
+class AdjustedStockItem(StockItem, frozen=True, kw_only=True):
+    """A stock item just adjusted, with how safe that is."""
+
+    position: Position
+    durable: Durable
+
+
+class CampaignRequest(Request, frozen=True, kw_only=True):
+    """A campaign as it shall be. The quantity may not fall below what is issued."""
+
+    name: Name
+    discount: DiscountRequest
+    quantity: PositiveCount
+    opens_at: Time
+    closes_at: Time
+    valid_days: Annotated[int, Meta(ge=1, le=3650, description="A coupon is valid for so many days from its issue.")]
+
+    def __post_init__(self) -> None:
+        if parse_time(self.opens_at) >= parse_time(self.closes_at):
+            raise ValueError("Expected `closes_at` after `opens_at`")
+
+
+class ChangedCampaign(Campaign, frozen=True, kw_only=True):
+    """A campaign just made or changed, with how safe that is."""
+
+    position: Position
+    durable: Durable
+
+
+class PartitionStatus(Body, frozen=True, kw_only=True):
+    """One partition: whether it is trusted, and how far PostgreSQL has followed."""
+
+    partition: Count
+    state: PartitionState
+    epoch: Count | None
+    sequence: Annotated[Count | None, Meta(description="The last event in Redis; null when it cannot be read.")]
+    durable_sequence: Annotated[Count | None, Meta(description="The last event in PostgreSQL.")]
+    backlog: Annotated[Count | None, Meta(description="Events not yet in PostgreSQL.")]
+    server: Annotated[str | None, Meta(description="The identity of the Redis server that it is trusted on.")]
+    stopped: Annotated[str | None, Meta(description="Why its writer stopped.")]
+
+
+class ServerStatus(Body, frozen=True, kw_only=True):
+    """A server that this deployment stands on."""
+
+    kind: Literal["redis", "postgresql"]
+    address: str
+    version: str | None
+    identity: str | None
+    reachable: bool
+
+
+class Versions(Body, frozen=True, kw_only=True):
+    """What runs here."""
+
+    firstcome: str
+    python: str
+    schema: Annotated[str | None, Meta(description="The revision of the PostgreSQL schema.")]
+
+
+class SystemStatus(Body, frozen=True, kw_only=True):
+    """The whole deployment at a glance."""
+
+    generation: Count | None
+    trusted: Annotated[Count, Meta(description="Partitions that are trusted.")]
+    backlog: Annotated[Count | None, Meta(description="Events not yet in PostgreSQL, over all partitions.")]
+    lag_ms: Annotated[Count | None, Meta(description="Age of the oldest event not yet in PostgreSQL, in milliseconds.")]
+    partitions: list[PartitionStatus]
+    servers: list[ServerStatus]
+    versions: Versions
+
+
+class Delivery(Body, frozen=True, kw_only=True):
+    """A paid order on its way to the data platform."""
+
+    delivery_id: DeliveryId
+    order_id: OrderId
+    user_id: UserId
+    state: DeliveryState
+    tries: Count
+    created_at: Time
+    next_try_at: Time | None
+    delivered_at: Time | None
+    last_error: Text | None
+
+
+class DeliveryPage(Body, frozen=True, kw_only=True):
+    """Deliveries, newest first."""
+
+    items: list[Delivery]
+    next_cursor: Cursor | None
+
+
+class Alarm(Body, frozen=True, kw_only=True):
+    """What needs an operator: a stopped partition, a shortage, a mismatch that the audit found."""
+
+    alarm_id: Annotated[str, Meta(pattern=r"^[0-9]{1,16}\Z")]
+    kind: Annotated[str, Meta(min_length=1, max_length=64, examples=["partition_stopped"])]
+    partition: Count | None
+    subject: Text
+    detail: Text
+    remedy: Text
+    raised_at: Time
+    cleared_at: Time | None
+
+
+class AlarmPage(Body, frozen=True, kw_only=True):
+    """Alarms, newest first."""
+
+    items: list[Alarm]
+    next_cursor: Cursor | None
+
+
+# Health
+
+
+class Liveness(Body, frozen=True, kw_only=True):
+    """This process runs."""
+
+    alive: Literal[True]
+
+
+class Readiness(Body, frozen=True, kw_only=True):
+    """Whether this process can serve anything; partitions in recovery answer 503 `recovering` for a while."""
+
+    ready: bool
+    reason: Annotated[str | None, Meta(description="Why it is not ready.")]
+    recovering_partitions: list[Count]
+
+
+# Queries
+
+
+class NoQuery(Request, frozen=True, kw_only=True):
+    """No query parameters."""
+
+
+class PageQuery(Request, frozen=True, kw_only=True):
+    """A page of a list."""
+
+    limit: PageLimit = PAGE_LIMIT_DEFAULT
+    cursor: Cursor | None = None
+
+
+class HistoryQuery(Request, frozen=True, kw_only=True):
+    """A page of a history, waiting for a change of one's own to be in it."""
+
+    limit: PageLimit = PAGE_LIMIT_DEFAULT
+    cursor: Cursor | None = None
+    after: (
+        Annotated[Position, Meta(description="Wait up to a second until the change at this position is included.")]
+        | None
+    ) = None
+
+
+class CouponsQuery(Request, frozen=True, kw_only=True):
+    """Which of a user's coupons."""
+
+    state: Annotated[CouponState | None, Meta(description="Only those in this state.")] = None
+    limit: PageLimit = PAGE_LIMIT_DEFAULT
+    cursor: Cursor | None = None
+
+
+class CampaignsQuery(Request, frozen=True, kw_only=True):
+    """Which campaigns."""
+
+    state: Annotated[CampaignState | None, Meta(description="Only those in this state.")] = None
+
+
+class BestSellersQuery(Request, frozen=True, kw_only=True):
+    """How many days, today included, and how many products."""
+
+    days: Annotated[int, Meta(ge=1, le=7, description="Calendar days in the business time zone, today included.")] = 3
+    limit: Annotated[int, Meta(ge=1, le=50, description="At most this many products.")] = 5
+
+
+class DeliveriesQuery(Request, frozen=True, kw_only=True):
+    """Which deliveries."""
+
+    state: Annotated[DeliveryState | None, Meta(description="Only those in this state.")] = None
+    limit: PageLimit = PAGE_LIMIT_DEFAULT
+    cursor: Cursor | None = None
+
+
+class AlarmsQuery(Request, frozen=True, kw_only=True):
+    """Which alarms."""
+
+    state: Annotated[Literal["open", "cleared"] | None, Meta(description="Only those in this state.")] = None
+    limit: PageLimit = PAGE_LIMIT_DEFAULT
+    cursor: Cursor | None = None
+
+
+# The data platform
+
+
+class OrderPaid(Body, frozen=True, kw_only=True):
+    """A CloudEvent (version 1.0, structured JSON): an order was paid. At least once; `id` tells repetitions."""
+
+    specversion: Literal["1.0"]
+    id: Annotated[str, Meta(min_length=1, max_length=128)]
+    source: Annotated[str, Meta(min_length=1, description="URI of this shop.")]
+    type: Literal["order.paid"]
+    subject: OrderId
+    time: Time
+    datacontenttype: Literal["application/json"]
+    data: Order
