@@ -39,6 +39,19 @@ class Durability:
         except TimeoutError:
             return False
 
+    async def check(self, positions: Iterable[Position]) -> bool:
+        """Whether what Redis shows with these positions is durable as of now; raises as the lanes do.
+
+        What it still shows of an epoch that has ended is: a recovery trusts nothing that PostgreSQL does not have.
+        """
+        wanted = list(positions)
+        deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
+        metas = await asyncio.gather(*(self._meta(position.partition, deadline) for position in wanted))
+        return all(
+            meta is not None and (position.epoch < meta[0] or position.seq <= meta[1])
+            for position, meta in zip(wanted, metas, strict=True)
+        )
+
     async def close(self) -> None:
         """Stop the readers; who still waits is answered false."""
         readers = list(self._readers.values())
@@ -63,13 +76,18 @@ class Durability:
 
     async def _look(self, partition: int, waiters: list[tuple[Position, asyncio.Future[bool]]]) -> None:
         deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
-        values = await self._lanes.execute(
-            partition, "HMGET", self._keys.meta(partition), "epoch", "durable", deadline=deadline
-        )
-        if values[0] is not None:
-            epoch, durable = int(values[0]), int(values[1])
+        meta = await self._meta(partition, deadline)
+        if meta is not None:
+            epoch, durable = meta
             for position, future in waiters:
                 # An epoch that has ended is PostgreSQL's to judge: what was durable then was seen while it lasted.
                 if not future.done() and (position.epoch < epoch or position.seq <= durable):
                     future.set_result(position.epoch == epoch)
         waiters[:] = [waiter for waiter in waiters if not waiter[1].done()]
+
+    async def _meta(self, partition: int, deadline: float) -> tuple[int, int] | None:
+        """The partition's epoch, and the last sequence of it that is durable."""
+        values = await self._lanes.execute(
+            partition, "HMGET", self._keys.meta(partition), "epoch", "durable", deadline=deadline
+        )
+        return None if values[0] is None else (int(values[0]), int(values[1]))

@@ -103,7 +103,7 @@ class History:
             (seq,) = _read_cursor(cursor, int)
             where.append(ledger_entry.c.seq < seq)
         query = select(ledger_entry).where(and_(*where)).order_by(ledger_entry.c.seq.desc()).limit(limit + 1)
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             rows = (await connection.execute(query)).all()
         items = tuple(
             BalanceEntry(
@@ -126,7 +126,7 @@ class History:
                 raise InvalidCursor
             where.append(tuple_(orders.c.ordered_at, orders.c.order_id) < tuple_(before, order_id))
         query = _orders(where).order_by(orders.c.ordered_at.desc(), orders.c.order_id.desc()).limit(limit + 1)
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             rows = (await connection.execute(query)).all()
             items = await _with_lines(connection, rows[:limit])
         last = rows[limit - 1] if len(rows) > limit else None
@@ -137,7 +137,7 @@ class History:
         if not is_order_id(order_id):
             return None
         where = [orders.c.order_id == order_id, orders.c.user_id == user_id, orders.c.status != "void"]
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             found = await _with_lines(connection, (await connection.execute(_orders(where))).all())
         return found[0] if found else None
 
@@ -153,7 +153,7 @@ class History:
             )
             .where(partition_cursor.c.partition == partition)
         )
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             row = (await connection.execute(query)).one_or_none()
         if row is None or epoch > row.epoch:
             return "accepted"
@@ -164,12 +164,13 @@ class History:
     async def open_alarms(self, limit: int) -> list[Alarm]:
         """Alarms that are not cleared, newest first. Raises `HistoryUnavailable`."""
         query = select(alarm).where(alarm.c.cleared_at.is_(None)).order_by(alarm.c.id.desc()).limit(limit)
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             rows = (await connection.execute(query)).all()
         return [Alarm(row.kind, row.partition, row.subject, row.detail, row.remedy, row.raised_at) for row in rows]
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """A connection of the pool, for one read. Raises `HistoryUnavailable`."""
         try:
             with translated():
                 async with self._engine.connect() as connection:

@@ -2,19 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from engine.settings import SettingError, read_settings, setting
+
+
+def _database_url() -> Any:
+    return setting(
+        "postgresql://firstcome@localhost:5432/firstcome",
+        unit="URL",
+        reason="the PostgreSQL that makes everything durable; postgresql://user@/name?host=/folder for a socket",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """What ``firstcome worker`` is told; see `engine.settings.settings_table`."""
 
-    database_url: str = setting(
-        "postgresql://firstcome@localhost:5432/firstcome",
-        unit="URL",
-        reason="the PostgreSQL that makes everything durable; postgresql://user@/name?host=/folder for a socket",
-    )
+    database_url: str = _database_url()
     batch_events_max: int = setting(
         4_000, unit="events", reason="most events in one transaction; larger ones gain nothing and delay the first"
     )
@@ -75,6 +80,7 @@ class WorkerSettings:
 class HistorySettings:
     """How an API process reads PostgreSQL."""
 
+    database_url: str = _database_url()
     history_pool_size: int = setting(
         4, unit="connections per process", reason="history must not take all of PostgreSQL"
     )

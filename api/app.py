@@ -1,0 +1,64 @@
+"""The composition root of an API process: the engine, the history, every handler, as one ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+
+from api import admin, balance, coupons, health, operators, orders, policies, products
+from api.asgi import Application, Handler, Surface
+from api.documents import document_routes
+from api.refusals import translate
+from api.settings import ApiSettings
+from api.shop import Shop
+from engine.engine import Engine
+from engine.lanes import LaneSettings, RedisLanes
+from engine.settings import EngineSettings
+from persistence.history import History
+from persistence.settings import HistorySettings
+
+SUBJECTS = (balance, products, orders, coupons, policies, admin, operators, health)
+
+
+def create_app() -> Application:
+    """The application with the settings of the environment: what uvicorn is told to run."""
+    return make_app(
+        EngineSettings.from_environment(),
+        ApiSettings.from_environment(),
+        HistorySettings.from_environment(),
+    )
+
+
+def make_app(
+    engine_settings: EngineSettings, api_settings: ApiSettings, history_settings: HistorySettings
+) -> Application:
+    """The application with these settings; servers are reached when its lifespan begins."""
+    lanes = RedisLanes(
+        engine_settings.redis_url,
+        LaneSettings(
+            reply_timeout_s=engine_settings.reply_timeout_ms / 1000, in_flight_limit=engine_settings.in_flight_max
+        ),
+    )
+    engine = Engine(engine_settings, lanes)
+    shop = Shop(
+        engine, History(history_settings.database_url, history_settings), api_settings, history_settings.database_url
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await lanes.start()
+        try:
+            yield
+        finally:
+            shop.stop()
+            await engine.durability.close()
+            await lanes.close()
+            await shop.history.close()
+
+    handlers: dict[str, Handler] = {}
+    for subject in SUBJECTS:
+        handlers |= subject.handlers(shop)
+    surface = Surface(handlers, translate=translate, body_seconds_max=api_settings.body_timeout_ms / 1000)
+    return Application(surface, routes=document_routes(), lifespan=lifespan)

@@ -1,0 +1,72 @@
+"""Coupons and campaigns, for users (R4)."""
+
+from __future__ import annotations
+
+from api import schemas
+from api.answers import campaign_answer, coupon_answer, issued_coupon_answer
+from api.asgi import Answer, Call, Handler, location
+from api.cursors import decode_cursor, encode_cursor
+from api.shop import Shop
+from engine.coupons import Campaign
+
+CAMPAIGNS_MAX = 1000
+
+
+def handlers(shop: Shop) -> dict[str, Handler]:
+    """The operations of coupons and campaigns."""
+
+    async def issue_coupon(call: Call[schemas.CouponRequest, schemas.NoQuery]) -> Answer:
+        user_id = call.path_params["user_id"]
+        coupon = await shop.engine.coupons.issue(user_id, call.body.campaign_id)
+        safety = await shop.safety(call, coupon.positions)
+        body = issued_coupon_answer(coupon, now_ms(user_id), durable=safety.durable)
+        where = location(f"/v1/users/{user_id}/coupons/{coupon.coupon_id}")
+        return Answer(201, body, (where, *safety.headers))
+
+    async def list_coupons(call: Call[None, schemas.CouponsQuery]) -> Answer:
+        user_id, query = call.path_params["user_id"], call.query
+        at_ms = now_ms(user_id)
+        coupons = [coupon_answer(coupon, at_ms) for coupon in await shop.engine.coupons.list_coupons(user_id)]
+        if query.state is not None:
+            coupons = [coupon for coupon in coupons if coupon.state == query.state]
+        after = decode_cursor(query.cursor)
+        ids = [coupon.coupon_id for coupon in coupons]
+        start = ids.index(after) + 1 if after in ids else 0
+        items = coupons[start : start + query.limit]
+        more = start + query.limit < len(coupons)
+        return Answer(
+            200, schemas.CouponPage(items=items, next_cursor=encode_cursor(items[-1].coupon_id) if more else None)
+        )
+
+    async def get_coupon(call: Call[None, schemas.NoQuery]) -> Answer:
+        user_id = call.path_params["user_id"]
+        coupon = await shop.engine.coupons.read_coupon(user_id, call.path_params["coupon_id"])
+        return Answer(200, coupon_answer(coupon, now_ms(user_id)))
+
+    async def list_campaigns(call: Call[None, schemas.CampaignsQuery]) -> Answer:
+        at_ms = shop.engine.runner.now_ms(0)
+        campaigns = await shop.engine.coupons.list_campaigns(CAMPAIGNS_MAX)
+        wanted = [campaign for campaign in campaigns if call.query.state in {None, _state(campaign, at_ms)}]
+        wanted.sort(key=lambda campaign: (campaign.opens_at_ms, campaign.campaign_id))
+        return Answer(200, schemas.CampaignList(items=[campaign_answer(campaign) for campaign in wanted]))
+
+    async def get_campaign(call: Call[None, schemas.NoQuery]) -> Answer:
+        campaign = await shop.engine.coupons.read_campaign(call.path_params["campaign_id"])
+        return Answer(200, campaign_answer(campaign))
+
+    def now_ms(user_id: str) -> int:
+        return shop.engine.runner.now_ms(shop.engine.partitions.of(user_id))
+
+    return {
+        "issue_coupon": issue_coupon,
+        "list_coupons": list_coupons,
+        "get_coupon": get_coupon,
+        "list_campaigns": list_campaigns,
+        "get_campaign": get_campaign,
+    }
+
+
+def _state(campaign: Campaign, at_ms: int) -> schemas.CampaignState:
+    if at_ms < campaign.opens_at_ms:
+        return "upcoming"
+    return "open" if at_ms < campaign.closes_at_ms else "closed"

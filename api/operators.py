@@ -1,0 +1,186 @@
+"""What operators look at: the state of the system, deliveries, alarms."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from datetime import datetime
+from importlib.metadata import version
+from typing import Final
+
+from api import schemas
+from api.asgi import Answer, Call, Handler
+from api.cursors import decode_cursor, encode_cursor
+from api.problems import NOT_FOUND, Problem, invalid_request
+from api.shop import Shop
+from api.times import format_time
+from engine.errors import EngineError
+from engine.recovery import Meta
+from persistence.operations import CursorRow, OperatorReads, RecordedAlarm, RecordedDelivery
+
+READ_WITHIN_S: Final = 2.0
+
+
+def handlers(shop: Shop) -> dict[str, Handler]:
+    """The operations of operators that read, and the replay of a delivery."""
+    reads = OperatorReads(shop.history)
+    engine = shop.engine
+
+    async def get_status(_: Call[None, schemas.NoQuery]) -> Answer:
+        progress = await reads.progress()
+        metas = await asyncio.gather(*(inspect(cursor.partition) for cursor in progress.cursors))
+        partitions = [
+            _partition(cursor, meta, engine.lanes.identity(cursor.partition))
+            for cursor, meta in zip(progress.cursors, metas, strict=True)
+        ]
+        oldest = await asyncio.gather(*(oldest_ms(cursor) for cursor in progress.cursors))
+        waiting = [at_ms for at_ms in oldest if at_ms is not None]
+        backlogs = [partition.backlog for partition in partitions]
+        known = [backlog for backlog in backlogs if backlog is not None]
+        identity = engine.lanes.identity(0)
+        body = schemas.SystemStatus(
+            generation=progress.generation,
+            trusted=sum(partition.state == "trusted" for partition in partitions),
+            backlog=sum(known) if len(known) == len(partitions) else None,
+            lag_ms=max(0, engine.runner.now_ms(0) - min(waiting)) if waiting else 0,
+            partitions=partitions,
+            servers=[
+                schemas.ServerStatus(
+                    kind="redis",
+                    address=_without_password(engine.settings.redis_url),
+                    version=await redis_version(),
+                    identity=None if identity is None else identity.decode(),
+                    reachable=identity is not None,
+                ),
+                schemas.ServerStatus(
+                    kind="postgresql",
+                    address=_without_password(shop.database_url),
+                    version=progress.server_version,
+                    identity=None,
+                    reachable=True,
+                ),
+            ],
+            versions=schemas.Versions(
+                firstcome=version("firstcome"), python=platform.python_version(), schema=progress.schema_revision
+            ),
+        )
+        return Answer(200, body)
+
+    async def inspect(partition: int) -> Meta | None:
+        try:
+            return await engine.recovery.inspect(partition)
+        except EngineError:
+            return None
+
+    async def oldest_ms(cursor: CursorRow) -> int | None:
+        """When the oldest event that is not durable happened, by its partition's clock."""
+        deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
+        after = f"({cursor.epoch}-{cursor.seq}"
+        key = engine.keys.events(cursor.partition)
+        try:
+            entries = await engine.lanes.execute(
+                cursor.partition, "XRANGE", key, after, "+", "COUNT", 1, deadline=deadline
+            )
+        except EngineError:
+            return None
+        if not entries:
+            return None
+        flat = entries[0][1]
+        return int(flat[flat.index(b"at") + 1])
+
+    async def redis_version() -> str | None:
+        deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
+        try:
+            info: bytes = await engine.lanes.execute(0, "INFO", "server", deadline=deadline)
+        except EngineError:
+            return None
+        lines = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+        name = "Valkey" if "valkey_version" in lines else "Redis"
+        return f"{name} {lines.get('valkey_version') or lines.get('redis_version')}"
+
+    async def list_deliveries(call: Call[None, schemas.DeliveriesQuery]) -> Answer:
+        page = await reads.deliveries(call.query.state, call.query.limit, _before(call.query.cursor))
+        cursor = None if page.next_cursor is None else encode_cursor(page.next_cursor)
+        return Answer(
+            200, schemas.DeliveryPage(items=[_delivery(delivery) for delivery in page.items], next_cursor=cursor)
+        )
+
+    async def replay_delivery(call: Call[schemas.NothingRequest | None, schemas.NoQuery]) -> Answer:
+        delivery = await reads.replay_delivery(int(call.path_params["delivery_id"]))
+        if delivery is None:
+            raise Problem(NOT_FOUND, f"There is no delivery {call.path_params['delivery_id']}.")
+        return Answer(200, _delivery(delivery))
+
+    async def list_alarms(call: Call[None, schemas.AlarmsQuery]) -> Answer:
+        page = await reads.alarms(call.query.state, call.query.limit, _before(call.query.cursor))
+        cursor = None if page.next_cursor is None else encode_cursor(page.next_cursor)
+        return Answer(200, schemas.AlarmPage(items=[_alarm(alarm) for alarm in page.items], next_cursor=cursor))
+
+    return {
+        "get_status": get_status,
+        "list_deliveries": list_deliveries,
+        "replay_delivery": replay_delivery,
+        "list_alarms": list_alarms,
+    }
+
+
+def _before(cursor: str | None) -> int | None:
+    text = decode_cursor(cursor)
+    if not text:
+        return None
+    if not text.isascii() or not text.isdecimal() or len(text) > 16:
+        raise invalid_request("query.cursor", "Expected the `next_cursor` of the page before")
+    return int(text)
+
+
+def _partition(cursor: CursorRow, meta: Meta | None, identity: bytes | None) -> schemas.PartitionStatus:
+    trusted = meta is not None and identity is not None and meta.server == identity.decode()
+    state: schemas.PartitionState = "trusted" if trusted else "recovering"
+    return schemas.PartitionStatus(
+        partition=cursor.partition,
+        state="stopped" if cursor.stopped else state,
+        epoch=None if meta is None else meta.epoch,
+        sequence=None if meta is None else meta.seq,
+        durable_sequence=cursor.seq,
+        backlog=None if meta is None else max(0, meta.seq - cursor.seq),
+        server=cursor.server,
+        stopped=cursor.stopped,
+    )
+
+
+def _delivery(delivery: RecordedDelivery) -> schemas.Delivery:
+    return schemas.Delivery(
+        delivery_id=str(delivery.delivery_id),
+        order_id=delivery.order_id,
+        user_id=delivery.user_id,
+        state=delivery.state,  # type: ignore[arg-type]
+        tries=delivery.tries,
+        created_at=format_time(round(delivery.created_at.timestamp() * 1000)),
+        next_try_at=_moment(delivery.next_try_at),
+        delivered_at=_moment(delivery.delivered_at),
+        last_error=delivery.last_error,
+    )
+
+
+def _alarm(alarm: RecordedAlarm) -> schemas.Alarm:
+    return schemas.Alarm(
+        alarm_id=str(alarm.alarm_id),
+        kind=alarm.kind,
+        partition=alarm.partition,
+        subject=alarm.subject,
+        detail=alarm.detail,
+        remedy=alarm.remedy,
+        raised_at=format_time(round(alarm.raised_at.timestamp() * 1000)),
+        cleared_at=_moment(alarm.cleared_at),
+    )
+
+
+def _moment(at: datetime | None) -> str | None:
+    return None if at is None else format_time(round(at.timestamp() * 1000))
+
+
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    credentials, at, address = rest.rpartition("@")
+    user = credentials.partition(":")[0]
+    return f"{scheme}{separator}{user}{at}{address}"

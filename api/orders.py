@@ -1,0 +1,102 @@
+"""Orders, payment, cancellation, checkout (R3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api import schemas
+from api.answers import order_answer, recorded_order_answer
+from api.asgi import Answer, Call, Handler, location
+from api.shop import Shop
+from engine.errors import NotFound
+from engine.order_ids import is_order_id
+from engine.orders import Order
+from engine.stock import LineRequest
+
+LAST_ORDERS_MAX = 2
+"""The open and the last order: what a list's first page holds for certain, however far the writer has come."""
+
+
+def handlers(shop: Shop) -> dict[str, Handler]:
+    """The operations of orders."""
+
+    async def place_order(call: Call[schemas.OrderRequest, schemas.NoQuery]) -> Answer:
+        order = await shop.engine.orders.place(call.path_params["user_id"], _lines(call.body), call.body.coupon_id)
+        return await created(call, order)
+
+    async def checkout(call: Call[schemas.OrderRequest, schemas.NoQuery]) -> Answer:
+        order = await shop.engine.orders.checkout(call.path_params["user_id"], _lines(call.body), call.body.coupon_id)
+        return await created(call, order)
+
+    async def pay_order(call: Call[schemas.NothingRequest | None, schemas.NoQuery]) -> Answer:
+        order = await shop.engine.payments.pay(call.path_params["user_id"], _order_id(call))
+        return await changed(call, order)
+
+    async def cancel_order(call: Call[schemas.NothingRequest | None, schemas.NoQuery]) -> Answer:
+        order = await shop.engine.orders.cancel(call.path_params["user_id"], _order_id(call))
+        return await changed(call, order)
+
+    async def get_order(call: Call[None, schemas.NoQuery]) -> Answer:
+        user_id, order_id = call.path_params["user_id"], _order_id(call)
+        try:
+            order = await shop.engine.orders.read(user_id, order_id)
+        except NotFound:
+            recorded = await shop.history.order(user_id, order_id)
+            if recorded is None:
+                raise
+            return Answer(200, recorded_order_answer(recorded, shop.currency))
+        durable = await shop.engine.durability.check(order.positions)
+        return Answer(200, order_answer(order, shop.currency, durable=durable))
+
+    async def list_orders(call: Call[None, schemas.HistoryQuery]) -> Answer:
+        await shop.await_history(call.query.after)
+        user_id, query = call.path_params["user_id"], call.query
+        latest = await latest_orders(user_id) if query.cursor is None else []
+        page = await shop.history.orders(user_id, query.limit, query.cursor)
+        recorded_ids = {order.order_id for order in page.items}
+        missing = sum(order.order_id not in recorded_ids for order in latest)
+        if missing and len(page.items) + missing > query.limit:
+            page = await shop.history.orders(user_id, max(1, query.limit - missing), query.cursor)
+        items = {order.order_id: recorded_order_answer(order, shop.currency) for order in page.items}
+        items |= {order.order_id: order for order in latest}
+        newest_first = sorted(items.values(), key=lambda order: (order.ordered_at, order.order_id), reverse=True)
+        return Answer(200, schemas.OrderPage(items=newest_first, next_cursor=page.next_cursor))
+
+    async def latest_orders(user_id: str) -> list[schemas.Order]:
+        wallet = await shop.engine.wallets.read(user_id)
+        found = []
+        for order_id in {wallet.open_order, wallet.last_order} - {None}:
+            order = await shop.engine.orders.read(user_id, str(order_id))
+            durable = await shop.engine.durability.check(order.positions)
+            found.append(order_answer(order, shop.currency, durable=durable))
+        return found
+
+    async def created(call: Call[schemas.OrderRequest, schemas.NoQuery], order: Order) -> Answer:
+        safety = await shop.safety(call, order.positions)
+        where = location(f"/v1/users/{order.user_id}/orders/{order.order_id}")
+        return Answer(201, order_answer(order, shop.currency, durable=safety.durable), (where, *safety.headers))
+
+    async def changed(call: Call[schemas.NothingRequest | None, schemas.NoQuery], order: Order) -> Answer:
+        safety = await shop.safety(call, order.positions)
+        return Answer(200, order_answer(order, shop.currency, durable=safety.durable), safety.headers)
+
+    return {
+        "place_order": place_order,
+        "checkout": checkout,
+        "pay_order": pay_order,
+        "cancel_order": cancel_order,
+        "get_order": get_order,
+        "list_orders": list_orders,
+    }
+
+
+def _lines(request: schemas.OrderRequest) -> list[LineRequest]:
+    return [LineRequest(line.product_id, line.stock_id, line.quantity) for line in request.lines]
+
+
+def _order_id(call: Call[Any, schemas.NoQuery]) -> str:
+    """The order id in the path; what is written otherwise than ours are belongs to no order."""
+    order_id = call.path_params["order_id"]
+    if not is_order_id(order_id):
+        raise NotFound(f"there is no order {order_id}")
+    return order_id

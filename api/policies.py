@@ -1,0 +1,42 @@
+"""The limits that hold here, and what became of a change (R0.8)."""
+
+from __future__ import annotations
+
+from api import schemas
+from api.asgi import Answer, Call, Handler
+from api.shop import Shop
+
+
+def handlers(shop: Shop) -> dict[str, Handler]:
+    """The operations that belong to no subject."""
+
+    async def get_policies(_: Call[None, schemas.NoQuery]) -> Answer:
+        policy = shop.engine.policy
+        body = schemas.Policies(
+            currency=shop.currency,
+            time_zone=shop.engine.days.time_zone,
+            minimum_charge=policy.charge_min,
+            maximum_charge=policy.charge_max,
+            maximum_balance=policy.balance_max,
+            maximum_payment=policy.payment_max,
+            maximum_unit_price=policy.unit_price_max,
+            maximum_quantity=policy.line_quantity_max,
+            maximum_lines=policy.lines_max,
+            minimum_discount=policy.discount_min,
+            maximum_discount=policy.discount_max,
+            payment_deadline_seconds=max(1, policy.payment_deadline_ms // 1000),
+        )
+        return Answer(200, body)
+
+    async def get_position(call: Call[None, schemas.NoQuery]) -> Answer:
+        text = call.path_params["position"]
+        positions = shop.positions(text, "path.position")
+        states = [await shop.history.position_state(*position) for position in positions]
+        state: schemas.PositionState = "accepted"
+        if "lost" in states:
+            state = "lost"
+        elif all(state == "durable" for state in states):
+            state = "durable"
+        return Answer(200, schemas.PositionAnswer(position=text, state=state))
+
+    return {"get_policies": get_policies, "get_position": get_position}

@@ -1,0 +1,262 @@
+"""From what the engine and the history raise to the problem that the client gets: one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from api import problems
+from api.problems import FieldError, Problem, Reference, StockShortage
+from api.times import format_time
+from engine import errors
+from persistence.history import HistoryUnavailable, InvalidCursor
+
+
+def translate(error: Exception) -> Problem | None:
+    """The problem for an error of the layers below; ``None`` for one that nobody foresaw (500)."""
+    for kind in type(error).__mro__:
+        make = _TABLE.get(kind)
+        if make is not None:
+            problem: Problem = make(error)
+            return problem
+    return None
+
+
+def _not_found(error: errors.NotFound) -> Problem:
+    return Problem(problems.NOT_FOUND, f"{error.reason or 'There is no such thing'}.")
+
+
+def _charge_limit(error: errors.ChargeLimit) -> Problem:
+    return Problem(
+        problems.CHARGE_LIMIT,
+        f"A charge is from {error.minimum} to {error.maximum}.",
+        minimum=error.minimum,
+        maximum=error.maximum,
+    )
+
+
+def _balance_limit(error: errors.BalanceLimit) -> Problem:
+    return Problem(
+        problems.BALANCE_LIMIT,
+        f"The balance is {error.balance} and may be at most {error.maximum}.",
+        balance=error.balance,
+        maximum=error.maximum,
+    )
+
+
+def _unit_price_limit(error: errors.UnitPriceLimit) -> Problem:
+    return problems.invalid_request("body.price", f"Expected a price of at most {error.maximum}")
+
+
+def _too_many_stock_items(error: errors.TooManyStockItems) -> Problem:
+    message = f"The product would have {error.stock_items} stock items; {error.maximum} is the most"
+    return problems.invalid_request("body.stock", message)
+
+
+def _stock_limit(error: errors.StockLimit) -> Problem:
+    return Problem(
+        problems.STOCK_LIMIT,
+        f"{error.available} units are available; the result would be below zero or too large.",
+        available=error.available,
+    )
+
+
+def _unknown_reference(error: errors.UnknownReference) -> Problem:
+    kind: Any = "stock_item" if error.stock_id else "product"
+    named = (
+        f"stock item {error.stock_id} of product {error.product_id}"
+        if error.stock_id
+        else f"product {error.product_id}"
+    )
+    reference = Reference(kind=kind, product_id=error.product_id, stock_id=error.stock_id, campaign_id=None)
+    return Problem(problems.UNKNOWN_REFERENCE, f"There is no {named}.", references=[reference])
+
+
+def _unknown_campaign(error: errors.UnknownCampaign) -> Problem:
+    reference = Reference(kind="campaign", product_id=None, stock_id=None, campaign_id=error.campaign_id)
+    return Problem(problems.UNKNOWN_REFERENCE, f"There is no campaign {error.campaign_id}.", references=[reference])
+
+
+def _stock_id_required(error: errors.StockIdRequired) -> Problem:
+    return Problem(
+        problems.STOCK_ID_REQUIRED,
+        f"Product {error.product_id} has several stock items; name one as `stock_id`.",
+        product_id=error.product_id,
+    )
+
+
+def _line_limit(error: errors.LineLimit) -> Problem:
+    if error.product_id is None:
+        detail = f"The order has {error.requested} lines; {error.maximum} is the most."
+    else:
+        detail = f"{error.requested} units of product {error.product_id} are asked for; {error.maximum} is the most."
+    return Problem(
+        problems.LINE_LIMIT,
+        detail,
+        limit="lines" if error.product_id is None else "quantity",
+        requested=error.requested,
+        maximum=error.maximum,
+        product_id=error.product_id,
+        stock_id=error.stock_id,
+    )
+
+
+def _out_of_stock(error: errors.OutOfStock) -> Problem:
+    shortages = [
+        StockShortage(
+            product_id=line.product_id, stock_id=line.stock_id, requested=line.requested, available=line.available
+        )
+        for line in error.lines
+    ]
+    held = " Orders in progress hold the rest, and may give it back." if error.only_held_by_others else ""
+    return Problem(
+        problems.OUT_OF_STOCK,
+        f"{len(shortages)} of the lines cannot be had in full; nothing is held.{held}",
+        retryable=error.only_held_by_others,
+        lines=shortages,
+    )
+
+
+def _order_in_progress(error: errors.OrderInProgress) -> Problem:
+    pay_before = format_time(error.pay_before_ms)
+    return Problem(
+        problems.ORDER_IN_PROGRESS,
+        f"Order {error.order_id} awaits its payment until {pay_before}.",
+        order_id=error.order_id,
+        pay_before=pay_before,
+    )
+
+
+def _coupon_not_valid(error: errors.CouponNotValid) -> Problem:
+    return Problem(
+        problems.COUPON_NOT_VALID,
+        f"Coupon {error.coupon_id} gives this order no discount: {error.why}.",
+        coupon_id=error.coupon_id,
+        reason=error.why,
+    )
+
+
+def _payment_limit(error: errors.PaymentLimit) -> Problem:
+    return Problem(
+        problems.PAYMENT_LIMIT,
+        f"The total is {error.total}; one payment may be at most {error.maximum}.",
+        total=error.total,
+        maximum=error.maximum,
+    )
+
+
+def _insufficient_balance(error: errors.InsufficientBalance) -> Problem:
+    return Problem(
+        problems.INSUFFICIENT_BALANCE,
+        f"The balance is {error.balance}, the total {error.total}. The order is failed; what it held is given back.",
+        order_id=error.order_id,
+        balance=error.balance,
+        total=error.total,
+    )
+
+
+def _order_not_payable(error: errors.OrderNotPayable) -> Problem:
+    return Problem(
+        problems.ORDER_NOT_PAYABLE,
+        f"Order {error.order_id} has failed: {error.failure}.",
+        order_id=error.order_id,
+        status=error.status,
+        failure=error.failure,
+    )
+
+
+def _order_not_cancellable(error: errors.OrderNotCancellable) -> Problem:
+    return Problem(
+        problems.ORDER_NOT_CANCELLABLE,
+        f"Order {error.order_id} is {error.status}.",
+        order_id=error.order_id,
+        status=error.status,
+        failure=error.failure,
+    )
+
+
+def _campaign_not_open(error: errors.CampaignNotOpen) -> Problem:
+    opens_at, closes_at = format_time(error.opens_at_ms), format_time(error.closes_at_ms)
+    when = f"opens at {opens_at}" if error.upcoming else f"closed at {closes_at}"
+    return Problem(
+        problems.CAMPAIGN_NOT_OPEN,
+        f"The campaign {when}.",
+        retryable=error.upcoming,
+        opens_at=opens_at,
+        closes_at=closes_at,
+    )
+
+
+def _coupons_exhausted(error: errors.CouponsExhausted) -> Problem:
+    return Problem(problems.COUPONS_EXHAUSTED, f"All {error.quantity} coupons are issued.", quantity=error.quantity)
+
+
+def _coupon_already_issued(error: errors.CouponAlreadyIssued) -> Problem:
+    return Problem(
+        problems.COUPON_ALREADY_ISSUED,
+        f"This user has coupon {error.coupon_id} of this campaign.",
+        coupon_id=error.coupon_id,
+    )
+
+
+def _quantity_below_issued(error: errors.QuantityBelowIssued) -> Problem:
+    return Problem(problems.QUANTITY_BELOW_ISSUED, f"{error.issued} coupons are issued already.", issued=error.issued)
+
+
+def _overloaded(_: Exception) -> Problem:
+    return Problem(problems.OVERLOADED, "More is waiting than is let in. Nothing was changed.")
+
+
+def _recovering(error: errors.EngineError) -> Problem:
+    why = f": {error.reason}" if error.reason else ""
+    return Problem(problems.RECOVERING, f"This part of the shop cannot decide now{why}. Try again shortly.")
+
+
+def _outcome_unknown(error: errors.OutcomeUnknown) -> Problem:
+    return Problem(
+        problems.OUTCOME_UNKNOWN,
+        "No answer came in time; the change may or may not have taken effect.",
+        order_id=error.order_id,
+    )
+
+
+def _history_unavailable(_: Exception) -> Problem:
+    return Problem(problems.HISTORY_UNAVAILABLE, "PostgreSQL does not answer; histories cannot be read now.")
+
+
+def _invalid_cursor(_: Exception) -> Problem:
+    message = "Expected the `next_cursor` of the page before"
+    error = FieldError(location="query.cursor", message=message)
+    return Problem(problems.INVALID_REQUEST, f"query.cursor: {message}", errors=[error])
+
+
+_TABLE: Final[dict[type[BaseException], Callable[[Any], Problem]]] = {
+    errors.NotFound: _not_found,
+    errors.ChargeLimit: _charge_limit,
+    errors.BalanceLimit: _balance_limit,
+    errors.UnitPriceLimit: _unit_price_limit,
+    errors.TooManyStockItems: _too_many_stock_items,
+    errors.StockLimit: _stock_limit,
+    errors.UnknownReference: _unknown_reference,
+    errors.UnknownCampaign: _unknown_campaign,
+    errors.StockIdRequired: _stock_id_required,
+    errors.LineLimit: _line_limit,
+    errors.OutOfStock: _out_of_stock,
+    errors.OrderInProgress: _order_in_progress,
+    errors.CouponNotValid: _coupon_not_valid,
+    errors.PaymentLimit: _payment_limit,
+    errors.InsufficientBalance: _insufficient_balance,
+    errors.OrderNotPayable: _order_not_payable,
+    errors.OrderNotCancellable: _order_not_cancellable,
+    errors.CampaignNotOpen: _campaign_not_open,
+    errors.CouponsExhausted: _coupons_exhausted,
+    errors.CouponAlreadyIssued: _coupon_already_issued,
+    errors.QuantityBelowIssued: _quantity_below_issued,
+    errors.Overloaded: _overloaded,
+    errors.WriterBehind: _overloaded,
+    errors.Unavailable: _recovering,
+    errors.Recovering: _recovering,
+    errors.OutcomeUnknown: _outcome_unknown,
+    HistoryUnavailable: _history_unavailable,
+    InvalidCursor: _invalid_cursor,
+}

@@ -1,0 +1,75 @@
+"""What every handler works with: the engine, the history, the settings; and how safe a change is by its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from api.asgi import WAIT_SECONDS_DEFAULT, Call, Header
+from api.problems import invalid_request
+from api.settings import ApiSettings
+from engine.engine import Engine
+from engine.positions import Position, parse_position
+from persistence.history import History
+
+HISTORY_WAIT_S: Final = 1.0
+_APPLIED: Final[Header] = (b"preference-applied", b"durable")
+
+
+@dataclass(frozen=True, slots=True)
+class Safety:
+    """Whether a request's changes are in PostgreSQL as of its answer, and the headers that say so."""
+
+    durable: bool
+    headers: tuple[Header, ...] = ()
+
+
+class Shop:
+    """One API process: its engine and its way to the history."""
+
+    def __init__(self, engine: Engine, history: History, settings: ApiSettings, database_url: str) -> None:
+        self.engine = engine
+        self.history = history
+        self.settings = settings
+        self.database_url = database_url
+        self._draining = False
+
+    def stop(self) -> None:
+        """From now on this process is not ready for new requests."""
+        self._draining = True
+
+    def draining(self) -> bool:
+        """Whether this process is stopping."""
+        return self._draining
+
+    @property
+    def currency(self) -> str:
+        """The currency of every price."""
+        return self.engine.settings.currency
+
+    async def safety(self, call: Call[Any, Any], positions: tuple[Position, ...]) -> Safety:
+        """Wait until the changes are durable where the client or the settings ask for it, as long as they let."""
+        asked = call.prefer.durable
+        wait_s = call.prefer.wait_seconds
+        if wait_s is None:
+            wait_s = WAIT_SECONDS_DEFAULT
+        if not wait_s or not (asked or self.settings.durable_by_default):
+            return Safety(durable=False)
+        durable = await self.engine.durability.wait(positions, wait_s)
+        return Safety(durable, (_APPLIED,) if asked and durable else ())
+
+    def positions(self, text: str, location: str) -> tuple[Position, ...]:
+        """The positions in a client's text; the problem names its ``location`` when it is none of ours."""
+        try:
+            positions = parse_position(text)
+        except ValueError:
+            positions = ()
+        count = self.engine.partitions.count
+        if not positions or any(position.partition >= count for position in positions):
+            raise invalid_request(location, "Expected the `position` of an earlier answer")
+        return positions
+
+    async def await_history(self, after: str | None) -> None:
+        """Wait up to a second until the change at the position ``after`` is in the history."""
+        if after is not None:
+            await self.engine.durability.wait(self.positions(after, "query.after"), HISTORY_WAIT_S)

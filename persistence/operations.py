@@ -1,0 +1,145 @@
+"""What operators read and repeat: the writer's progress, deliveries, alarms."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, func, select, update
+
+from persistence.history import History, Page
+from persistence.tables import alarm, installation, outbox, partition_cursor
+
+
+@dataclass(frozen=True, slots=True)
+class CursorRow:
+    """How far PostgreSQL has followed a partition, and why its writer stopped, if it did."""
+
+    partition: int
+    epoch: int
+    seq: int
+    server: str | None
+    stopped: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The whole installation as PostgreSQL knows it."""
+
+    generation: int | None
+    cursors: tuple[CursorRow, ...]
+    server_version: str
+    schema_revision: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedDelivery:
+    """A paid order on its way to the data platform."""
+
+    delivery_id: int
+    order_id: str
+    user_id: str
+    state: str
+    tries: int
+    created_at: datetime
+    next_try_at: datetime | None
+    delivered_at: datetime | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedAlarm:
+    """An alarm, open or cleared."""
+
+    alarm_id: int
+    kind: str
+    partition: int | None
+    subject: str
+    detail: str
+    remedy: str
+    raised_at: datetime
+    cleared_at: datetime | None
+
+
+class OperatorReads:
+    """Reads and replays over the history's pool; each raises `HistoryUnavailable` when PostgreSQL does not answer."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+
+    async def progress(self) -> Progress:
+        """The generation, and every partition's cursor."""
+        async with self._history.connection() as connection:
+            generation = (await connection.execute(select(installation.c.generation))).scalar_one_or_none()
+            rows = (await connection.execute(select(partition_cursor).order_by(partition_cursor.c.partition))).all()
+            version = (await connection.execute(select(func.current_setting("server_version")))).scalar_one()
+            revision = (
+                await connection.exec_driver_sql("SELECT version_num FROM alembic_version")
+            ).scalar_one_or_none()
+        cursors = tuple(CursorRow(row.partition, row.epoch, row.seq, row.server, row.stopped) for row in rows)
+        return Progress(generation, cursors, version, revision)
+
+    async def deliveries(self, state: str | None, limit: int, before_id: int | None) -> Page[RecordedDelivery]:
+        """Deliveries, newest first, of one state or all; the cursor is the last id of the page."""
+        query = select(outbox).order_by(outbox.c.id.desc()).limit(limit + 1)
+        if state is not None:
+            query = query.where(outbox.c.state == state)
+        if before_id is not None:
+            query = query.where(outbox.c.id < before_id)
+        async with self._history.connection() as connection:
+            rows = (await connection.execute(query)).all()
+        items = tuple(_delivery(row) for row in rows[:limit])
+        return Page(items, str(items[-1].delivery_id) if len(rows) > limit else None)
+
+    async def replay_delivery(self, delivery_id: int) -> RecordedDelivery | None:
+        """Put a delivery back in line, whatever became of it; ``None`` when there is none of this id."""
+        query = (
+            update(outbox)
+            .where(outbox.c.id == delivery_id)
+            .values(state="pending", tries=0, next_try_at=func.now(), delivered_at=None, last_error=None)
+            .returning(outbox)
+        )
+        async with self._history.connection() as connection:
+            row = (await connection.execute(query)).one_or_none()
+            await connection.commit()
+        return None if row is None else _delivery(row)
+
+    async def alarms(self, state: str | None, limit: int, before_id: int | None) -> Page[RecordedAlarm]:
+        """Alarms, newest first; ``state`` is ``open``, ``cleared`` or ``None`` for all."""
+        query = select(alarm).order_by(alarm.c.id.desc()).limit(limit + 1)
+        if state == "open":
+            query = query.where(alarm.c.cleared_at.is_(None))
+        if state == "cleared":
+            query = query.where(alarm.c.cleared_at.is_not(None))
+        if before_id is not None:
+            query = query.where(alarm.c.id < before_id)
+        async with self._history.connection() as connection:
+            rows = (await connection.execute(query)).all()
+        items = tuple(
+            RecordedAlarm(
+                row.id,
+                row.kind,
+                row.partition,
+                row.subject,
+                row.detail,
+                row.remedy,
+                row.raised_at,
+                row.cleared_at,
+            )
+            for row in rows[:limit]
+        )
+        return Page(items, str(items[-1].alarm_id) if len(rows) > limit else None)
+
+
+def _delivery(row: Row[Any]) -> RecordedDelivery:
+    waiting = row.state == "pending"
+    return RecordedDelivery(
+        row.id,
+        row.order_id,
+        row.user_id,
+        row.state,
+        row.tries,
+        row.created_at,
+        row.next_try_at if waiting else None,
+        row.delivered_at,
+        row.last_error,
+    )
