@@ -27,7 +27,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec.inspect import IntType, StructType, type_info
+from msgspec.inspect import IntType, Metadata, StructType, type_info
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -348,6 +348,7 @@ class _Endpoint:
         "_query_default",
         "_query_integers",
         "_query_type",
+        "_takes_key",
         "encode",
         "operation",
         "parameter_names",
@@ -367,6 +368,7 @@ class _Endpoint:
         self._parameters = tuple(
             (parameter.name, parameter.characters, parameter.length_max) for parameter in operation.path_parameters
         )
+        self._takes_key = operation.takes_key
         self._query_type = operation.query
         self._query_default = operation.query()
         self._query_integers = _integer_fields(operation.query)
@@ -381,7 +383,7 @@ class _Endpoint:
             raise Problem(NOT_ACCEPTABLE, "This address answers application/json only.")
         if (prefer := headers.get(b"prefer")) is not None:
             call.prefer = _preferences(prefer)
-        if self.operation.takes_key and (key := headers.get(b"idempotency-key")) is not None:
+        if self._takes_key and (key := headers.get(b"idempotency-key")) is not None:
             if not 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH_MAX or key.strip(_VISIBLE):
                 raise invalid_request(
                     "header.Idempotency-Key", f"Expected 1 to {IDEMPOTENCY_KEY_LENGTH_MAX} visible ASCII characters"
@@ -495,7 +497,11 @@ class _Endpoint:
 
 def _integer_fields(query: type[msgspec.Struct]) -> frozenset[str]:
     described = cast("StructType", type_info(query))
-    return frozenset(field.encode_name for field in described.fields if isinstance(field.type, IntType))
+    return frozenset(
+        field.encode_name
+        for field in described.fields
+        if isinstance(field.type.type if isinstance(field.type, Metadata) else field.type, IntType)
+    )
 
 
 def _path(scope: Scope) -> str:
