@@ -33,7 +33,7 @@ class FolderLock:
         """Takes the lock or raises FolderInUse, naming the process that has it."""
         if self._file is not None:
             raise FolderInUse(f"{self._folder} is in use by this process already")
-        file = (self._folder / "lock").open("a+", encoding="ascii")
+        file = (self._folder / "lock").open("a+", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -98,9 +98,14 @@ class EmbeddedPostgres:
 
     def database_url(self, database: str) -> str:
         """The same for another database of this server."""
+        return f"postgresql://{ROLE}@/{quote(database)}?host={quote(str(self.socket.parent), safe='')}"
+
+    @property
+    def socket(self) -> Path:
+        """The server's unix socket."""
         if self._sockets is None:
             raise ProcessFailed("PostgreSQL was not started yet")
-        return f"postgresql://{ROLE}@/{quote(database)}?host={quote(str(self._sockets), safe='')}"
+        return self._sockets / SOCKET_NAME
 
     @property
     def pid(self) -> int:
@@ -305,7 +310,7 @@ def _matching_programs(data: Path) -> PostgresPrograms:
         )
     if not data.exists():
         return installed[0]
-    version = (data / "PG_VERSION").read_text(encoding="ascii").strip()
+    version = (data / "PG_VERSION").read_text(encoding="utf-8").strip()
     for programs in installed:
         if programs.major_version() == version:
             return programs

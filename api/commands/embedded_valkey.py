@@ -66,9 +66,14 @@ class EmbeddedValkey:
     @property
     def url(self) -> str:
         """A redis-py URL of the server's unix socket."""
+        return f"unix://{quote(str(self.socket))}"
+
+    @property
+    def socket(self) -> Path:
+        """The server's unix socket."""
         if self._sockets is None:
             raise ProcessFailed("Valkey was not started yet")
-        return f"unix://{quote(str(self._sockets / SOCKET_NAME))}"
+        return self._sockets / SOCKET_NAME
 
     @property
     def pid(self) -> int:
@@ -173,7 +178,7 @@ class EmbeddedValkey:
     def _end_left_over_server(self, configuration: Path) -> None:
         """Ends a server of this folder whose parent was killed and whose leash is not done yet."""
         try:
-            pid = int((self.folder / "valkey.pid").read_text(encoding="ascii"))
+            pid = int((self.folder / "valkey.pid").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return
         # The server shows its program and its socket as its title; a process id may belong to a stranger by now.
