@@ -29,7 +29,6 @@ _WRAPPED_ERROR = re.compile(r"ERR Error running script .*?: -(?P<error>[A-Z]+ .*
 
 _SENT_MAX = 3  # a script that is still not there after this many tries does not compile
 _OWN = -1  # in the place of "how often sent": a command of the lane's own, which judges its errors itself
-_SECOND_LOOK_S = 0.001
 _RECHECK_PAUSE_S = 0.02
 
 
@@ -60,7 +59,7 @@ class Lane:
 
     __slots__ = (
         "_address", "_attention", "_clock_offset_ms", "_closing", "_connection", "_failures", "_first", "_flush_due",
-        "_identity", "_keeper", "_limit", "_load_errors", "_loop", "_queue", "_refused", "_second_look", "_settings",
+        "_identity", "_keeper", "_limit", "_load_errors", "_loop", "_queue", "_refused", "_settings",
         "_timer", "_trouble", "_unloaded", "_wake_at",
     )  # fmt: skip
 
@@ -77,7 +76,6 @@ class Lane:
         self._load_errors: dict[bytes, tuple[str, str]] = {}  # by sha1: code and message
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = inf
-        self._second_look = False
         self._trouble = "not connected yet"
         self._refused = ""
         self._failures = 0
@@ -249,7 +247,7 @@ class Lane:
     def _look(self) -> None:
         """Fail what is overdue, and leave a silent server.
 
-        A process that was itself held up first reads what has arrived meanwhile: the loop reads before the second look.
+        A process that was itself held up has read what came meanwhile: both event loops read before they run timers.
         """
         self._timer = None
         self._wake_at = inf
@@ -259,11 +257,6 @@ class Lane:
         silent_at = connection.progress_at + self._settings.reply_timeout_s if connection is not None and owing else inf
         waiting = [call for call in self._calls() if not call[0].done()]
         earliest = min((call[1] for call in waiting), default=inf)
-        if min(earliest, silent_at) <= now and not self._second_look:
-            self._second_look = True
-            self._wake(now + _SECOND_LOOK_S)
-            return
-        self._second_look = False
         if connection is not None and silent_at <= now:
             silent_at = inf
             connection.drop(f"the server was silent for {self._settings.reply_timeout_s:g} s")

@@ -183,6 +183,17 @@ async def test_a_call_without_time_left_is_not_sent(lanes: RedisLanes) -> None:
     assert await lanes.execute(0, "EXISTS", "n", deadline=within(5)) == 0
 
 
+async def test_a_process_that_was_held_up_reads_what_came_before_it_judges(lanes: RedisLanes) -> None:
+    slow = script("for n = 1, 2000000 do end return 'x'")
+    await lanes.call(0, slow, [], [], deadline=within(5))
+    call = lanes.call(0, slow, [], [], deadline=within(0.1))
+    for _ in range(3):
+        await asyncio.sleep(0)  # now it is written, and the reply comes while the process stands still
+    assert not call.done()
+    time.sleep(0.3)  # noqa: ASYNC251
+    assert await call == b"x"
+
+
 async def test_a_unix_socket_serves_as_well(shared: ValkeyProcess) -> None:
     lanes = RedisLanes(f"unix://{shared.socket_path}")
     await lanes.start()
