@@ -608,7 +608,7 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
         Example("changed", "A campaign changed", _CHANGED_CAMPAIGN, 200, _SPRING_PATH, body=_CAMPAIGN_REQUEST),
         Example("made", "A new campaign", _CHANGED_CAMPAIGN, 201, _SPRING_PATH, body=_CAMPAIGN_REQUEST),
     ),
-    "get_status": (Example("recovering", "One partition trusted, one in recovery", _STATUS),),
+    "get_status": (Example("one-recovering", "One partition trusted, one in recovery", _STATUS),),
     "list_deliveries": (
         Example(
             "delivered-and-dead",
@@ -742,7 +742,11 @@ _PROBLEM_EXAMPLES: Final = (
         "order-not-payable",
         "The order has expired",
         Problem(
-            problems.ORDER_NOT_PAYABLE, "The order is failed.", order_id=ORDER_ID, status="failed", failure="expired"
+            problems.ORDER_NOT_PAYABLE,
+            "The order is failed.",
+            order_id=ORDER_ID,
+            order_status="failed",
+            failure="expired",
         ),
     ),
     ProblemExample(
@@ -752,7 +756,7 @@ _PROBLEM_EXAMPLES: Final = (
             problems.ORDER_NOT_CANCELLABLE,
             "The order is completed.",
             order_id=ORDER_ID,
-            status="completed",
+            order_status="completed",
             failure=None,
         ),
     ),

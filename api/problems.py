@@ -25,6 +25,9 @@ RETRY_AFTER_SECONDS: Final = 1
 """What `Retry-After` says unless the refusal knows better."""
 
 
+_STANDARD_MEMBERS: Final = frozenset({"type", "title", "status", "detail", "instance", "retryable", "request_id"})
+
+
 class FieldError(Body, frozen=True, kw_only=True):
     """One thing that is wrong with a request, and where: `body.lines[0].quantity`, `query.limit`, `path.user_id`,
     `header.Idempotency-Key`."""
@@ -62,9 +65,11 @@ class Retry(enum.Enum):
     CASE = "as the answer says"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ProblemType:
-    """A row of the registry. `members` maps extra members to their types, `headers` are those every such answer has."""
+    """A row of the registry, alike only to itself.
+
+    `members` maps extra members to their types, `headers` are those that every such answer has."""
 
     name: str
     title: str
@@ -74,6 +79,10 @@ class ProblemType:
     remedy: str
     members: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if taken := _STANDARD_MEMBERS & self.members.keys():
+            raise ValueError(f"{self.name}: every problem has {sorted(taken)}; name the member otherwise")
 
     @property
     def uri(self) -> str:
@@ -124,6 +133,11 @@ class Problem(Exception):
                 return repeatable
             case Retry.CASE:
                 return bool(self._retryable)
+
+    def with_header(self, name: str, value: str) -> Problem:
+        """The same refusal, made anew, with one more header."""
+        headers = {**self.headers, name: value}
+        return Problem(self.kind, self.detail, retryable=self._retryable, headers=headers, **self.members)
 
     def encode(self, *, request_id: str, repeatable: bool) -> bytes:
         """The body of the answer."""
@@ -250,7 +264,7 @@ ORDER_NOT_PAYABLE: Final = ProblemType(
     Retry.NO,
     f"The order is failed: it was cancelled, has expired or lacked balance. {_NOTHING_CHANGED}",
     "Order again.",
-    {"order_id": schemas.OrderId, "status": schemas.OrderStatus, "failure": schemas.PaymentFailure | None},
+    {"order_id": schemas.OrderId, "order_status": schemas.OrderStatus, "failure": schemas.PaymentFailure | None},
 )
 ORDER_NOT_CANCELLABLE: Final = ProblemType(
     "order-not-cancellable",
@@ -259,7 +273,7 @@ ORDER_NOT_CANCELLABLE: Final = ProblemType(
     Retry.NO,
     f"The order is completed, or it failed otherwise. {_NOTHING_CHANGED}",
     "Read the order to see what became of it.",
-    {"order_id": schemas.OrderId, "status": schemas.OrderStatus, "failure": schemas.PaymentFailure | None},
+    {"order_id": schemas.OrderId, "order_status": schemas.OrderStatus, "failure": schemas.PaymentFailure | None},
 )
 COUPON_NOT_VALID: Final = ProblemType(
     "coupon-not-valid",

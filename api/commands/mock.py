@@ -1,0 +1,22 @@
+"""`firstcome mock`: the whole HTTP surface without any server behind it."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port.")
+def mock(host: str, port: int) -> None:
+    """Serve the mock API: every operation, answered from the specification's examples.
+
+    `Prefer: code=409` and `Prefer: example=NAME` choose the answer.
+    """
+    # Serving needs far more than saying how, which is all that `--help` does.
+    import uvicorn  # noqa: PLC0415
+
+    from api.mock import create_mock_app  # noqa: PLC0415
+
+    click.echo(f"Mock API on http://{host}:{port}  (its pages: /docs, /openapi.json)")
+    uvicorn.run(create_mock_app(), host=host, port=port, log_level="warning", access_log=False)

@@ -1,0 +1,130 @@
+"""What explains the surface to people and programs: the specification, its page, and a page for every problem.
+
+All of it is served from this package; no page asks another address for anything.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from importlib.resources import files
+from typing import Final
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from api.examples import examples_of
+from api.openapi import openapi_json, problem_value
+from api.problems import PROBLEMS, Problem, ProblemType
+
+_MEDIA_TYPES: Final = {"docs.css": "text/css", "docs.js": "text/javascript"}
+_OWN_ONLY: Final = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'"
+}
+
+
+def document_routes() -> list[Route]:
+    """The routes of `/openapi.json`, `/docs` and `/problems`."""
+    return [
+        Route("/openapi.json", _specification),
+        Route("/docs", _docs),
+        Route("/docs/", _to_docs),
+        Route("/docs/{file}", _docs_file),
+        Route("/problems", _problems),
+        Route("/problems/{name}", _problem),
+    ]
+
+
+async def _specification(_: Request) -> Response:
+    return Response(openapi_json(), media_type="application/json")
+
+
+async def _docs(_: Request) -> Response:
+    return HTMLResponse(_static("docs.html"), headers=_OWN_ONLY)
+
+
+async def _to_docs(_: Request) -> Response:
+    return RedirectResponse("../docs")
+
+
+async def _docs_file(request: Request) -> Response:
+    file = request.path_params["file"]
+    if file not in _MEDIA_TYPES:
+        raise HTTPException(404)
+    return Response(_static(file), media_type=_MEDIA_TYPES[file])
+
+
+async def _problems(request: Request) -> Response:
+    if not _wants_html(request):
+        return PlainTextResponse("".join(f"{kind.status} {kind.uri}  {kind.title}\n" for kind in PROBLEMS.values()))
+    rows = "".join(
+        f'<tr><td>{kind.status}<td><a href="problems/{kind.name}">{kind.name}</a><td>{escape(kind.title)}'
+        for kind in PROBLEMS.values()
+    )
+    return _page("Problems", "docs/docs.css", f"<table>{rows}</table>")
+
+
+async def _problem(request: Request) -> Response:
+    kind = PROBLEMS.get(request.path_params["name"])
+    if kind is None:
+        raise HTTPException(404)
+    return (
+        _page(kind.title, "../docs/docs.css", problem_html(kind))
+        if _wants_html(request)
+        else PlainTextResponse(problem_text(kind))
+    )
+
+
+def problem_text(kind: ProblemType) -> str:
+    """What a problem means and what to do, as text."""
+    parts = [f"{kind.title}\n{kind.status} {kind.uri}", kind.meaning, f"What to do: {kind.remedy}", _retryable(kind)]
+    if kind.members:
+        parts.append(f"It carries: {', '.join(kind.members)}.")
+    parts.extend(f"{example.summary}:\n{_example(example.problem)}" for example in examples_of(kind.name))
+    return "\n\n".join(parts) + "\n"
+
+
+def problem_html(kind: ProblemType) -> str:
+    """What a problem means and what to do, as the inside of a page."""
+    members = "".join(f"<li><code>{name}</code>" for name in kind.members)
+    examples = "".join(
+        f"<h2>{escape(example.summary)}</h2><pre>{escape(_example(example.problem))}</pre>"
+        for example in examples_of(kind.name)
+    )
+    return (
+        f"<p><code>{kind.status} {kind.name}</code><p>{_code(kind.meaning)}<h2>What to do</h2><p>{_code(kind.remedy)}"
+        f"<p>{_code(_retryable(kind))}" + (f"<h2>It carries</h2><ul>{members}</ul>" if members else "") + examples
+    )
+
+
+def _retryable(kind: ProblemType) -> str:
+    return f"Retryable: {kind.retry.value}."
+
+
+def _example(problem: Problem) -> str:
+    return msgspec.json.format(msgspec.json.encode(problem_value(problem)), indent=2).decode()
+
+
+def _code(text: str) -> str:
+    """Escaped text, with what stands between backticks as code."""
+    pieces = escape(text).split("`")
+    return "".join(f"<code>{piece}</code>" if index % 2 else piece for index, piece in enumerate(pieces))
+
+
+def _page(title: str, style: str, inside: str) -> HTMLResponse:
+    heading = escape(title)
+    return HTMLResponse(
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<title>{heading}</title><link rel="stylesheet" href="{style}"><main><h1>{heading}</h1>{inside}</main>',
+        headers=_OWN_ONLY,
+    )
+
+
+def _wants_html(request: Request) -> bool:
+    return "text/html" in request.headers.get("accept", "")
+
+
+def _static(file: str) -> bytes:
+    return (files("api") / "static" / file).read_bytes()

@@ -1,0 +1,63 @@
+"""The mock API: the whole surface, answered from the specification's examples.
+
+It checks requests as the real API does, with the same code, and changes nothing. `Prefer: example=<name>` chooses an
+answer by its name, `Prefer: code=<status>` the first with that status; both may name problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from api.asgi import Answer, Application, Call, Handler, Header, Surface
+from api.documents import document_routes
+from api.examples import Example, ProblemExample, examples_of
+from api.operations import OPERATIONS, Operation
+from api.problems import invalid_request
+
+
+def create_mock_app() -> Application:
+    """The mock as an ASGI application; every call makes one of its own."""
+    surface = Surface({operation.operation_id: _handler(operation) for operation in OPERATIONS})
+    return Application(surface, routes=document_routes())
+
+
+def _handler(operation: Operation) -> Handler:
+    async def answer(call: Call[Any, Any]) -> Answer:
+        example, applied = _choose(operation, call)
+        if isinstance(example, ProblemExample):
+            raise example.problem.with_header("Preference-Applied", applied)
+        headers = {**example.headers, "Preference-Applied": applied} if applied else example.headers
+        return Answer(example.status, example.answer, tuple(_raw(name, value) for name, value in headers.items()))
+
+    return answer
+
+
+def _choose(operation: Operation, call: Call[Any, Any]) -> tuple[Example | ProblemExample, str]:
+    """The example that was asked for and what `Preference-Applied` says about it; 422 when there is no such example."""
+    name, code = call.prefer.example, call.prefer.code
+    if name is not None:
+        for example in _examples(operation):
+            if example.name == name:
+                return example, f"example={name}"
+        raise invalid_request("header.Prefer", "Expected the name of one of the operation's examples")
+    if code is not None:
+        for example in _examples(operation):
+            if _status(example) == code:
+                return example, f"code={code}"
+        raise invalid_request("header.Prefer", "Expected a status that the operation has an example of")
+    return operation.examples[0], ""
+
+
+def _examples(operation: Operation) -> Iterator[Example | ProblemExample]:
+    yield from operation.examples
+    for kind in operation.problems:
+        yield from examples_of(kind.name)
+
+
+def _status(example: Example | ProblemExample) -> int:
+    return example.status if isinstance(example, Example) else example.problem.kind.status
+
+
+def _raw(name: str, value: str) -> Header:
+    return name.lower().encode("ascii"), value.encode("ascii")

@@ -1,0 +1,353 @@
+"""The OpenAPI 3.1 document, made from the route table: it says what is checked and answered, no more and no less."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+from api import schemas
+from api.examples import ORDER_PAID, examples_of
+from api.operations import OPERATIONS, TAGS, Operation
+from api.problems import (
+    INVALID_REQUEST,
+    MALFORMED_BODY,
+    PROBLEM_MEDIA_TYPE,
+    PROBLEMS,
+    Problem,
+    ProblemType,
+    body_struct,
+)
+
+EXAMPLE_REQUEST_ID: Final = "3f2a9c0d71be-1a"
+_JSON: Final = "application/json"
+_REF: Final = "#/components/schemas/{name}"
+
+_DESCRIPTION: Final = """\
+Balances, stock, orders, payments and first-come coupons: exact, given back when they fail, and durable.
+
+**Values.** Amounts are integers in the currency's minor unit (for won: won); no number passes 2^53. Times are RFC 3339
+in UTC with milliseconds. Ids are strings. Absent values are `null`, never left out. Unknown fields, wrong types (`1.0`
+is no integer) and unknown query parameters are refused with 422; what is not JSON, `NaN` included, with 400; a body
+over 64 KiB with 413.
+
+**How safe an answer is.** A changing answer carries a `position` and whether it is `durable`, that is, in PostgreSQL.
+With `Prefer: durable` the request waits for that. `GET /v1/positions/{position}` tells it later.
+
+**Repeating.** With an `Idempotency-Key` a POST may be sent again at will: it acts once, and the first answer comes
+again.
+
+**Problems** are `application/problem+json` (RFC 9457). `type` leads to a page that says what it means and what to do,
+`retryable` says whether the same request may do better. An unknown address answers 404 `not-found`, a wrong method 405
+`method-not-allowed` with `Allow`. Each operation lists its checks in their order.
+
+**Events.** Each paid order goes to the data platform as a CloudEvent: see the webhook `order.paid`.
+"""
+
+_HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "XRequestId": {
+        "description": "The request's id: the client's own if that was sane.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "Location": {
+        "description": "Where what was made can be read.",
+        "required": True,
+        "schema": {"type": "string", "format": "uri-reference"},
+    },
+    "RetryAfter": {
+        "description": "Seconds to wait before sending the request again.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "WWWAuthenticate": {
+        "description": "How to authenticate.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "IdempotentReplayed": {
+        "description": "`true` when this is the first answer again, given for a repeated key.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+    "PreferenceApplied": {
+        "description": "`durable` when the answer waited until every change was in PostgreSQL.",
+        "schema": {"type": "string"},
+    },
+}
+_PROBLEM_HEADERS: Final = {"Retry-After": "RetryAfter", "WWW-Authenticate": "WWWAuthenticate"}
+
+_IDEMPOTENCY_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "1 to 255 visible characters. The same key with the same request gives the first answer again; it "
+    "is kept for 24 hours once the request took effect.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+_PREFER: Final = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "RFC 7240. `durable` answers only when every change is in PostgreSQL, or after `wait` seconds (2 "
+    "unless said, at most 10) with `durable: false`. `wait=0` does not wait where waiting is the default. What is not "
+    "understood is ignored. At the mock, `code=409` and `example=<name>` choose the answer.",
+    "schema": {"type": "string"},
+    "examples": {"durable": {"value": "durable, wait=5"}},
+}
+
+
+@cache
+def openapi_json() -> bytes:
+    """The document as it is served."""
+    return orjson.dumps(openapi_document())
+
+
+def openapi_document() -> dict[str, Any]:
+    """The document as plain values."""
+    components = _schema_components()
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
+        "info": {
+            "title": "Firstcome",
+            "version": version("firstcome"),
+            "summary": "A Redis-first commerce engine",
+            "description": _DESCRIPTION,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/", "description": "This server"}],
+        "tags": [{"name": name, "description": description} for name, description in TAGS.items()],
+        "paths": paths,
+        "webhooks": {"order.paid": {"post": _order_paid()}},
+        "components": {
+            "schemas": components,
+            "headers": _HEADERS,
+            "parameters": {"IdempotencyKey": _IDEMPOTENCY_KEY, "Prefer": _PREFER},
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "`sub` is the path's user, or the scope holds `admin`.",
+                }
+            },
+        },
+    }
+
+
+@cache
+def problem_structs() -> Mapping[str, type[msgspec.Struct]]:
+    """The body of every problem, by its name."""
+    return {name: body_struct(kind) for name, kind in PROBLEMS.items()}
+
+
+def problem_value(problem: Problem) -> dict[str, Any]:
+    """An example of a problem as plain values."""
+    value: dict[str, Any] = msgspec.json.decode(problem.encode(request_id=EXAMPLE_REQUEST_ID, repeatable=True))
+    return value
+
+
+def _schema_components() -> dict[str, Any]:
+    types: list[Any] = [schemas.OrderPaid, *problem_structs().values()]
+    for operation in OPERATIONS:
+        types.extend(operation.answers.values())
+        if operation.request is not None:
+            types.append(operation.request)
+    _, components = msgspec.json.schema_components(types, ref_template=_REF)
+    return {name: _published(components[name]) for name in sorted(components)}
+
+
+def _schema(annotation: Any) -> dict[str, Any]:
+    (schema,), _ = msgspec.json.schema_components((annotation,), ref_template=_REF)
+    published: dict[str, Any] = _published(schema)
+    return published
+
+
+def _published(schema: Any) -> Any:
+    """A schema with patterns as JSON Schema writes them: its `$` is the very end, which Python spells `\\Z`."""
+    if isinstance(schema, dict):
+        return {
+            key: value.replace(r"\Z", "$") if key == "pattern" and isinstance(value, str) else _published(value)
+            for key, value in schema.items()
+        }
+    return [_published(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": operation.operation_id,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "description": _description(operation),
+        "parameters": _parameters(operation),
+        "responses": _responses(operation),
+        "security": [] if operation.security == "none" else [{"bearer": []}],
+    }
+    if operation.request is not None:
+        described["requestBody"] = _request_body(operation, operation.request)
+    return described
+
+
+def _description(operation: Operation) -> str:
+    lines = [operation.description] if operation.description else []
+    if operation.security == "admin":
+        lines.append("Needs the scope `admin`.")
+    anywhere = [kind for kind in operation.problems if kind.status >= 500 or kind.status == 429]
+    checks: list[str] = []
+    for kind in operation.problems:
+        if kind is INVALID_REQUEST:
+            checks.append(f"{_mention(kind)}: headers, ids, query")
+        elif kind not in anywhere:
+            checks.append(_mention(kind))
+        if kind is MALFORMED_BODY:
+            checks.append(f"{_mention(INVALID_REQUEST)}: the body")
+    steps = "\n".join(f"{number}. {check}" for number, check in enumerate(checks, 1))
+    lines.append(f"Checks, in this order:\n\n{steps}")
+    lines.append(f"At any point: {', '.join(_mention(kind) for kind in anywhere)}.")
+    return "\n\n".join(lines)
+
+
+def _mention(kind: ProblemType) -> str:
+    return f"{kind.status} [`{kind.name}`]({kind.uri})"
+
+
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
+    parameters = [
+        {"name": parameter.name, "in": "path", "required": True, **_with_description(_schema(parameter.type))}
+        for parameter in operation.path_parameters
+    ]
+    _, components = msgspec.json.schema_components((operation.query,), ref_template=_REF)
+    query = _published(components[operation.query.__name__])
+    for name, schema in query["properties"].items():
+        parameters.append({"name": name, "in": "query", **_with_description(_without_null(schema))})
+    if operation.takes_key:
+        parameters.append({"$ref": "#/components/parameters/IdempotencyKey"})
+    if operation.changing:
+        parameters.append({"$ref": "#/components/parameters/Prefer"})
+    return parameters
+
+
+def _with_description(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter's description and schema; the description moves to where readers of parameters look for it."""
+    rest = dict(schema)
+    described: dict[str, Any] = {}
+    if "description" in rest:
+        described["description"] = rest.pop("description")
+    if "examples" in rest:
+        described["example"] = rest.pop("examples")[0]
+    return {**described, "schema": rest}
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A query parameter is absent, never null."""
+    if "anyOf" not in schema:
+        return schema
+    (present,) = [option for option in schema["anyOf"] if option != {"type": "null"}]
+    # The outer description is the more specific one.
+    return {**present, **{key: value for key, value in schema.items() if key not in ("anyOf", "default")}}
+
+
+def _request_body(operation: Operation, request: type[msgspec.Struct]) -> dict[str, Any]:
+    examples: dict[str, Any] = {}
+    for example in operation.examples:
+        value = None if example.body is None else msgspec.to_builtins(example.body)
+        if value is not None and value not in (given["value"] for given in examples.values()):
+            examples[example.name] = {"summary": example.summary, "value": value}
+    content: dict[str, Any] = {"schema": _schema(request)}
+    if examples:
+        content["examples"] = examples
+    return {"required": not operation.request_optional, "content": {_JSON: content}}
+
+
+def _responses(operation: Operation) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
+    for status, body in operation.answers.items():
+        responses[str(status)] = {
+            "description": (body.__doc__ or "").partition("\n")[0],
+            "headers": _answer_headers(operation, status),
+            "content": {
+                _JSON: {
+                    "schema": _schema(body),
+                    "examples": {
+                        example.name: {"summary": example.summary, "value": msgspec.to_builtins(example.answer)}
+                        for example in operation.examples
+                        if example.status == status
+                    },
+                }
+            },
+        }
+    for status in sorted({kind.status for kind in operation.problems}):
+        kinds = [kind for kind in operation.problems if kind.status == status]
+        responses[str(status)] = _problem_response(kinds)
+    return responses
+
+
+def _answer_headers(operation: Operation, status: int) -> dict[str, Any]:
+    headers = {"X-Request-Id": _header("XRequestId")}
+    if operation.has_location and status == 201:
+        headers["Location"] = _header("Location")
+    if operation.takes_key:
+        headers["Idempotent-Replayed"] = _header("IdempotentReplayed")
+    if operation.changing:
+        headers["Preference-Applied"] = _header("PreferenceApplied")
+    return headers
+
+
+def _header(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/headers/{name}"}
+
+
+def _problem_response(kinds: list[ProblemType]) -> dict[str, Any]:
+    headers = {"X-Request-Id": _header("XRequestId")}
+    # A header is promised for a status only where every problem of that status has it.
+    for name, component in _PROBLEM_HEADERS.items():
+        if all(name in kind.headers for kind in kinds):
+            headers[name] = _header(component)
+    options = [{"$ref": _REF.format(name=kind.struct_name)} for kind in kinds]
+    return {
+        "description": "\n\n".join(f"`{kind.name}`: {kind.meaning}" for kind in kinds),
+        "headers": headers,
+        "content": {
+            PROBLEM_MEDIA_TYPE: {
+                "schema": options[0] if len(options) == 1 else {"oneOf": options},
+                "examples": {
+                    example.name: {"summary": example.summary, "value": problem_value(example.problem)}
+                    for kind in kinds
+                    for example in examples_of(kind.name)
+                },
+            }
+        },
+    }
+
+
+def _order_paid() -> dict[str, Any]:
+    def header(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+        return {"name": name, "in": "header", "required": True, "description": description, "schema": schema}
+
+    return {
+        "operationId": "order_paid",
+        "summary": "An order was paid",
+        "description": "Posted to the data platform's address, at least once and in order per user. A 2xx ends it; all "
+        "else is tried again, later and later. `id` is the same in every repetition.",
+        "parameters": [
+            header("webhook-id", "The event's id.", {"type": "string"}),
+            header("webhook-timestamp", "Seconds since 1970.", {"type": "integer"}),
+            header("webhook-signature", "As Standard Webhooks has it.", {"type": "string"}),
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/cloudevents+json": {
+                    "schema": _schema(schemas.OrderPaid),
+                    "examples": {"paid": {"summary": "A paid order", "value": msgspec.to_builtins(ORDER_PAID)}},
+                }
+            },
+        },
+        "responses": {"2XX": {"description": "It has arrived."}},
+        "security": [],
+    }
