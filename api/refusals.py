@@ -160,7 +160,7 @@ def _order_not_payable(error: errors.OrderNotPayable) -> Problem:
         problems.ORDER_NOT_PAYABLE,
         f"Order {error.order_id} has failed: {error.failure}.",
         order_id=error.order_id,
-        status=error.status,
+        order_status=error.status,
         failure=error.failure,
     )
 
@@ -170,7 +170,7 @@ def _order_not_cancellable(error: errors.OrderNotCancellable) -> Problem:
         problems.ORDER_NOT_CANCELLABLE,
         f"Order {error.order_id} is {error.status}.",
         order_id=error.order_id,
-        status=error.status,
+        order_status=error.status,
         failure=error.failure,
     )
 
