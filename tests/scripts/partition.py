@@ -6,6 +6,7 @@ Every script runs with a shim before it that ends it at a key it did not declare
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from hashlib import sha1
 from typing import Any
 
@@ -94,26 +95,26 @@ class Partition:
         self.client = client
         self.index = index
         self.keys = Keys(Partitions(64))
-        self._loaded: dict[str, tuple[str, str]] = {}
 
     def begin(self, *, epoch: int = 1) -> None:
         """An empty, trusted partition."""
         self.client.flushall()
         assert self.run("init_partition", generation=1, epoch=epoch) == ["trusted"]
 
-    def run(self, name: str, *rest: str | int, server: str = SERVER, **arguments: Any) -> Any:
-        """Call script ``name`` with these arguments, ``rest`` for the last that repeats, the others as `DEFAULTS`."""
-        script = load_scripts()[name]
-        given: dict[str, Any] = {"server": server, "generation": 1, "now_ms": NOW, **DEFAULTS, **arguments}
+    def run(self, script_name: str, /, *rest: str | int, **arguments: Any) -> Any:
+        """Call a script with these arguments, ``rest`` for the last that repeats, the others as `DEFAULTS`."""
+        script = load_scripts()[script_name]
+        given: dict[str, Any] = {"server": SERVER, "generation": 1, "now_ms": NOW, **DEFAULTS, **arguments}
         values: list[Any] = []
         for argument in script.head.arguments:
             values += rest if argument.repeats else [given.get(argument.name, "")]
         keys = self._keys_of(script, given, rest)
+        source, sha = _shimmed(script_name)
         try:
-            return self._execute("EVALSHA", self._sha(script), len(keys), *keys, *values)
+            return self._execute("EVALSHA", sha, len(keys), *keys, *values)
         except redis.exceptions.NoScriptError:
-            self._loaded.clear()
-            return self._execute("EVALSHA", self._sha(script), len(keys), *keys, *values)
+            self._execute("SCRIPT", "LOAD", source)
+            return self._execute("EVALSHA", sha, len(keys), *keys, *values)
 
     def dump(self) -> dict[str, Any]:
         """All that the server holds."""
@@ -151,6 +152,27 @@ class Partition:
         """The stream: places and fields."""
         return self._stream(self.keys.events(self.index))
 
+    def stock_shop(self) -> None:
+        """A shirt of two sizes (10 S and 5 M at 1,000) and a hat of one (3 at 500)."""
+        assert self.run("put_product", "S", "small", 10, "M", "middle", 5, product="shirt", price=1_000)[0] == "created"
+        assert self.run("put_product", "one", "", 3, product="hat", name="Hat", price=500)[0] == "created"
+
+    def reserve(self, order: str, *lines: tuple[str, str, int | str], **arguments: Any) -> Any:
+        """`reserve_stock` of lines (product, stock or nothing, quantity)."""
+        numbers = {product: number for number, product in enumerate(dict.fromkeys(line[0] for line in lines), 1)}
+        rest = [part for line in lines for part in (numbers[line[0]], *line)]
+        return self.run("reserve_stock", *rest, order=order, **arguments)
+
+    def grant(self, **arguments: Any) -> str:
+        """A coupon for the user: 300 off unless told otherwise. Its id."""
+        reply = self.run("grant_coupon", **arguments)
+        assert reply[0] == "granted"
+        return str(reply[2])
+
+    def place(self, order: str, **arguments: Any) -> None:
+        """An order that awaits payment."""
+        assert self.run("place_order", order=order, **arguments)[0] == "placed"
+
     def time(self) -> tuple[int, int]:
         """The server's clock: seconds and microseconds."""
         seconds, micros = self._execute("TIME")
@@ -168,7 +190,7 @@ class Partition:
         assert self.dump() == before
 
     @contextmanager
-    def one_event(self, kind: str, **fields: Any) -> Iterator[dict[str, str]]:
+    def one_event(self, kind: str, /, **fields: Any) -> Iterator[dict[str, str]]:
         """What is done within makes exactly one event, the next in the sequence, with these fields."""
         before, seq = self.events(), self.seq()
         seen: dict[str, str] = {}
@@ -191,14 +213,6 @@ class Partition:
         entries: Any = self.client.xrange(key)
         return [(_text(place), _text(fields)) for place, fields in entries]
 
-    def _sha(self, script: Script) -> str:
-        if script.name not in self._loaded:
-            meta_only = "true" if script.name in META_SCRIPTS else "false"
-            source = SHIM % {"meta_only": meta_only} + script.source
-            self._execute("SCRIPT", "LOAD", source)
-            self._loaded[script.name] = (sha1(source.encode()).hexdigest(), source)
-        return self._loaded[script.name][0]
-
     def _keys_of(self, script: Script, given: dict[str, Any], rest: Sequence[str | int]) -> list[str]:
         keys, at = self.keys, self.index
         one = {
@@ -220,7 +234,7 @@ class Partition:
         built: list[str] = []
         for key in script.head.keys:
             if not key.repeats:
-                built.append(one[key.name]())
+                built.append(one[key.name]())  # type: ignore[no-untyped-call]
             elif "repeated_keys" in given:
                 built += given["repeated_keys"]
             elif key.name == "product_key":
@@ -241,6 +255,14 @@ class Partition:
 def order_id(at_ms: int = NOW) -> str:
     """A new order id."""
     return make_order_id(at_ms)
+
+
+@cache
+def _shimmed(script_name: str) -> tuple[str, str]:
+    source = (
+        SHIM % {"meta_only": "true" if script_name in META_SCRIPTS else "false"} + load_scripts()[script_name].source
+    )
+    return source, sha1(source.encode()).hexdigest()
 
 
 def _events_of_heads() -> set[str]:
