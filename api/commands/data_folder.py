@@ -12,13 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from api.commands.processes import ProcessFailed
+
 SOCKET_PATH_BYTES_MAX = 100
 """A unix socket's path may have 107 bytes on Linux and 103 on macOS; some room is left for suffixes."""
 
 ADDRESSES_FILE = "addresses.json"
 
 
-class FolderInUse(Exception):
+class FolderInUse(ProcessFailed):
     """Another process works on this data folder."""
 
 

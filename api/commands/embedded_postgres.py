@@ -80,6 +80,7 @@ class EmbeddedPostgres:
         settings: Mapping[str, str] | None = None,
         stopping: threading.Event | None = None,
     ) -> None:
+        self.name = "PostgreSQL"
         self.folder = folder.absolute()
         self.log = self.folder / "postgres.log"
         self.place: Path | None = None
@@ -134,7 +135,7 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """Stops the server cleanly; sessions that are still open are ended."""
         if self._child is not None:
-            self._child.stop(timeout_s=STOP_TIMEOUT_S)
+            self._child.stop()
             self._child = None
         if self._sockets is not None and self._sockets != self.place:
             shutil.rmtree(self._sockets, ignore_errors=True)
@@ -148,9 +149,9 @@ class EmbeddedPostgres:
         """Ends the server as a crash would; `start` may follow."""
         self._running_child().kill()
 
-    def failure(self) -> ProcessFailed:
-        """Why the server is not running any more, with the end of its log."""
-        return self._running_child().failure("has ended")
+    def failure(self, problem: str = "has ended") -> ProcessFailed:
+        """An error that shows the end of the server's log beside the problem."""
+        return self._child.failure(problem) if self._child is not None else ProcessFailed(f"{self.name} {problem}")
 
     def __enter__(self) -> Self:
         self.start()
@@ -172,13 +173,14 @@ class EmbeddedPostgres:
         sockets = self._choose_sockets(place, account)
         self._write_settings(data, sockets, account)
         child = ChildProcess(
-            name="PostgreSQL",
+            name=self.name,
             argv=[str(programs.postgres), "-D", str(data)],
             log=self.log,
             env=clean_environment(),
             cwd=Path("/"),
             account=account,
             stop_signal=signal.SIGINT,  # PostgreSQL's fast shutdown: sessions are ended, everything is written
+            stop_timeout_s=STOP_TIMEOUT_S,
         )
         self._child = child
         self._run_until_ready(child)

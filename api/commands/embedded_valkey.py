@@ -54,6 +54,7 @@ class EmbeddedValkey:
         settings: Mapping[str, str] | None = None,
         stopping: threading.Event | None = None,
     ) -> None:
+        self.name = "Valkey"
         self.folder = folder.absolute()
         self.log = self.folder / "valkey.log"
         self._program = program
@@ -102,7 +103,7 @@ class EmbeddedValkey:
     def stop(self) -> None:
         """Stops the server cleanly: everything answered is in its file afterwards."""
         if self._child is not None:
-            self._child.stop(timeout_s=STOP_TIMEOUT_S)
+            self._child.stop()
             self._child = None
         self._forget_sockets()
         self._lock.release()
@@ -111,9 +112,9 @@ class EmbeddedValkey:
         """Ends the server as a crash would; `start` may follow."""
         self._running_child().kill()
 
-    def failure(self) -> ProcessFailed:
-        """Why the server is not running any more, with the end of its log."""
-        return self._running_child().failure("has ended")
+    def failure(self, problem: str = "has ended") -> ProcessFailed:
+        """An error that shows the end of the server's log beside the problem."""
+        return self._child.failure(problem) if self._child is not None else ProcessFailed(f"{self.name} {problem}")
 
     def __enter__(self) -> Self:
         self.start()
@@ -131,11 +132,12 @@ class EmbeddedValkey:
         self._end_left_over_server(configuration)
         configuration.write_text(self._configuration(sockets), encoding="utf-8")
         child = ChildProcess(
-            name="Valkey",
+            name=self.name,
             argv=[str(_executable(program.program, self.folder)), str(configuration)],
             log=self.log,
             env={**os.environ, "LC_ALL": "C"},
             cwd=self.folder,
+            stop_timeout_s=STOP_TIMEOUT_S,
         )
         self._child = child
         child.start()

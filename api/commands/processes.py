@@ -12,14 +12,19 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Protocol
 
 LOG_TAIL_BYTES = 4096
 LOG_BYTES_MAX = 16 * 1024 * 1024
 POLL_INTERVAL_S = 0.02
 LEASH_GRACE_S = 15
+WATCH_INTERVAL_S = 0.2
+BACKOFF_S_MIN, BACKOFF_S_MAX = 0.5, 10.0
+STEADY_S = 30.0
+"""A service that ran for so long is not in a loop of crashes."""
 
 _LEASH = """
 read -r _
@@ -89,17 +94,19 @@ def command_line(pid: int) -> str:
 class ChildProcess:
     """One child with its log file and its leash; `start` may be called again after it ended.
 
-    `pass_fds` are handed on by number. `stop_signal` asks for a clean end.
+    `pass_fds` are handed on by number; without a `log` it writes where we do. `stop_signal` asks for a clean end, for
+    which it has `stop_timeout_s`.
     """
 
     name: str
     argv: Sequence[str]
-    log: Path
+    log: Path | None = None
     env: Mapping[str, str] | None = None
     cwd: Path | None = None
     account: Account | None = None
     pass_fds: Sequence[int] = ()
     stop_signal: signal.Signals = signal.SIGTERM
+    stop_timeout_s: float = 30
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _leash: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -124,14 +131,14 @@ class ChildProcess:
         if self.running:
             raise ProcessFailed(f"{self.name} runs already, as process {self.pid}")
         self._release_leash()
-        _shorten(self.log)
         try:
-            with self.log.open("ab") as log:
+            with contextlib.ExitStack() as files:
+                output = None if self.log is None else files.enter_context(_open_log(self.log))
                 self._process = subprocess.Popen(
                     self.argv,
                     stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
+                    stdout=output,
+                    stderr=None if output is None else subprocess.STDOUT,
                     env=None if self.env is None else dict(self.env),
                     cwd=self.cwd,
                     pass_fds=self.pass_fds,
@@ -144,12 +151,12 @@ class ChildProcess:
             raise ProcessFailed(f"{self.name} cannot be started: {error}") from error
         self._leash = _leash(self._process.pid, self.stop_signal)
 
-    def stop(self, *, timeout_s: float = 30) -> None:
-        """Asks the process to end, and kills it after `timeout_s`; nothing happens when it does not run."""
+    def stop(self) -> None:
+        """Asks the process to end, and kills it when it takes too long; nothing happens when it does not run."""
         if self.running:
             self.signal(self.stop_signal)
             try:
-                wait_until(lambda: not self.running, timeout_s=timeout_s, what=f"{self.name} stopped")
+                wait_until(lambda: not self.running, timeout_s=self.stop_timeout_s, what=f"{self.name} stopped")
             except ProcessFailed:
                 self.signal(signal.SIGKILL)
         self._reap()
@@ -165,7 +172,9 @@ class ChildProcess:
             self._process.send_signal(number)
 
     def log_tail(self, *, lines: int = 8) -> str:
-        """The last lines that the process wrote."""
+        """The last lines that the process wrote; "" without a log."""
+        if self.log is None:
+            return ""
         try:
             with self.log.open("rb") as log:
                 log.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
@@ -174,7 +183,7 @@ class ChildProcess:
             return ""
         return "\n".join(text.splitlines()[-lines:])
 
-    def failure(self, problem: str) -> ProcessFailed:
+    def failure(self, problem: str = "has ended") -> ProcessFailed:
         """An error that shows the end of the log beside the problem."""
         tail = self.log_tail()
         return ProcessFailed(f"{self.name} {problem}" + (f"; its last words in {self.log}:\n{tail}" if tail else ""))
@@ -233,8 +242,95 @@ def run_as(
     )
 
 
-def _shorten(log: Path) -> None:
+def _open_log(log: Path) -> IO[bytes]:
     """Keeps one older log beside the current one, so that logs cannot fill the disk run by run."""
     with contextlib.suppress(FileNotFoundError):
         if log.stat().st_size > LOG_BYTES_MAX:
             log.replace(log.with_name(log.name + ".1"))
+    return log.open("ab")
+
+
+class Service(Protocol):
+    """What a supervisor keeps going: a child process or an embedded server."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def running(self) -> bool: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def failure(self, problem: str = ...) -> ProcessFailed: ...
+
+
+@dataclass(slots=True)
+class _Watched:
+    service: Service
+    started_at: float = 0.0
+    restart_at: float | None = None
+    backoff_s: float = BACKOFF_S_MIN
+
+
+class Supervisor:
+    """Keeps services running: one that ends is started again, after a pause that doubles while it keeps ending."""
+
+    def __init__(self, services: Sequence[Service] = (), *, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._watched = [_Watched(service) for service in services]
+
+    def add(self, service: Service) -> None:
+        """Looks after one more, which runs already or is started by `start`."""
+        self._watched.append(_Watched(service, started_at=time.monotonic()))
+
+    def start(self) -> None:
+        """Starts those that do not run yet, in the order they were given. Raises what a start raises."""
+        for watched in self._watched:
+            if not watched.service.running:
+                watched.service.start()
+                watched.started_at = time.monotonic()
+
+    def watch(self, stopping: threading.Event) -> None:
+        """Starts again what ends, until `stopping` is set."""
+        while not stopping.wait(WATCH_INTERVAL_S):
+            self.look()
+
+    def look(self) -> None:
+        """One look at every service."""
+        for watched in self._watched:
+            if not watched.service.running:
+                self._revive(watched)
+
+    def close(self) -> None:
+        """Stops every service, the last one first."""
+        while self._watched:
+            self._watched.pop().service.stop()
+
+    def _revive(self, watched: _Watched) -> None:
+        now = time.monotonic()
+        if watched.restart_at is None:
+            if now - watched.started_at > STEADY_S:
+                watched.backoff_s = BACKOFF_S_MIN
+            watched.restart_at = now + watched.backoff_s
+            self._tell(f"{watched.service.failure()}\n{watched.service.name} starts again in {watched.backoff_s:g} s")
+            watched.backoff_s = min(watched.backoff_s * 2, BACKOFF_S_MAX)
+        elif now >= watched.restart_at:
+            watched.restart_at = None
+            watched.started_at = now
+            # A start that fails leaves the service as it is, and the next look finds it so.
+            with contextlib.suppress(ProcessFailed):
+                watched.service.start()
+
+
+@contextlib.contextmanager
+def stop_signals(stopping: threading.Event) -> Iterator[None]:
+    """Within it, SIGINT, SIGTERM and SIGHUP set `stopping`; a second one changes nothing, as stopping is under way."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: stopping.set()) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

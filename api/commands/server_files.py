@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.commands.data_folder import is_private_to_us
-from api.commands.processes import Account, run_as
+from api.commands.processes import Account, ProcessFailed, run_as
 
 _MACHINES = {"amd64": "x86_64"}
 _DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 _LEFT_OUT = shutil.ignore_patterns("include", "*.a", "pgxs", "__pycache__", "doc", "man")
 
 
-class ServerNotFound(Exception):
+class ServerNotFound(ProcessFailed):
     """No program of a server is installed; the message says what to install."""
 
 

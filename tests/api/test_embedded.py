@@ -173,11 +173,14 @@ def test_a_child_ends_cleanly_or_is_killed_when_it_will_not(tmp_path: Path) -> N
     polite.stop()
     assert polite.exit_code == 7
     stubborn = ChildProcess(
-        "stubborn", ["/bin/sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"], tmp_path / "log"
+        "stubborn",
+        ["/bin/sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"],
+        tmp_path / "log",
+        stop_timeout_s=0.2,
     )
     stubborn.start()
     wait_until(lambda: "ready" in stubborn.log_tail(), timeout_s=10, what="the child is ready")
-    stubborn.stop(timeout_s=0.2)
+    stubborn.stop()
     assert stubborn.exit_code == -signal.SIGKILL
 
 

@@ -1,0 +1,77 @@
+"""The demo's catalogue and campaign, made through the admin API as an operator would make them."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+
+_SIZES = ("S", "M", "L", "XL")
+
+PRODUCTS: dict[str, tuple[str, int, dict[str, int]]] = {
+    "t-shirt": ("오가닉 코튼 티셔츠 · Organic cotton T-shirt", 19_000, dict.fromkeys(_SIZES, 200)),
+    "hoodie": ("기모 후드 · Brushed hoodie", 49_000, dict.fromkeys(_SIZES, 120)),
+    "jeans": ("셀비지 청바지 · Selvedge jeans", 89_000, {"28": 40, "30": 60, "32": 60, "34": 40}),
+    "hanbok": ("생활한복 저고리 · Everyday hanbok jacket", 129_000, {"S": 20, "M": 30, "L": 20}),
+    "raincoat": ("바람막이 우비 · Packable raincoat", 65_000, {"M": 50, "L": 50}),
+    "socks": ("줄무늬 양말 · Striped socks", 4_500, {"one-size": 1_000}),
+    "cap": ("볼캡 · Baseball cap", 22_000, {"one-size": 300}),
+    "limited-sneakers": ("한정판 운동화 · Limited sneakers", 159_000, {"250": 5, "260": 5, "270": 5}),
+}
+"""Product id to its name, its price in won, and the quantity of each size."""
+
+CAMPAIGN_ID = "welcome"
+CAMPAIGN_DAYS = 365
+TIMEOUT_S = 30.0
+
+
+def make_demo(client: httpx.Client) -> bool:
+    """Makes the catalogue and an open campaign where the shop has no product yet; returns whether it did.
+
+    Raises httpx.HTTPError when the shop does not do as asked.
+    """
+    found = client.get("/v1/products", params={"limit": 1}, timeout=TIMEOUT_S)
+    found.raise_for_status()
+    if found.json()["items"]:
+        return False
+    # The campaign comes before the products, so that a demo that was interrupted is made whole the next time.
+    _put(client, f"/admin/v1/campaigns/{CAMPAIGN_ID}", _campaign(datetime.now(UTC)))
+    for product_id, (name, price, sizes) in PRODUCTS.items():
+        stock = [{"stock_id": size, "option": size, "initial_quantity": quantity} for size, quantity in sizes.items()]
+        _put(client, f"/admin/v1/products/{product_id}", {"name": name, "price": price, "stock": stock})
+    return True
+
+
+def _campaign(now: datetime) -> dict[str, Any]:
+    return {
+        "name": "첫 구매 10% 쿠폰 · 10 % off the first order",
+        "discount": {"kind": "percent", "value": 10, "minimum_order": 10_000, "maximum_discount": 20_000},
+        "quantity": 1_000,
+        "opens_at": _rfc3339(now),
+        "closes_at": _rfc3339(now + timedelta(days=CAMPAIGN_DAYS)),
+        "valid_days": 30,
+    }
+
+
+def _put(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
+    client.put(path, json=body, timeout=TIMEOUT_S).raise_for_status()
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def first_purchase(api_url: str, user: str = "mina") -> list[str]:
+    """The command lines of a first purchase, to be typed one after the other."""
+    at = f"{api_url}/v1/users/{user}"
+    as_json = "-H 'Content-Type: application/json' -d"
+    order = (
+        '{"lines": [{"product_id": "t-shirt", "stock_id": "M", "quantity": 2}, {"product_id": "cap", "quantity": 1}]}'
+    )
+    return [
+        f"curl -s {api_url}/v1/products/t-shirt",
+        f"curl -s {at}/balance/charges {as_json} '{{\"amount\": 100000}}'",
+        f'curl -s {at}/coupons {as_json} \'{{"campaign_id": "{CAMPAIGN_ID}"}}\'',
+        f"curl -s {at}/checkout {as_json} '{order}'",
+        f"curl -s {at}/balance",
+        f"curl -s {api_url}/v1/best-sellers",
+    ]

@@ -1,0 +1,211 @@
+"""`firstcome doctor`: what is wrong with the servers and the settings, and what to do about it."""
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import psycopg
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from rich.console import Console
+from rich.table import Table
+
+from api.commands.api import environment
+from api.commands.data_folder import Addresses
+from engine.settings import EngineSettings, SettingError
+from persistence.database import DatabaseError, libpq_url, without_password
+from persistence.migrations import require_head
+from persistence.settings import WorkerSettings
+
+CONNECT_TIMEOUT_S = 5
+CLOCK_DIFFERENCE_MS_MAX = 1_000
+REDIS_VERSION_MIN = (6, 2)
+POSTGRES_VERSION_MIN = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at. A remedy says that it is wrong and what to do; `warning` alone lets a shop run."""
+
+    name: str
+    found: str
+    remedy: str = ""
+    warning: bool = False
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.remedy) and not self.warning
+
+
+@click.command()
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".firstcome"),
+    show_default=True,
+    help="The data folder of `firstcome up`, looked at for what FIRSTCOME_* does not say.",
+)
+def doctor(data: Path) -> None:
+    """Check Redis, PostgreSQL and the settings; name the remedy for what is wrong.
+
+    Ends with the next command to type, and with exit code 1 when something is wrong.
+    """
+    settings = environment()
+    addresses = Addresses.read(data)
+    if addresses is not None:
+        settings.setdefault("FIRSTCOME_REDIS_URL", addresses.redis_url)
+        settings.setdefault("FIRSTCOME_DATABASE_URL", addresses.database_url)
+    checks = examine(settings)
+    console = Console()
+    console.print(_table(checks))
+    failed = any(check.failed for check in checks)
+    console.print(f"Next: {_next_command(checks, settings, addresses)}", soft_wrap=True, highlight=False, markup=False)
+    if failed:
+        raise SystemExit(1)
+
+
+def examine(settings: Mapping[str, str]) -> list[Check]:
+    """Every check, for these FIRSTCOME_* settings."""
+    try:
+        engine, worker = EngineSettings.from_environment(settings), WorkerSettings.from_environment(settings)
+    except SettingError as error:
+        return [Check("settings", "refused", str(error))]
+    return [Check("settings", "read"), *_redis_checks(engine.redis_url), *_postgres_checks(worker.database_url, engine)]
+
+
+def _redis_checks(url: str) -> list[Check]:
+    try:
+        with redis.Redis.from_url(
+            url, retry=Retry(NoBackoff(), 0), socket_timeout=CONNECT_TIMEOUT_S, socket_connect_timeout=CONNECT_TIMEOUT_S
+        ) as client:
+            began = time.time()
+            seconds, microseconds = client.time()
+            ended = time.time()
+            info: dict[str, Any] = client.info("everything")
+    except (redis.RedisError, OSError, ValueError) as error:
+        remedy = "start it, or set FIRSTCOME_REDIS_URL to where it is; `firstcome up` brings one of its own"
+        return [Check("Redis", f"{_without_password(url)}: {error}", remedy)]
+    theirs_ms = int(seconds) * 1000 + int(microseconds) // 1000
+    return [
+        Check("Redis", f"{_without_password(url)} answers"),
+        _redis_version(info),
+        _policy_check(str(info.get("maxmemory_policy", "unknown"))),
+        _append_only_check(info),
+        _clock_check("Redis' clock", theirs_ms, began, ended),
+    ]
+
+
+def _redis_version(info: Mapping[str, Any]) -> Check:
+    name = "Valkey" if info.get("server_name") == "valkey" else "Redis"
+    version = str(info.get("valkey_version", info["redis_version"]))
+    numbers = tuple(int(number) for number in re.findall(r"\d+", str(info["redis_version"]))[:2])
+    old = numbers < REDIS_VERSION_MIN
+    return Check("Redis version", f"{name} {version}", "use Redis 6.2 or newer, or Valkey" if old else "")
+
+
+def _policy_check(policy: str) -> Check:
+    remedy = "set maxmemory-policy noeviction: a server that evicts keys loses money and stock"
+    return Check("maxmemory-policy", policy, "" if policy == "noeviction" else remedy)
+
+
+def _append_only_check(info: Mapping[str, Any]) -> Check:
+    if not info.get("aof_enabled"):
+        remedy = "set appendonly yes: without it, what is not yet in PostgreSQL is lost when Redis ends"
+        return Check("append-only file", "off", remedy)
+    if info.get("aof_last_write_status", "ok") != "ok":
+        return Check("append-only file", "the last write failed", "look for a full disk and at the server's log")
+    return Check("append-only file", "on")
+
+
+def _postgres_checks(url: str, engine: EngineSettings) -> list[Check]:
+    try:
+        shown = without_password(url)
+        with psycopg.connect(libpq_url(url), autocommit=True, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+            began = time.time()
+            row = connection.execute(
+                "SELECT current_setting('server_version'), current_setting('server_version_num')::int / 10000,"
+                " current_setting('fsync'), current_setting('full_page_writes'),"
+                " (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+            ).fetchone()
+            ended = time.time()
+            assert row is not None
+            version, major, fsync, full_pages, theirs_ms = row
+            partitions = _recorded_partitions(connection)
+    except (psycopg.Error, ValueError) as error:
+        remedy = "start it, or set FIRSTCOME_DATABASE_URL to where it is; `firstcome up` brings one of its own"
+        return [Check("PostgreSQL", f"{without_password(url)}: {str(error).strip()}", remedy)]
+    old = "use PostgreSQL 14 or newer" if major < POSTGRES_VERSION_MIN else ""
+    unsafe = "set fsync and full_page_writes on: a crash would lose what was answered as durable"
+    return [
+        Check("PostgreSQL", f"{shown} answers"),
+        Check("PostgreSQL version", str(version), old),
+        Check("fsync, full_page_writes", f"{fsync}, {full_pages}", "" if fsync == full_pages == "on" else unsafe),
+        _clock_check("PostgreSQL's clock", int(theirs_ms), began, ended),
+        _schema_check(url),
+        _partitions_check(partitions, engine.partitions),
+    ]
+
+
+def _recorded_partitions(connection: psycopg.Connection[Any]) -> int | None:
+    try:
+        row = connection.execute("SELECT partitions FROM installation").fetchone()
+    except psycopg.errors.UndefinedTable:
+        return None
+    return None if row is None else int(row[0])
+
+
+def _schema_check(url: str) -> Check:
+    try:
+        require_head(url)
+    except DatabaseError as error:
+        return Check("schema", "not this program's", error.reason or str(error))
+    return Check("schema", "this program's")
+
+
+def _partitions_check(recorded: int | None, configured: int) -> Check:
+    if recorded is None:
+        return Check("partitions", f"{configured}, to be fixed at the first start")
+    remedy = f"set FIRSTCOME_PARTITIONS={recorded}: the number is fixed at the first start"
+    return Check("partitions", f"{configured} set, {recorded} on record", "" if recorded == configured else remedy)
+
+
+def _clock_check(name: str, theirs_ms: int, began: float, ended: float) -> Check:
+    """Compares a server's clock with ours as of the middle of the call that read it."""
+    difference_ms = round(theirs_ms - (began + ended) / 2 * 1000)
+    remedy = "" if abs(difference_ms) <= CLOCK_DIFFERENCE_MS_MAX else "keep both machines' clocks right, by NTP"
+    return Check(name, f"{difference_ms:+d} ms from ours", remedy)
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"//([^:@/]*):[^@/]*@", r"//\1:***@", url)
+
+
+def _table(checks: list[Check]) -> Table:
+    table = Table("", "check", "found", "remedy", show_edge=False)
+    for check in checks:
+        table.add_row("[red]✗[/]" if check.failed else "[green]✓[/]", check.name, _plain(check.found), check.remedy)
+    return table
+
+
+def _plain(text: str) -> str:
+    """Text that rich shows as it is."""
+    return text.replace("[", r"\[")
+
+
+def _next_command(checks: list[Check], settings: Mapping[str, str], addresses: Addresses | None) -> str:
+    failed = {check.name for check in checks if check.failed}
+    if not failed:
+        at = addresses.api_url if addresses is not None else "http://127.0.0.1:8000"
+        running = addresses is not None
+        return f"curl -s {at}/v1/products" if running else "firstcome worker & firstcome api"
+    if failed <= {"schema"}:
+        return "firstcome migrate"
+    configured = {"FIRSTCOME_REDIS_URL", "FIRSTCOME_DATABASE_URL"} & settings.keys()
+    if failed <= {"Redis", "PostgreSQL"} and (addresses is not None or not configured):
+        return "firstcome up"
+    return "firstcome doctor, once the remedies above are done"

@@ -1,0 +1,111 @@
+"""The sockets that an API listens on, and why one is refused."""
+
+import contextlib
+import errno
+import ipaddress
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+
+BACKLOG = 2048
+_LISTEN = "0A"
+
+
+class CannotListen(Exception):
+    """An address cannot be listened on; the message says what to do."""
+
+
+def require_loopback(host: str) -> None:
+    """Refuses addresses that others can reach, as long as there is no authentication. Raises CannotListen."""
+    if not is_loopback(host):
+        raise CannotListen(
+            f"there is no authentication yet, so the API serves this machine only and not {host}: leave --host at "
+            "127.0.0.1, and put a proxy that checks who calls in front of it if others shall reach it"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int, processes: int = 1) -> list[socket.socket]:
+    """A listening socket for each process, all on one address (port 0: a free one). Raises CannotListen.
+
+    On Linux each process gets a socket of its own, among which the kernel spreads connections evenly; elsewhere they
+    share one. The caller keeps them all open, so connections that wait at a process that died are served by its
+    successor.
+    """
+    first = _bind(host, port, share_port=False)
+    if processes == 1 or sys.platform != "linux":
+        first.listen(BACKLOG)
+        return [first] * processes
+    # The plain socket has shown that nobody else listens here; with SO_REUSEPORT a second API would go unnoticed.
+    port = first.getsockname()[1]
+    first.close()
+    listeners = [_bind(host, port, share_port=True) for _ in range(processes)]
+    for listener in listeners:
+        listener.listen(BACKLOG)
+    return listeners
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on at the moment."""
+    with _bind(host, 0, share_port=False) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def http_url(host: str, port: int) -> str:
+    """The URL of an API on this address."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _bind(host: str, port: int, *, share_port: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if share_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise CannotListen(_explain(error, host, port)) from error
+    return listener
+
+
+def _explain(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        holder = _holder_of(port)
+        return (
+            f"port {port} is in use{f' by {holder}' if holder else ''}: stop that, or choose another one with --port "
+            "(0 takes a free one)"
+        )
+    if error.errno == errno.EACCES:
+        return f"port {port} needs rights that this user does not have: choose one from 1024 on with --port"
+    return f"cannot listen on {host}: {error.strerror or error}: give an address of this machine with --host"
+
+
+def _holder_of(port: int) -> str:
+    """The process that listens on a port, such as `process 12 (nginx)`; "" where it cannot be seen."""
+    inodes = set()
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        with contextlib.suppress(OSError):
+            for line in table.read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTEN and int(fields[1].rsplit(":", 1)[1], 16) == port:
+                    inodes.add(f"socket:[{fields[9]}]")
+    for process in Path("/proc").glob("[0-9]*") if inodes else ():
+        with contextlib.suppress(OSError):
+            if any(os.readlink(handle) in inodes for handle in (process / "fd").iterdir()):
+                command = re.sub(r"\W*$", "", (process / "comm").read_text())
+                return f"process {process.name} ({command})"
+    return ""

@@ -1,0 +1,213 @@
+"""`firstcome up`: the whole shop on one machine."""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import httpx
+from rich.console import Console
+from rich.markup import escape
+
+from api.commands.api import DRAIN_S, environment, program
+from api.commands.data_folder import ADDRESSES_FILE, Addresses, FolderLock
+from api.commands.demo import first_purchase, make_demo
+from api.commands.embedded_postgres import EmbeddedPostgres
+from api.commands.embedded_valkey import EmbeddedValkey
+from api.commands.listening import CannotListen, free_port, http_url, listen, require_loopback
+from api.commands.processes import ChildProcess, Interrupted, ProcessFailed, Supervisor, stop_signals, wait_until
+from engine.settings import EngineSettings, SettingError
+from persistence.database import DatabaseError, without_password
+from persistence.migrations import upgrade
+from persistence.settings import WorkerSettings
+
+READY_TIMEOUT_S = 60.0
+READY_POLL_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for on the command line."""
+
+    host: str
+    port: int
+    data: Path
+    api_workers: int
+    workers: int
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address the API listens on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option(
+    "--data",
+    default=Path(".firstcome"),
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the servers keep their state between runs.",
+)
+@click.option("--api-workers", default=1, show_default=True, type=click.IntRange(1, 256), help="API processes.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
+def up(host: str, port: int, data: Path, api_workers: int, workers: int) -> None:
+    """Run the whole shop on this machine: servers, worker, API, a demo catalogue.
+
+    A Valkey and a PostgreSQL server of its own are started on the data folder; where FIRSTCOME_REDIS_URL or
+    FIRSTCOME_DATABASE_URL names a server, that one is used instead. Ctrl-C or SIGTERM stops all of it.
+    """
+    console = Console()
+    stopping = threading.Event()
+    with stop_signals(stopping):
+        try:
+            require_loopback(host)
+            _Up(Request(host, port, data.absolute(), api_workers, workers), console, stopping).run()
+        except Interrupted:
+            pass
+        except (CannotListen, ProcessFailed, SettingError, DatabaseError, httpx.HTTPError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+    console.print("Stopped; nothing is left running.")
+
+
+class _Up:
+    """One run, from the first server to the last one stopped."""
+
+    def __init__(self, request: Request, console: Console, stopping: threading.Event) -> None:
+        self._request = request
+        self._console = console
+        self._stopping = stopping
+        self._supervisor = Supervisor(tell=lambda message: console.print(message, style="yellow", markup=False))
+        self._stores_at: list[tuple[str, Path]] = []
+
+    def run(self) -> None:
+        request = self._request
+        request.data.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with FolderLock(request.data), contextlib.closing(self._supervisor):
+            port = _checked_port(request.host, request.port)
+            (request.data / "logs").mkdir(exist_ok=True)
+            redis_url = self._redis()
+            database_url = self._database()
+            env = environment(FIRSTCOME_REDIS_URL=redis_url, FIRSTCOME_DATABASE_URL=database_url)
+            EngineSettings.from_environment(env)
+            WorkerSettings.from_environment(env)
+            with self._step("bringing the schema up to date"):
+                upgrade(database_url)
+            receiver_url = self._receiver(env)
+            addresses = Addresses(os.getpid(), http_url(request.host, port), redis_url, database_url)
+            self._shop(env, port, addresses)
+            addresses.write(request.data)
+            try:
+                self._show(addresses, receiver_url)
+                self._supervisor.watch(self._stopping)
+            finally:
+                (request.data / ADDRESSES_FILE).unlink(missing_ok=True)
+                self._console.print("Stopping: requests under way are answered, the worker finishes its batch ...")
+
+    def _redis(self) -> str:
+        given = os.environ.get("FIRSTCOME_REDIS_URL")
+        if given:
+            return given
+        server = EmbeddedValkey(self._request.data / "valkey", stopping=self._stopping)
+        with self._step("starting Valkey"):
+            server.start()
+        self._supervisor.add(server)
+        self._stores_at.append(("Valkey's files", server.folder))
+        return server.url
+
+    def _database(self) -> str:
+        given = os.environ.get("FIRSTCOME_DATABASE_URL")
+        if given:
+            return given
+        server = EmbeddedPostgres(self._request.data / "postgres", stopping=self._stopping)
+        with self._step("starting PostgreSQL (some seconds the first time)"):
+            server.start()
+        self._supervisor.add(server)
+        self._stores_at.append(("PostgreSQL's files", server.place or server.folder))
+        return server.url
+
+    def _receiver(self, env: dict[str, str]) -> str | None:
+        """Starts the demo's data platform, unless there is a real one, and tells the worker of it."""
+        if env.get("FIRSTCOME_DATA_PLATFORM_URL"):
+            return None
+        port = free_port()
+        file = self._request.data / "received.jsonl"
+        self._run_child("receiver", ["receiver", "--port", str(port), "--file", str(file)], env)
+        url = http_url("127.0.0.1", port)
+        env["FIRSTCOME_DATA_PLATFORM_URL"] = url
+        return url
+
+    def _shop(self, env: dict[str, str], port: int, addresses: Addresses) -> None:
+        request = self._request
+        # The parts are stopped from the last to the first: the API drains while the workers still make things durable.
+        for number in range(1, request.workers + 1):
+            self._run_child(f"worker-{number}", ["worker"], env)
+        listen_on = ["--host", request.host, "--port", str(port), "--workers", str(request.api_workers)]
+        api = self._run_child("api", ["api", *listen_on], env, stop_timeout_s=DRAIN_S + 10)
+        with httpx.Client(base_url=addresses.api_url, timeout=READY_POLL_TIMEOUT_S, trust_env=False) as client:
+            with self._step("starting the workers and the API"):
+                self._await_ready(client, api)
+            with self._step("making the demo catalogue"):
+                make_demo(client)
+
+    def _run_child(
+        self, name: str, arguments: list[str], env: dict[str, str], *, stop_timeout_s: float = 30
+    ) -> ChildProcess:
+        log = self._request.data / "logs" / f"{name}.log"
+        child = ChildProcess(name, [*program(), *arguments], log, dict(env), stop_timeout_s=stop_timeout_s)
+        child.start()
+        self._supervisor.add(child)
+        return child
+
+    def _await_ready(self, client: httpx.Client, api: ChildProcess) -> None:
+        def ready() -> bool:
+            self._supervisor.look()
+            return _is_ready(client)
+
+        try:
+            wait_until(ready, timeout_s=READY_TIMEOUT_S, what="the shop is ready", stopping=self._stopping)
+        except ProcessFailed as error:
+            logs = self._request.data / "logs"
+            raise ProcessFailed(f"{error}; see {logs} and run `firstcome doctor`\n{api.log_tail()}") from error
+
+    @contextlib.contextmanager
+    def _step(self, text: str) -> Iterator[None]:
+        """Shows that something is under way, and how long it took."""
+        if self._stopping.is_set():
+            raise Interrupted(text)
+        began = time.monotonic()
+        with self._console.status(f"{text} ..."):
+            yield
+        took_s = time.monotonic() - began
+        self._console.print(f"[green]✓[/] {text} [dim]{took_s:.1f} s[/]", highlight=False, soft_wrap=True)
+
+    def _show(self, addresses: Addresses, receiver_url: str | None) -> None:
+        rows = [("API", addresses.api_url), ("documentation", f"{addresses.api_url}/docs")]
+        if receiver_url is not None:
+            rows.append(("paid orders received", receiver_url))
+        rows += [("Redis", addresses.redis_url), ("PostgreSQL", without_password(addresses.database_url))]
+        rows += [("data", str(self._request.data))]
+        rows += [(name, str(folder)) for name, folder in self._stores_at if self._request.data not in folder.parents]
+        rows += [("logs", str(self._request.data / "logs"))]
+        self._console.print("\n[bold green]The shop is open.[/] Ctrl-C closes it.\n")
+        for name, value in rows:
+            self._console.print(f"[bold]{name:22}[/]{escape(value)}", soft_wrap=True, highlight=False)
+        self._console.print("\nA first purchase, from another terminal:\n")
+        for line in first_purchase(addresses.api_url):
+            self._console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+        self._console.print()
+
+
+def _checked_port(host: str, port: int) -> int:
+    """The port to serve on, free at the moment. Raises CannotListen before anything is started."""
+    with listen(host, port)[0] as probe:
+        number: int = probe.getsockname()[1]
+        return number
+
+
+def _is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
