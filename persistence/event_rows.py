@@ -7,6 +7,7 @@ found before the batch is touched, so a batch always holds whole events.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from inspect import signature
 from operator import itemgetter
 from time import gmtime, strftime
 from typing import NamedTuple
@@ -105,38 +106,16 @@ class RowBatch:
     completed: list[CompletedOrder] = field(default_factory=list)
     # lines of the orders placed in this batch, for those that are also paid in it
     _lines: dict[str, tuple[tuple[str, str, int], ...]] = field(default_factory=dict)
-
-    def add(self, partition: int, epoch: int, seq: int, flat: Sequence[bytes]) -> None:
-        """Take in the event ``<epoch>-<seq>`` of a partition, which follows the last one taken in or before.
-
-        Raises `UnknownEvent` or `UnreadableEvent`; then nothing of it is in the batch.
-        """
-        place = f"{epoch}-{seq}"
-        try:
-            fields = _decode(flat)
-            if fields["v"] != EVENT_VERSION:
-                raise UnknownEvent(partition, place, f"version {fields['v']!r} of {fields['type']!r}")
-            apply = _APPLY.get(fields["type"])
-            if apply is None:
-                raise UnknownEvent(partition, place, f"type {fields['type']!r}")
-            at_ms = int(fields["at"])
-            apply(self, _Event(str(partition), str(epoch), str(seq), place, at_ms, _moment(at_ms), fields))
-        except (KeyError, ValueError, TypeError) as error:
-            raise UnreadableEvent(partition, place, f"{type(error).__name__}: {error}") from error
-        self.cursors[partition] = (epoch, seq)
-        self.events += 1
+    _layouts: dict[bytes, "_Layout"] = field(default_factory=dict)
 
 
 class _Event(NamedTuple):
-    """An event on its way into a batch; ``partition``, ``epoch``, ``seq`` and ``at`` are cells."""
+    """Where and when an event on its way into a batch happened; ``partition`` and ``at`` are cells."""
 
     partition: str
-    epoch: str
-    seq: str
     place: str
     at_ms: int
     at: str
-    fields: dict[str, str]
 
 
 def read_events(
@@ -147,19 +126,59 @@ def read_events(
     Raises `SequenceGap`, `UnknownEvent` or `UnreadableEvent` at the first entry that cannot be taken in; those before
     it are in the batch then.
     """
-    for name, flat in entries:
-        seq += 1
-        if name != b"%d-%d" % (epoch, seq):
-            raise SequenceGap(partition, name.decode(errors="replace"), f"expected {epoch}-{seq}")
-        batch.add(partition, epoch, seq, flat)
+    first, cell = seq, str(partition)
+    try:
+        for name, flat in entries:
+            place = name.decode()
+            if place != f"{epoch}-{seq + 1}":
+                raise SequenceGap(partition, place, f"expected {epoch}-{seq + 1}")
+            try:
+                values = _values(flat)
+                layout = batch._layouts.get(flat[1])
+                if layout is None or layout.names != flat[::2]:
+                    layout = batch._layouts[flat[1]] = _layout(partition, place, flat, values)
+                if values[1] != EVENT_VERSION:
+                    raise UnknownEvent(partition, place, f"version {values[1]!r} of {values[0]!r}")
+                at_ms = int(values[2])
+                layout.apply(batch, _Event(cell, place, at_ms, _moment(at_ms)), *layout.choose(values))
+            except (LookupError, ValueError, TypeError) as error:
+                raise UnreadableEvent(partition, place, f"{type(error).__name__}: {error}") from error
+            seq += 1
+    finally:
+        if seq > first:
+            batch.cursors[partition] = (epoch, seq)
+            batch.events += seq - first
 
 
-def _decode(flat: Sequence[bytes]) -> dict[str, str]:
-    # NUL cannot be in a text of PostgreSQL, so it separates the fields for decoding all of them in one go.
-    texts = b"\0".join(flat).decode().split("\0")
-    if len(texts) != len(flat) or len(texts) % 2:
-        raise ValueError("a NUL in a field, or a field without a value")
-    return dict(zip(texts[::2], texts[1::2], strict=True))
+def _values(flat: Sequence[bytes]) -> list[str]:
+    # NUL cannot be in a text of PostgreSQL, so it separates the values for decoding all of them in one go.
+    values = b"\0".join(flat[1::2]).decode().split("\0")
+    if len(values) * 2 != len(flat):
+        raise ValueError("a NUL in a value, or a field without a value")
+    return values
+
+
+class _Layout(NamedTuple):
+    """How the events of one type with these very fields are taken in: which values are wanted, and by what.
+
+    Scripts write the fields of a type always alike, so a batch makes as many of these as it has types.
+    """
+
+    names: list[bytes]
+    choose: Callable[[Sequence[str]], tuple[str, ...]]
+    apply: Callable[..., None]
+
+
+def _layout(partition: int, place: str, flat: Sequence[bytes], values: list[str]) -> _Layout:
+    names = list(flat[::2])
+    if names[:3] != [b"type", b"v", b"at"]:
+        raise ValueError("it does not begin with type, v and at")
+    apply = _APPLY.get(values[0])
+    if apply is None or values[1] != EVENT_VERSION:
+        raise UnknownEvent(partition, place, f"type {values[0]!r}, version {values[1]!r}")
+    # The parameters after the batch and the event are the names of the fields.
+    _, _, *wanted = signature(apply).parameters
+    return _Layout(names, itemgetter(*[names.index(name.encode()) for name in wanted]), apply)
 
 
 @lru_cache(maxsize=64)
@@ -167,9 +186,11 @@ def _second(at_s: int) -> str:
     return strftime("%Y-%m-%d %H:%M:%S", gmtime(at_s))
 
 
+_MILLISECOND = tuple(f".{ms:03d}+00" for ms in range(1000))
+
+
 def _moment(at_ms: int) -> str:
-    at_s, ms = divmod(at_ms, 1000)
-    return f"{_second(at_s)}.{ms:03d}+00"
+    return _second(at_ms // 1000) + _MILLISECOND[at_ms % 1000]
 
 
 def _whole(text: str) -> str:
@@ -220,21 +241,17 @@ def _change_wallet(
     cells[3] = event.place
 
 
-_WALLET_CHARGED = itemgetter("user", "amount", "balance")
-
-
-def _wallet_charged(batch: RowBatch, event: _Event) -> None:
-    user, amount, balance = _WALLET_CHARGED(event.fields)
-    row = (event.partition, event.seq, event.epoch, _required(user), "charge", _whole(amount), _whole(balance), NULL,
-           event.at)  # fmt: skip
+def _wallet_charged(batch: RowBatch, event: _Event, user: str, amount: str, balance: str) -> None:
+    epoch, seq = event.place.split("-")
+    row = (event.partition, seq, epoch, _required(user), "charge", _whole(amount), _whole(balance), NULL, event.at)
     batch.ledger.append(row)
     _change_wallet(batch, event, user, balance=balance)
 
 
 def _pay(batch: RowBatch, event: _Event, order: str, user: str, total: int, balance: str) -> None:
     if total:
-        row = (event.partition, event.seq, event.epoch, user, "payment", str(-total), balance, order, event.at)
-        batch.ledger.append(row)
+        epoch, seq = event.place.split("-")
+        batch.ledger.append((event.partition, seq, epoch, user, "payment", str(-total), balance, order, event.at))
     _change_wallet(batch, event, user, balance=balance)
     batch.outbox.append((event.partition, order, user, f"{event.partition}:{event.place}", event.at))
 
@@ -245,7 +262,6 @@ def _pay(batch: RowBatch, event: _Event, order: str, user: str, total: int, bala
 _STATUS, _FAILURE, _PAID_AT, _FINISHED_AT, _ORDER_PLACE = 3, 4, 11, 12, 13
 _DISCOUNT_STATE, _DISCOUNT_AT = 11, 12
 
-_NEW_ORDER = itemgetter("order", "user", "lines", "subtotal", "discount", "total", "coupon", "rule")
 _ORDER_LINE_TEXTS = itemgetter("product_id", "stock_id", "name", "option")
 _ORDER_LINE_NUMBERS = itemgetter("unit_price", "quantity", "amount")
 
@@ -263,11 +279,21 @@ class _NewOrder:
     lines: tuple[tuple[str, str, int], ...]
 
 
-def _read_order(batch: RowBatch, event: _Event) -> _NewOrder:
-    order, user, json, subtotal, discount, total, coupon, rule = _NEW_ORDER(event.fields)
+def _read_order(
+    batch: RowBatch,
+    event: _Event,
+    order: str,
+    user: str,
+    lines_json: str,
+    subtotal: str,
+    discount: str,
+    total: str,
+    coupon: str,
+    rule: str,
+) -> _NewOrder:
     rows: list[Row] = []
     lines = []
-    for number, line in enumerate(orjson.loads(json), start=1):
+    for number, line in enumerate(orjson.loads(lines_json), start=1):
         texts = _ORDER_LINE_TEXTS(line)
         if "\0" in "".join(texts):
             raise ValueError(f"a NUL in line {number}")
@@ -305,9 +331,21 @@ def _put_order(
         ]  # fmt: skip
 
 
-def _order_placed(batch: RowBatch, event: _Event) -> None:
-    new = _read_order(batch, event)
-    pay_before = _moment(int(event.fields["pay_before"]))
+def _order_placed(
+    batch: RowBatch,
+    event: _Event,
+    order: str,
+    user: str,
+    lines: str,
+    subtotal: str,
+    discount: str,
+    total: str,
+    coupon: str,
+    rule: str,
+    pay_before: str,
+) -> None:
+    new = _read_order(batch, event, order, user, lines, subtotal, discount, total, coupon, rule)
+    pay_before = _moment(int(pay_before))
     _put_order(batch, event, new, status="awaiting_payment", failure="", pay_before=pay_before, discount_state="taken")
     batch._lines[new.order] = new.lines
     _change_wallet(batch, event, new.user)
@@ -315,9 +353,23 @@ def _order_placed(batch: RowBatch, event: _Event) -> None:
         _change_coupon(batch, event, new.coupon, "taken", order=new.order)
 
 
-def _order_checked_out(batch: RowBatch, event: _Event) -> None:
-    new = _read_order(batch, event)
-    status, failure, balance = event.fields["status"], event.fields["failure"], _whole(event.fields["balance"])
+def _order_checked_out(
+    batch: RowBatch,
+    event: _Event,
+    order: str,
+    user: str,
+    lines: str,
+    subtotal: str,
+    discount: str,
+    total: str,
+    coupon: str,
+    rule: str,
+    status: str,
+    failure: str,
+    balance: str,
+) -> None:
+    new = _read_order(batch, event, order, user, lines, subtotal, discount, total, coupon, rule)
+    _whole(balance)
     if status == "completed":
         _put_order(batch, event, new, status=status, failure="", pay_before=NULL, discount_state="used")
         _pay(batch, event, new.order, new.user, int(new.total), balance)
@@ -355,11 +407,7 @@ def _finish_discount(batch: RowBatch, event: _Event, order: str, state: str) -> 
         cells[_DISCOUNT_STATE], cells[_DISCOUNT_AT] = state, event.at
 
 
-_ORDER_PAID = itemgetter("order", "user", "total", "balance", "coupon")
-
-
-def _order_paid(batch: RowBatch, event: _Event) -> None:
-    order, user, total, balance, coupon = _ORDER_PAID(event.fields)
+def _order_paid(batch: RowBatch, event: _Event, order: str, user: str, total: str, balance: str, coupon: str) -> None:
     units = int(total)
     _whole(balance)
     _required(user)
@@ -371,11 +419,7 @@ def _order_paid(batch: RowBatch, event: _Event) -> None:
     batch.completed.append(CompletedOrder(order, user, event.at_ms, batch._lines.get(order)))
 
 
-_ORDER_FAILED = itemgetter("order", "user", "failure", "coupon")
-
-
-def _order_failed(batch: RowBatch, event: _Event) -> None:
-    order, user, failure, coupon = _ORDER_FAILED(event.fields)
+def _order_failed(batch: RowBatch, event: _Event, order: str, user: str, failure: str, coupon: str) -> None:
     _required(user)
     _finish_order(batch, event, _required(order), status="failed", failure=_required(failure), paid_at=NULL)
     _change_wallet(batch, event, user)
@@ -384,8 +428,9 @@ def _order_failed(batch: RowBatch, event: _Event) -> None:
         _change_coupon(batch, event, coupon, "free")
 
 
-def _order_voided(batch: RowBatch, event: _Event) -> None:
-    order, user = _required(event.fields["order"]), _required(event.fields["user"])
+def _order_voided(batch: RowBatch, event: _Event, order: str, user: str) -> None:
+    _required(order)
+    _required(user)
     if order in batch.orders:
         raise ValueError(f"order {order} is on record already")
     batch.orders[order] = [
@@ -397,11 +442,6 @@ def _order_voided(batch: RowBatch, event: _Event) -> None:
 
 # Places of the cells of a coupon that a later event changes; see COUPONS in persistence.writer.
 _COUPON_STATE, _COUPON_ORDER, _COUPON_USED_AT, _COUPON_PLACE = 9, 10, 14, 15
-
-_COUPON_GRANTED = itemgetter(
-    "user", "coupon", "campaign", "number", "kind", "value", "minimum_order", "maximum_discount", "issued_at",
-    "valid_from", "valid_until", "coupon_number",
-)  # fmt: skip
 
 
 def _change_coupon(
@@ -415,9 +455,22 @@ def _change_coupon(
         cells[_COUPON_PLACE] = event.place
 
 
-def _coupon_granted(batch: RowBatch, event: _Event) -> None:
-    (user, coupon, campaign, number, kind, value, minimum_order, maximum_discount, issued_at, valid_from, valid_until,
-     coupon_number) = _COUPON_GRANTED(event.fields)  # fmt: skip
+def _coupon_granted(
+    batch: RowBatch,
+    event: _Event,
+    user: str,
+    coupon: str,
+    campaign: str,
+    number: str,
+    kind: str,
+    value: str,
+    minimum_order: str,
+    maximum_discount: str,
+    issued_at: str,
+    valid_from: str,
+    valid_until: str,
+    coupon_number: str,
+) -> None:
     cells = [
         _required(coupon), event.partition, _required(user), _required(campaign), _whole(number), kind, _whole(value),
         _some_whole(minimum_order), _some_whole(maximum_discount), "free", NULL, _moment(int(issued_at)),
@@ -430,15 +483,21 @@ def _coupon_granted(batch: RowBatch, event: _Event) -> None:
 
 # --- Campaigns ---
 
-_CAMPAIGN_PUT = itemgetter(
-    "campaign", "name", "kind", "value", "minimum_order", "maximum_discount", "quantity", "opens_at", "closes_at",
-    "valid_days",
-)  # fmt: skip
 
-
-def _campaign_put(batch: RowBatch, event: _Event) -> None:
-    (campaign, name, kind, value, minimum_order, maximum_discount, quantity, opens_at, closes_at,
-     valid_days) = _CAMPAIGN_PUT(event.fields)  # fmt: skip
+def _campaign_put(
+    batch: RowBatch,
+    event: _Event,
+    campaign: str,
+    name: str,
+    kind: str,
+    value: str,
+    minimum_order: str,
+    maximum_discount: str,
+    quantity: str,
+    opens_at: str,
+    closes_at: str,
+    valid_days: str,
+) -> None:
     batch.campaigns[_required(campaign)] = [
         campaign, event.partition, name, kind, _whole(value), _some_whole(minimum_order), _some_whole(maximum_discount),
         _whole(quantity), _moment(int(opens_at)), _moment(int(closes_at)), _whole(valid_days), event.place,
@@ -448,13 +507,18 @@ def _campaign_put(batch: RowBatch, event: _Event) -> None:
         batch.campaign_issues[campaign] = (campaign, number, event.place)
 
 
-_COUPON_ISSUED = itemgetter(
-    "campaign", "user", "number", "kind", "value", "minimum_order", "maximum_discount", "valid_days"
-)
-
-
-def _coupon_issued(batch: RowBatch, event: _Event) -> None:
-    campaign, user, number, kind, value, minimum_order, maximum_discount, valid_days = _COUPON_ISSUED(event.fields)
+def _coupon_issued(
+    batch: RowBatch,
+    event: _Event,
+    campaign: str,
+    user: str,
+    number: str,
+    kind: str,
+    value: str,
+    minimum_order: str,
+    maximum_discount: str,
+    valid_days: str,
+) -> None:
     row = (
         _required(campaign), _required(user), event.partition, _whole(number), kind, _whole(value),
         _some_whole(minimum_order), _some_whole(maximum_discount), _whole(valid_days), event.at,
@@ -474,24 +538,23 @@ def _change_stock(batch: RowBatch, event: _Event, product: str, stock: str) -> S
     return change
 
 
-def _product_put(batch: RowBatch, event: _Event) -> None:
-    fields = event.fields
-    product, name, price = _required(fields["product"]), fields["name"], _whole(fields["price"])
-    added = {stock: index for index, stock in enumerate(fields["added"].split(",")) if stock}
+def _product_put(batch: RowBatch, event: _Event, product: str, name: str, price: str, stock: str, added: str) -> None:
+    _required(product)
+    _, seq = event.place.split("-")
+    index_of = {stock_id: str(index) for index, stock_id in enumerate(added.split(",")) if stock_id}
     options, items = {}, {}
-    for stock in orjson.loads(fields["stock"]):
-        stock_id, option, quantity = _required(stock["stock_id"]), stock["option"], int(stock["initial_quantity"])
+    for item in orjson.loads(stock):
+        stock_id, option, units = _required(item["stock_id"]), item["option"], str(int(item["initial_quantity"]))
         if "\0" in stock_id + option:
             raise ValueError("a NUL in a stock item")
         options[stock_id] = option
-        if stock_id in added:
-            units = str(quantity)
+        if stock_id in index_of:
             items[product, stock_id] = (
-                product, stock_id, event.partition, event.seq, str(added[stock_id]), option, units, units, "0", "0",
+                product, stock_id, event.partition, seq, index_of[stock_id], option, units, units, "0", "0",
             )  # fmt: skip
-    if len(items) != len(added):
+    if len(items) != len(index_of):
         raise ValueError("an added stock item is not in the list")
-    batch.products[product] = [product, event.partition, name, price]
+    batch.products[product] = [product, event.partition, name, _whole(price)]
     batch.stock_items.update(items)
     batch.product_places[product] = event.place
     for stock_id, option in options.items():
@@ -499,27 +562,28 @@ def _product_put(batch: RowBatch, event: _Event) -> None:
             _change_stock(batch, event, product, stock_id).option = option
 
 
-def _stock_adjusted(batch: RowBatch, event: _Event) -> None:
-    fields = event.fields
-    product, stock, delta = _required(fields["product"]), _required(fields["stock"]), int(fields["delta"])
-    batch.stock_adjustments.append(
-        (event.partition, event.seq, product, stock, str(delta), _whole(fields["available"]), fields["reason"],
-         event.at)
-    )  # fmt: skip
+def _stock_adjusted(
+    batch: RowBatch, event: _Event, product: str, stock: str, delta: str, available: str, reason: str
+) -> None:
+    units = int(delta)
+    _, seq = event.place.split("-")
+    row = (event.partition, seq, _required(product), _required(stock), delta, _whole(available), reason, event.at)
+    batch.stock_adjustments.append(row)
     change = _change_stock(batch, event, product, stock)
-    change.received += delta
-    change.available += delta
+    change.received += units
+    change.available += units
 
 
-def _stock_reserved(batch: RowBatch, event: _Event) -> None:
-    order, user, packed = _required(event.fields["order"]), _required(event.fields["user"]), event.fields["lines"]
-    lines = _unpack(packed)
+def _stock_reserved(batch: RowBatch, event: _Event, order: str, user: str, lines: str) -> None:
+    unpacked = _unpack(lines)
+    _required(order)
+    _required(user)
     if (event.partition, order) in batch.reservations:
         raise ValueError(f"order {order} has a reservation already")
     batch.reservations[event.partition, order] = [
-        event.partition, order, user, "held", packed, event.at, NULL, event.place,
+        event.partition, order, user, "held", lines, event.at, NULL, event.place,
     ]  # fmt: skip
-    for product, stock, quantity in lines:
+    for product, stock, quantity in unpacked:
         change = _change_stock(batch, event, product, stock)
         change.available -= quantity
         change.reserved += quantity
@@ -541,21 +605,21 @@ def _finish_reservation(batch: RowBatch, event: _Event, order: str, state: str) 
     cells[_RESERVATION_PLACE] = event.place
 
 
-def _stock_released(batch: RowBatch, event: _Event) -> None:
-    lines = _unpack(event.fields["lines"])
-    _finish_reservation(batch, event, _required(event.fields["order"]), "released")
-    for product, stock, quantity in lines:
+def _stock_released(batch: RowBatch, event: _Event, order: str, lines: str) -> None:
+    unpacked = _unpack(lines)
+    _finish_reservation(batch, event, _required(order), "released")
+    for product, stock, quantity in unpacked:
         change = _change_stock(batch, event, product, stock)
         change.reserved -= quantity
         change.available += quantity
 
 
-def _stock_confirmed(batch: RowBatch, event: _Event) -> None:
-    lines, day = _unpack(event.fields["lines"]), event.fields["day"]
+def _stock_confirmed(batch: RowBatch, event: _Event, order: str, day: str, lines: str) -> None:
+    unpacked = _unpack(lines)
     if len(day) != 8 or not day.isdigit():
         raise ValueError(f"day {day!r}")
-    _finish_reservation(batch, event, _required(event.fields["order"]), "sold")
-    for product, stock, quantity in lines:
+    _finish_reservation(batch, event, _required(order), "sold")
+    for product, stock, quantity in unpacked:
         change = _change_stock(batch, event, product, stock)
         change.reserved -= quantity
         change.sold += quantity
@@ -563,7 +627,7 @@ def _stock_confirmed(batch: RowBatch, event: _Event) -> None:
         batch.daily_sales[day, product] = (event.partition, units + quantity)
 
 
-_APPLY: dict[str, Callable[[RowBatch, _Event], None]] = {
+_APPLY: dict[str, Callable[..., None]] = {
     "wallet.charged": _wallet_charged,
     "order.placed": _order_placed,
     "order.checked_out": _order_checked_out,

@@ -50,17 +50,13 @@ def require_head(database_url: str) -> None:
     current = current_revision(database_url)
     _refuse_newer(current)
     if current != head_revision():
-        raise SchemaMismatch(
-            f"it is at {current or 'no revision'}, this program needs {head_revision()}: run `firstcome migrate`"
-        )
+        raise SchemaMismatch(f"it is at {current}, this program needs {head_revision()}: run `firstcome migrate`")
 
 
 def _refuse_newer(current: str | None) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if current is not None and current not in known:
-        raise SchemaMismatch(
-            f"it is at {current}, which is newer than this program ({head_revision()}): upgrade the program"
-        )
+        raise SchemaMismatch(f"it is at {current}, newer than {head_revision()}: upgrade this program")
 
 
 def _config(connection: Connection | None = None) -> Config:

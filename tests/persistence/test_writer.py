@@ -1,0 +1,398 @@
+"""The writer over a real Redis and a real PostgreSQL: every event exactly once, in order, or not at all."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import redis.asyncio
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from engine.engine import Engine
+from engine.errors import InsufficientBalance
+from persistence.copy_text import NULL, copy_text
+from persistence.database import DatabaseUnavailable, connect
+from persistence.settings import WorkerSettings
+from persistence.writer import Writer
+from tests.persistence.shop import fill, line, open_campaign, rows, until, value, write_all
+
+Connection = AsyncConnection[TupleRow]
+
+
+class Events:
+    """Puts events into a partition's stream as scripts do, and such that no script would."""
+
+    def __init__(self, engine: Engine, client: redis.asyncio.Redis, partition: int) -> None:
+        self._client = client
+        self._meta = engine.keys.meta(partition)
+        self._stream = engine.keys.events(partition)
+        self.seq = 0
+
+    async def add(self, kind: str, *, skip: int = 0, version: str = "1", **fields: str | int) -> None:
+        """Append an event; ``skip`` leaves out as many sequences before it."""
+        self.seq += 1 + skip
+        event = {"type": kind, "v": version, "at": 1_700_000_000_000 + self.seq, **fields}
+        await self._client.xadd(self._stream, event, id=f"1-{self.seq}")
+        await self._client.hset(self._meta, "seq", str(self.seq))
+
+    async def charge(self, user: str, amount: int, balance: int, **options: int) -> None:
+        """A well-formed `wallet.charged`."""
+        await self.add("wallet.charged", user=user, amount=amount, balance=balance, key="", fingerprint="", **options)
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    """A plain client of the test's Redis."""
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def events(engine: Engine, client: redis.asyncio.Redis) -> Events:
+    """The events of partition 0."""
+    return Events(engine, client, 0)
+
+
+async def _cursor(connection: Connection, partition: int = 0) -> int:
+    seq: int = await value(connection, "SELECT seq FROM partition_cursor WHERE partition = %s", partition)
+    return seq
+
+
+async def test_every_flow_of_the_engine_is_in_the_tables(
+    engine: Engine, connection: Connection, database_url: str
+) -> None:
+    await fill(engine, "tea")
+    await fill(engine, "cup", price=1_000)
+    await engine.catalog.adjust("cup", "m", -10, "broken\tin the\nstore")
+    await open_campaign(engine)
+    await engine.wallets.charge("ann", 5_000)
+    coupon = await engine.coupons.issue("ann", "spring")
+    paid = await engine.orders.place("ann", [line("tea", "s", 2), line("cup", "m", 1)], coupon.coupon_id)
+    await engine.payments.pay("ann", paid.order_id)
+    bought = await engine.orders.checkout("ann", [line("tea", "m", 3)], None)
+    cancelled = await engine.orders.place("ann", [line("tea", "s", 5)], None)
+    await engine.orders.cancel("ann", cancelled.order_id)
+    with pytest.raises(InsufficientBalance):
+        await engine.orders.checkout("bob", [line("tea", "s", 4)], None)
+    waiting = await engine.orders.place("bob", [line("cup", "s", 7)], None)
+    confirmed = engine.partitions.of("tea")
+    await engine.stock.confirm(confirmed, bought.order_id, ["tea"], "20261122")
+
+    await write_all(engine, database_url)
+
+    assert await rows(connection, "SELECT user_id, balance, coupon_number FROM wallet ORDER BY 1") == [
+        ("ann", 5_000 - 1_500 - 900, 1),
+        ("bob", 0, 0),
+    ]
+    ledger = "SELECT kind, amount, balance, order_id::text FROM ledger_entry ORDER BY seq"
+    assert await rows(connection, ledger) == [
+        ("charge", 5_000, 5_000, None),
+        ("payment", -1_500, 3_500, paid.order_id),
+        ("payment", -900, 2_600, bought.order_id),
+    ]
+    stock = "SELECT product_id, stock_id, received, available, reserved, sold FROM stock_item ORDER BY 1, added_index"
+    assert await rows(connection, stock) == [
+        ("cup", "s", 100, 93, 7, 0),
+        ("cup", "m", 90, 89, 1, 0),
+        ("tea", "s", 100, 98, 2, 0),
+        ("tea", "m", 100, 97, 0, 3),
+    ]
+    assert await rows(connection, "SELECT delta, available, reason FROM stock_adjustment") == [
+        (-10, 90, "broken\tin the\nstore")
+    ]
+    found = await rows(
+        connection,
+        """SELECT order_id::text, status, failure, subtotal, discount, total, coupon_id, paid_at IS NOT NULL,
+                  finished_at IS NOT NULL
+           FROM orders WHERE user_id = 'ann' OR status = 'awaiting_payment' ORDER BY ordered_at, order_id""",
+    )
+    assert found == [
+        (paid.order_id, "completed", None, 1_600, 100, 1_500, coupon.coupon_id, True, True),
+        (bought.order_id, "completed", None, 900, 0, 900, None, True, True),
+        (cancelled.order_id, "failed", "cancelled", 1_500, 0, 1_500, None, False, True),
+        (waiting.order_id, "awaiting_payment", None, 7_000, 0, 7_000, None, False, False),
+    ]
+    assert await rows(connection, "SELECT failure, total FROM orders WHERE user_id = 'bob' AND status = 'failed'") == [
+        ("insufficient_balance", 1_200)
+    ]
+    lines = "SELECT line_no, product_id, name, option, quantity, amount FROM order_line WHERE order_id = %s ORDER BY 1"
+    assert await rows(connection, lines, paid.order_id) == [
+        (1, "tea", "The tea", "small", 2, 600),
+        (2, "cup", "The cup", "medium", 1, 1_000),
+    ]
+    assert await rows(connection, "SELECT coupon_id, issue_number, state, order_id::text FROM coupon") == [
+        (coupon.coupon_id, 1, "used", paid.order_id)
+    ]
+    assert await rows(connection, "SELECT order_id::text, campaign_id, amount, state FROM discount") == [
+        (paid.order_id, "spring", 100, "used")
+    ]
+    assert await rows(connection, "SELECT issued, quantity FROM campaign") == [(1, 10)]
+    assert await rows(connection, "SELECT user_id, number FROM coupon_issue") == [("ann", 1)]
+    assert await rows(connection, "SELECT day::text, product_id, quantity FROM daily_sale") == [
+        ("2026-11-22", "tea", 3)
+    ]
+    assert await rows(connection, "SELECT order_id::text, state FROM outbox ORDER BY id") == [
+        (paid.order_id, "pending"),
+        (bought.order_id, "pending"),
+    ]
+    states = await rows(connection, "SELECT state, count(*) FROM reservation GROUP BY 1 ORDER BY 1")
+    assert dict(states)["sold"] == 1
+
+
+async def test_entities_carry_the_place_of_their_last_change(
+    engine: Engine, connection: Connection, database_url: str, client: redis.asyncio.Redis
+) -> None:
+    await fill(engine)
+    await engine.wallets.charge("ann", 1_000)
+    order = await engine.orders.checkout("ann", [line()], None)
+
+    await write_all(engine, database_url)
+
+    user, stock = engine.partitions.of("ann"), engine.partitions.of("tea")
+    keys = engine.keys
+    for key, query in (
+        (keys.wallet(user, "ann"), "SELECT place FROM wallet"),
+        (keys.order(user, order.order_id), "SELECT place FROM orders"),
+        (keys.product(stock, "tea"), "SELECT place FROM product"),
+        (keys.reservation(stock, order.order_id), "SELECT place FROM reservation"),
+    ):
+        assert (await client.hget(key, "seq")).decode() == await value(connection, query), key
+
+
+async def test_copied_text_is_read_by_postgresql_as_it_was_meant(connection: Connection) -> None:
+    cells = ["", "\\N", "\\", "\t", "a\nb", "\r\n", "'\"", "한국어", "🛒", "\\.", "a\\tb", "\x01", NULL]
+    await connection.execute("CREATE TEMPORARY TABLE copied (number int, cell text)")
+
+    async with connection.cursor().copy("COPY copied FROM STDIN") as copy:
+        await copy.write(copy_text([(str(number), cell) for number, cell in enumerate(cells)]))
+
+    found = [cell for (cell,) in await rows(connection, "SELECT cell FROM copied ORDER BY number")]
+    assert found == [None if cell is NULL else cell for cell in cells]
+
+
+async def test_events_become_durable_in_redis_after_they_are_committed(
+    engine: Engine, connection: Connection, database_url: str
+) -> None:
+    charge = await engine.wallets.charge("ann", 1_000)
+    assert not await engine.durability.wait(charge.positions, 0)
+
+    await write_all(engine, database_url)
+
+    assert await engine.durability.wait(charge.positions, 1)
+
+
+async def test_a_writer_that_starts_later_goes_on_where_the_last_one_stopped(
+    engine: Engine, events: Events, connection: Connection, database_url: str
+) -> None:
+    balance = 0
+    for _ in range(3):
+        for _ in range(10):
+            balance += 5
+            await events.charge("ann", 5, balance)
+        await write_all(engine, database_url)
+
+    assert await value(connection, "SELECT balance FROM wallet") == balance
+    assert await value(connection, "SELECT sum(amount) FROM ledger_entry") == balance
+    assert await _cursor(connection) == 30
+
+
+async def test_batches_smaller_than_the_backlog_write_all_of_it(
+    engine: Engine, events: Events, connection: Connection, database_url: str
+) -> None:
+    for number in range(1, 26):
+        await events.charge("ann", 1, number)
+    settings = WorkerSettings(database_url=database_url, batch_events_max=4)
+
+    await write_all(engine, database_url, settings)
+
+    assert await value(connection, "SELECT count(*) FROM ledger_entry") == 25
+
+
+@pytest.mark.requirement("R1.6")
+async def test_two_writers_at_once_write_each_event_once(
+    engine: Engine, connection: Connection, database_url: str
+) -> None:
+    settings = WorkerSettings(database_url=database_url, batch_events_max=8)
+
+    async def write_until(done: asyncio.Event) -> None:
+        async with await connect(database_url, "test writer") as own:
+            writer = Writer(engine, own, settings)
+            await writer.start()
+            while not done.is_set():
+                await writer.round(range(engine.partitions.count))
+            await write_all(engine, database_url, settings)
+
+    done = asyncio.Event()
+    writers = [asyncio.create_task(write_until(done)) for _ in range(2)]
+    await asyncio.gather(*(engine.wallets.charge(f"user{number % 20}", 10) for number in range(400)))
+    done.set()
+    await asyncio.gather(*writers)
+
+    assert await value(connection, "SELECT sum(amount) FROM ledger_entry") == 4_000
+    assert await rows(connection, "SELECT DISTINCT balance FROM wallet") == [(200,)]
+    assert await value(connection, "SELECT sum(seq) FROM partition_cursor") == 400
+
+
+async def test_losing_redis_between_commit_and_mark_writes_nothing_twice(
+    engine: Engine, events: Events, connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await events.charge("ann", 5, 5)
+
+    async def dies(*_: object) -> None:
+        raise DatabaseUnavailable("the process ends here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.recovery, "mark_durable", dies)
+        with pytest.raises(DatabaseUnavailable):
+            await write_all(engine, database_url)
+    assert await _cursor(connection) == 1
+    await write_all(engine, database_url)
+
+    assert await value(connection, "SELECT count(*) FROM ledger_entry") == 1
+    meta = await engine.recovery.inspect(0)
+    assert meta is not None
+    assert meta.durable == 1
+
+
+async def test_losing_postgresql_before_the_commit_leaves_nothing_and_is_written_later(
+    engine: Engine, events: Events, connection: Connection, database_url: str
+) -> None:
+    await events.charge("ann", 5, 5)
+    async with await connect(database_url, "test blocker") as blocker, await connect(database_url, "doomed") as own:
+        writer = Writer(engine, own, WorkerSettings(database_url=database_url))
+        await writer.start()
+        async with blocker.transaction():
+            await blocker.execute("LOCK TABLE ledger_entry")
+            task = asyncio.create_task(writer.round([0]))
+            waiting = "SELECT count(*) > 0 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
+
+            async def is_waiting() -> bool:
+                return bool(await value(connection, waiting, own.info.backend_pid))
+
+            await until(is_waiting)
+            await connection.execute("SELECT pg_terminate_backend(%s)", (own.info.backend_pid,))
+            with pytest.raises(DatabaseUnavailable):
+                await task
+    assert await _cursor(connection) == 0
+
+    await write_all(engine, database_url)
+
+    assert await value(connection, "SELECT count(*) FROM ledger_entry") == 1
+    assert await _cursor(connection) == 1
+
+
+async def test_a_gap_stops_its_partition_with_an_alarm_and_no_other(
+    engine: Engine, events: Events, client: redis.asyncio.Redis, connection: Connection, database_url: str
+) -> None:
+    other = Events(engine, client, 1)
+    await events.charge("ann", 5, 5)
+    await events.charge("ann", 5, 10, skip=1)
+    await other.charge("bob", 7, 7)
+
+    await write_all(engine, database_url)
+
+    assert await rows(connection, "SELECT user_id, balance FROM wallet ORDER BY 1") == [("ann", 5), ("bob", 7)]
+    assert await _cursor(connection) == 1
+    assert "1-3" in await value(connection, "SELECT stopped FROM partition_cursor WHERE partition = 0")
+    assert await rows(connection, "SELECT kind, partition FROM alarm") == [("partition_stopped", 0)]
+    assert await value(connection, "SELECT stopped FROM partition_cursor WHERE partition = 1") is None
+
+
+async def test_events_that_left_the_stream_before_they_were_written_stop_the_partition(
+    engine: Engine, events: Events, client: redis.asyncio.Redis, connection: Connection, database_url: str
+) -> None:
+    await events.charge("ann", 5, 5)
+    await client.delete(engine.keys.events(0))
+
+    await write_all(engine, database_url)
+
+    assert "not in the stream" in await value(connection, "SELECT stopped FROM partition_cursor WHERE partition = 0")
+
+
+@pytest.mark.parametrize("newer", [{"kind": "wallet.painted"}, {"kind": "wallet.charged", "version": "2"}])
+async def test_an_unknown_event_is_left_to_a_newer_worker(
+    engine: Engine, events: Events, connection: Connection, database_url: str, newer: dict[str, str]
+) -> None:
+    await events.charge("ann", 5, 5)
+    await events.add(newer["kind"], version=newer.get("version", "1"), user="ann")
+
+    await write_all(engine, database_url)
+
+    assert await _cursor(connection) == 1
+    assert await value(connection, "SELECT stopped FROM partition_cursor WHERE partition = 0") is None
+    assert await rows(connection, "SELECT kind, partition, subject FROM alarm") == [("unknown_event", 0, "1-2")]
+
+
+async def test_an_event_that_a_constraint_refuses_stops_its_partition_just_before_it(
+    engine: Engine, events: Events, client: redis.asyncio.Redis, connection: Connection, database_url: str
+) -> None:
+    other = Events(engine, client, 1)
+    for number in range(1, 6):
+        await events.charge("ann", 1, number)
+        await other.charge("bob", 1, number)
+    await events.charge("ann", 1, -1)
+    await events.charge("ann", 1, 7)
+
+    await write_all(engine, database_url)
+
+    assert await rows(connection, "SELECT user_id, balance FROM wallet ORDER BY 1") == [("ann", 5), ("bob", 5)]
+    assert await _cursor(connection) == 5
+    assert "ledger_entry_balance_check" in await value(
+        connection, "SELECT stopped FROM partition_cursor WHERE partition = 0"
+    )
+    assert await rows(connection, "SELECT kind, partition FROM alarm") == [("partition_stopped", 0)]
+
+
+async def test_an_event_about_a_row_that_is_not_there_stops_its_partition(
+    engine: Engine, events: Events, connection: Connection, database_url: str
+) -> None:
+    order = "019ab000-0000-7000-8000-000000000001"
+    await events.add("stock.confirmed", order=order, day="20261122", lines="tea:s:1")
+
+    await write_all(engine, database_url)
+
+    assert await _cursor(connection) == 0
+    assert await value(connection, "SELECT count(*) FROM daily_sale") == 0
+    assert "0 found" in await value(connection, "SELECT stopped FROM partition_cursor WHERE partition = 0")
+
+
+async def test_a_server_that_the_cursor_does_not_name_is_not_read(
+    engine: Engine, events: Events, connection: Connection, database_url: str
+) -> None:
+    await events.charge("ann", 5, 5)
+    await connection.execute("UPDATE partition_cursor SET server = 'another:server'")
+
+    await write_all(engine, database_url)
+
+    assert await value(connection, "SELECT count(*) FROM ledger_entry") == 0
+
+
+async def test_stragglers_are_partitions_of_others_that_nobody_writes(
+    engine: Engine, events: Events, connection: Connection, database_url: str
+) -> None:
+    await events.charge("ann", 5, 5)
+    async with await connect(database_url, "test writer") as own:
+        writer = Writer(engine, own, WorkerSettings(database_url=database_url))
+        await writer.start()
+
+        assert await writer.stragglers([1, 2, 3]) == set(), "it may have been written just now"
+        assert await writer.stragglers([1, 2, 3]) == {0}
+        assert (await writer.round({1, 2, 3, 0})).events == 1
+        assert await writer.stragglers([1, 2, 3]) == set()
+
+
+async def test_a_paused_writer_holds_its_partition_back_and_no_other(
+    engine: Engine, events: Events, client: redis.asyncio.Redis, connection: Connection, database_url: str
+) -> None:
+    other = Events(engine, client, 1)
+    await events.charge("ann", 5, 5)
+    await other.charge("bob", 7, 7)
+    async with await connect(database_url, "paused") as paused, paused.transaction():
+        await paused.execute("SELECT FROM partition_cursor WHERE partition = 0 FOR UPDATE")
+
+        await write_all(engine, database_url)
+
+        assert await rows(connection, "SELECT user_id FROM wallet") == [("bob",)]
+    await write_all(engine, database_url)
+
+    assert await rows(connection, "SELECT user_id FROM wallet ORDER BY 1") == [("ann",), ("bob",)]
