@@ -9,7 +9,6 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import click
-import httpx
 import redis.exceptions
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -20,15 +19,13 @@ from api.commands.online_retail import UnusableFile, read_file
 from api.commands.replay_books import BestSellerRow, Check
 from api.commands.replay_driver import Answers, Driver, Phase, ReplayFailed
 from api.commands.replay_plan import Plan, make_plan
-from api.commands.replay_shop import TIMEOUT_S, Shop, ShopError
+from api.commands.replay_shop import Shop, ShopError, open_shop
 from api.commands.replay_stores import PostgresStore, RedisStore, Store, StoreReading
 from engine.settings import EngineSettings
 from persistence.database import DatabaseError
 
 URL_DEFAULT = "http://127.0.0.1:8000"
 POLL_S = 0.5
-# The server closes a connection that is idle for a few seconds; one must not be used at that very moment.
-KEEP_ALIVE_S = 2.0
 
 
 def factor(text: str) -> Decimal:
@@ -113,22 +110,20 @@ def _store_urls(addresses: Addresses | None) -> tuple[str | None, str | None]:
 async def _run(
     console: Console, url: str, store_urls: tuple[str | None, str | None], plan: Plan, concurrency: int, settle_s: float
 ) -> tuple[Answers, Books]:
-    limits = httpx.Limits(
-        max_connections=concurrency, max_keepalive_connections=concurrency, keepalive_expiry=KEEP_ALIVE_S
-    )
-    async with (
-        httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, limits=limits) as http,
-        _stores(*store_urls) as stores,
-    ):
-        shop = Shop(http)
+    async with open_shop(url, concurrency) as shop, _stores(*store_urls) as stores:
         with _progress(console) as progress:
             totals = {
                 Phase.CATALOGUE: len(plan.stock),
                 Phase.CHARGES: len(plan.budgets),
                 Phase.CHECKOUTS: len(plan.sales.invoices),
             }
-            tasks = {phase: progress.add_task(phase, total=total) for phase, total in totals.items()}
-            driver = Driver(shop, plan, concurrency, lambda phase: progress.advance(tasks[phase]))
+            tasks = {phase: progress.add_task(phase, total=total, start=False) for phase, total in totals.items()}
+
+            def advance(phase: Phase) -> None:
+                progress.start_task(tasks[phase])
+                progress.advance(tasks[phase])
+
+            driver = Driver(shop, plan, concurrency, advance)
             answers = await driver.prepare()
             before = {store.name: await _read(store, answers, answers.best_sellers_before.to) for store in stores}
             await driver.check_out(answers)

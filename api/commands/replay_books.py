@@ -127,7 +127,7 @@ def check_answers(plan: Plan, answers: Answers, after: ShopReading) -> list[Chec
 
 def check_store(name: str, answers: Answers, before: StoreReading, after: StoreReading) -> list[Check]:
     """The file and the answers against what a store holds."""
-    sold = {product: answers.units_sold().get(product, 0) for product in answers.stock_before}
+    sold = dict.fromkeys(answers.stock_before, 0) | answers.units_sold()
     balances = {user: wallet.before + wallet.charged for user, wallet in answers.wallets.items()}
     for order in answers.completed:
         balances[order.invoice.customer_id] -= order.expected_total

@@ -2,7 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import httpx
@@ -13,6 +15,8 @@ from api import schemas
 TRIES_MAX = 12
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.05, 3.0
 TIMEOUT_S = 30.0
+# The server closes a connection that is idle for a few seconds; one must not be used at that very moment.
+KEEP_ALIVE_S = 2.0
 PAGE_LIMIT = 100
 
 Answer = TypeVar("Answer")
@@ -47,10 +51,12 @@ class UnexpectedAnswer(ShopError):
 
 
 class Shop:
-    """Calls the HTTP surface. Raises ShopError; OutcomeUnknown by `post` only."""
+    """Calls the HTTP surface, a client for one request at a time. Raises ShopError; OutcomeUnknown by `post` only."""
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
-        self._http = http
+    def __init__(self, clients: Iterable[httpx.AsyncClient]) -> None:
+        self._idle: asyncio.LifoQueue[httpx.AsyncClient] = asyncio.LifoQueue()
+        for client in clients:
+            self._idle.put_nowait(client)
 
     async def get(self, path: str, answer: type[Answer], **query: str | int) -> Answer:
         return _decode(await self._send("GET", path, repeatable=True, query=query), answer)
@@ -88,7 +94,7 @@ class Shop:
         for failed_tries in range(TRIES_MAX):
             wait_s = 0.0
             try:
-                answer = await self._http.request(method, path, params=query, content=content, headers=headers)
+                answer = await self._request(method, path, params=query, content=content, headers=headers)
             except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
                 why = f"{type(error).__name__}: {error}"
             except httpx.TransportError as error:
@@ -107,6 +113,32 @@ class Shop:
                 wait_s = _retry_after_s(answer)
             await asyncio.sleep(max(wait_s, _backoff_s(failed_tries)))
         raise Unreachable(f"{method} {path}: no answer after {TRIES_MAX} tries; the last one: {why}")
+
+    async def _request(self, method: str, path: str, **parts: Any) -> httpx.Response:
+        client = await self._idle.get()
+        try:
+            return await client.request(method, path, **parts)
+        finally:
+            self._idle.put_nowait(client)
+
+
+@asynccontextmanager
+async def open_shop(url: str, concurrency: int) -> AsyncIterator[Shop]:
+    """The shop that serves at `url`, over so many connections.
+
+    Each connection is a client of its own: the HTTP library's pool looks at all of its connections for every request,
+    which costs more than the request itself.
+    """
+    limits = httpx.Limits(max_connections=1, keepalive_expiry=KEEP_ALIVE_S)
+    certificates = ssl.create_default_context()
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(
+                httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, limits=limits, verify=certificates)
+            )
+            for _ in range(concurrency)
+        ]
+        yield Shop(clients)
 
 
 def _decode(content: bytes, answer: type[Answer]) -> Answer:

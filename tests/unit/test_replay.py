@@ -79,10 +79,10 @@ def shop() -> SmallShop:
 async def run(http: httpx.AsyncClient, stock: str = "1", balance: str = "1", sales: Sales = SALES) -> Run:
     plan = make_plan(sales, Decimal(stock), Decimal(balance))
     progress = Counter[Phase]()
-    driver = Driver(Shop(http), plan, 2, lambda phase: progress.update([phase]))
+    driver = Driver(Shop([http]), plan, 2, lambda phase: progress.update([phase]))
     answers = await driver.prepare()
     await driver.check_out(answers)
-    after = await read_shop(Shop(http), plan, answers, 2)
+    after = await read_shop(Shop([http]), plan, answers, 2)
     assert all(row.agrees for row in best_seller_rows(plan, answers, after.best_sellers))
     return Run(answers, after, check_answers(plan, answers, after), progress)
 
