@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import orjson
-from sqlalchemy import ColumnElement, Row, Select, and_, select, tuple_
+from sqlalchemy import ColumnElement, Row, Select, and_, literal, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -124,13 +124,15 @@ class History:
                 raise InvalidCursor from error
             if not is_order_id(order_id):
                 raise InvalidCursor
-            where.append(tuple_(orders.c.ordered_at, orders.c.order_id) < tuple_(before, order_id))
+            last = (literal(before, orders.c.ordered_at.type), literal(order_id, orders.c.order_id.type))
+            where.append(tuple_(orders.c.ordered_at, orders.c.order_id) < tuple_(*last))
         query = _orders(where).order_by(orders.c.ordered_at.desc(), orders.c.order_id.desc()).limit(limit + 1)
         async with self.connection() as connection:
             rows = (await connection.execute(query)).all()
             items = await _with_lines(connection, rows[:limit])
-        last = rows[limit - 1] if len(rows) > limit else None
-        return Page(items, _make_cursor(last.ordered_at.isoformat(), last.order_id) if last is not None else None)
+        if len(rows) <= limit:
+            return Page(items, None)
+        return Page(items, _make_cursor(rows[limit - 1].ordered_at.isoformat(), rows[limit - 1].order_id))
 
     async def order(self, user_id: str, order_id: str) -> RecordedOrder | None:
         """One order of this user; None when there is none. Raises `HistoryUnavailable`."""
@@ -177,6 +179,11 @@ class History:
                     yield connection
         except (DatabaseError, SQLAlchemyError) as error:
             raise HistoryUnavailable(str(error)) from error
+
+
+def orders_cursor(ordered_at: datetime, order_id: str) -> str:
+    """The cursor of the page of a user's orders that begins after this one."""
+    return _make_cursor(ordered_at.isoformat(), order_id)
 
 
 def _orders(where: Iterable[ColumnElement[bool]]) -> Select[Any]:

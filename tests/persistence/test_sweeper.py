@@ -20,8 +20,8 @@ STOCK = "SELECT available, reserved, sold FROM stock_item WHERE stock_id = 's'"
 ALL = range(4)
 
 
-def _sweeper(engine: Engine, database_url: str, **options: int) -> Sweeper:
-    settings = WorkerSettings(database_url=database_url, **options)
+def _sweeper(engine: Engine, database_url: str, *, walk_rows_max: int = 5_000) -> Sweeper:
+    settings = WorkerSettings(database_url=database_url, walk_rows_max=walk_rows_max)
     return Sweeper(engine, Settler(engine, settings), settings)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -31,13 +32,13 @@ class Events:
     async def add(self, kind: str, *, skip: int = 0, version: str = "1", **fields: str | int) -> None:
         """Append an event; ``skip`` leaves out as many sequences before it."""
         self.seq += 1 + skip
-        event = {"type": kind, "v": version, "at": 1_700_000_000_000 + self.seq, **fields}
+        event: dict[Any, Any] = {"type": kind, "v": version, "at": 1_700_000_000_000 + self.seq, **fields}
         await self._client.xadd(self._stream, event, id=f"1-{self.seq}")
         await self._client.hset(self._meta, "seq", str(self.seq))
 
-    async def charge(self, user: str, amount: int, balance: int, **options: int) -> None:
+    async def charge(self, user: str, amount: int, balance: int, *, skip: int = 0) -> None:
         """A well-formed `wallet.charged`."""
-        await self.add("wallet.charged", user=user, amount=amount, balance=balance, key="", fingerprint="", **options)
+        await self.add("wallet.charged", skip=skip, user=user, amount=amount, balance=balance, key="", fingerprint="")
 
 
 @pytest.fixture
@@ -156,7 +157,8 @@ async def test_entities_carry_the_place_of_their_last_change(
         (keys.product(stock, "tea"), "SELECT place FROM product"),
         (keys.reservation(stock, order.order_id), "SELECT place FROM reservation"),
     ):
-        assert (await client.hget(key, "seq")).decode() == await value(connection, query), key
+        place: Any = await client.hget(key, "seq")
+        assert place.decode() == await value(connection, query), key
 
 
 async def test_copied_text_is_read_by_postgresql_as_it_was_meant(connection: Connection) -> None:

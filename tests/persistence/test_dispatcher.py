@@ -1,0 +1,244 @@
+"""The dispatcher against a real HTTP server that is down for a part, answers 500 and closes connections (R3.5)."""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from engine.engine import Engine
+from engine.orders import Order
+from persistence.database import connect
+from persistence.dispatcher import Dispatcher
+from persistence.settings import WorkerSettings
+from tests.persistence.shop import fill, line, rows, until, value, write_all
+
+Connection = AsyncConnection[TupleRow]
+
+
+class Platform:
+    """A data platform on a port of its own: keeps what it takes, and can misbehave."""
+
+    def __init__(self) -> None:
+        self.taken: list[dict[str, Any]] = []
+        self.seen: Counter[str] = Counter()
+        self.answers: list[int] = []
+        """What to answer next, before 204: a status, or 0 to close the connection without a word."""
+        self.refused: set[str] = set()
+        """Order ids that are always answered 500."""
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.StreamWriter] = set()
+        self.port = 0
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for connection in list(self._connections):
+            connection.transport.abort()
+        await self._server.wait_closed()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/events"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections.add(writer)
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                headers = dict(row.lower().split(b": ", 1) for row in head.split(b"\r\n")[1:] if row)
+                assert headers[b"content-type"].startswith(b"application/cloudevents+json")
+                event = orjson.loads(await reader.readexactly(int(headers[b"content-length"])))
+                status = self._judge(event)
+                if status == 0:
+                    break
+                writer.write(b"HTTP/1.1 %d Whatever\r\ncontent-length: 0\r\n\r\n" % status)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self._connections.discard(writer)
+            writer.close()
+
+    def _judge(self, event: dict[str, Any]) -> int:
+        self.seen[event["id"]] += 1
+        status = 500 if event["subject"] in self.refused else self.answers.pop(0) if self.answers else 204
+        if status == 204:
+            self.taken.append(event)
+        return status
+
+
+@pytest.fixture
+async def platform() -> AsyncIterator[Platform]:
+    """A platform that is up."""
+    platform = Platform()
+    await platform.start()
+    yield platform
+    await platform.stop()
+
+
+def _settings(database_url: str, platform: Platform, **options: int) -> WorkerSettings:
+    quick: dict[str, Any] = {"delivery_backoff_ms": 5, "delivery_backoff_max_ms": 20, **options}
+    return WorkerSettings(database_url=database_url, data_platform_url=platform.url, **quick)
+
+
+@asynccontextmanager
+async def _dispatching(settings: WorkerSettings) -> AsyncIterator[None]:
+    async with await connect(settings.database_url, "test dispatcher") as own:
+        task = asyncio.create_task(Dispatcher(settings, "KRW").run(own, lambda: range(4)))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def _buy(engine: Engine, users: int, orders_each: int) -> list[Order]:
+    """Several paid orders of several users, in each user's order."""
+    await fill(engine, quantity=1_000)
+    bought = []
+    for number in range(users):
+        await engine.wallets.charge(f"user{number}", 1_000_000)
+    for _ in range(orders_each):
+        for number in range(users):
+            bought.append(await engine.orders.checkout(f"user{number}", [line()], None))
+    return bought
+
+
+async def _all_delivered(connection: Connection) -> None:
+    async def is_done() -> bool:
+        return bool(await value(connection, "SELECT count(*) = 0 FROM outbox WHERE state = 'pending'"))
+
+    await until(is_done)
+
+
+def _assert_in_order_per_user(platform: Platform, bought: list[Order]) -> None:
+    wanted: defaultdict[str, list[str]] = defaultdict(list)
+    got: defaultdict[str, list[str]] = defaultdict(list)
+    for order in bought:
+        wanted[order.user_id].append(order.order_id)
+    for event in platform.taken:
+        if event["subject"] not in got[event["data"]["user_id"]]:
+            got[event["data"]["user_id"]].append(event["subject"])
+    assert got == wanted
+
+
+@pytest.mark.requirement("R3.5")
+async def test_a_paid_order_arrives_as_a_cloud_event(
+    engine: Engine, platform: Platform, connection: Connection, database_url: str
+) -> None:
+    (order,) = await _buy(engine, 1, 1)
+    await write_all(engine, database_url)
+
+    async with _dispatching(_settings(database_url, platform)):
+        await _all_delivered(connection)
+
+    (event,) = platform.taken
+    partition, epoch, seq = order.positions[0]
+    assert {name: event[name] for name in event if name not in {"time", "data"}} == {
+        "specversion": "1.0",
+        "id": f"{partition}:{epoch}-{seq}",
+        "source": "/firstcome/orders",
+        "type": "firstcome.order.completed",
+        "subject": order.order_id,
+        "datacontenttype": "application/json",
+    }
+    data = event["data"]
+    assert (data["user_id"], data["total"], data["currency"], data["status"]) == ("user0", 300, "KRW", "completed")
+    assert data["lines"] == orjson.loads(order.lines_json)
+    assert event["time"] == data["paid_at"]
+    assert data["paid_at"].endswith("Z")
+    assert await rows(connection, "SELECT state, tries FROM outbox") == [("delivered", 1)]
+
+
+async def test_every_paid_order_arrives_though_the_platform_was_down_for_a_part(
+    engine: Engine, platform: Platform, connection: Connection, database_url: str
+) -> None:
+    bought = await _buy(engine, 4, 5)
+    await write_all(engine, database_url)
+    await platform.stop()
+
+    async with _dispatching(_settings(database_url, platform)):
+
+        async def was_tried() -> bool:
+            return bool(await value(connection, "SELECT max(tries) > 2 FROM outbox"))
+
+        await until(was_tried)
+        await platform.start()
+        await _all_delivered(connection)
+
+    assert {event["subject"] for event in platform.taken} == {order.order_id for order in bought}
+    _assert_in_order_per_user(platform, bought)
+
+
+async def test_every_paid_order_arrives_in_order_per_user_though_posts_fail(
+    engine: Engine, platform: Platform, connection: Connection, database_url: str
+) -> None:
+    bought = await _buy(engine, 4, 5)
+    await write_all(engine, database_url)
+    platform.answers = [500, 0, 503, 204, 429, 0, 204, 204, 500, 500, 302]
+
+    async with _dispatching(_settings(database_url, platform)):
+        await _all_delivered(connection)
+
+    assert len(platform.taken) == 20
+    _assert_in_order_per_user(platform, bought)
+
+
+async def test_a_delivery_refused_too_often_is_dead_with_an_alarm_and_frees_the_users_next(
+    engine: Engine, platform: Platform, connection: Connection, database_url: str
+) -> None:
+    first, second = await _buy(engine, 1, 2)
+    await write_all(engine, database_url)
+    platform.refused = {first.order_id}
+
+    async with _dispatching(_settings(database_url, platform, delivery_tries_max=3)):
+        await _all_delivered(connection)
+
+    assert [event["subject"] for event in platform.taken] == [second.order_id]
+    found = await rows(connection, "SELECT order_id::text, state, tries, last_error FROM outbox ORDER BY id")
+    assert found == [(first.order_id, "dead", 3, "answered 500"), (second.order_id, "delivered", 1, None)]
+    assert await rows(connection, "SELECT kind FROM alarm") == [("delivery_dead",)]
+
+
+async def test_two_dispatchers_do_not_send_what_the_other_sends(
+    engine: Engine, platform: Platform, connection: Connection, database_url: str
+) -> None:
+    bought = await _buy(engine, 5, 4)
+    await write_all(engine, database_url)
+    settings = _settings(database_url, platform)
+
+    async with _dispatching(settings), _dispatching(settings):
+        await _all_delivered(connection)
+
+    assert max(platform.seen.values()) == 1
+    _assert_in_order_per_user(platform, bought)
+
+
+async def test_a_dispatcher_that_ends_leaves_its_work_to_the_next(
+    engine: Engine, platform: Platform, connection: Connection, database_url: str
+) -> None:
+    bought = await _buy(engine, 4, 5)
+    await write_all(engine, database_url)
+    settings = _settings(database_url, platform, delivery_in_flight_max=1)
+
+    async with _dispatching(settings):
+
+        async def has_some() -> bool:
+            return len(platform.taken) >= 3
+
+        await until(has_some)
+    assert len(platform.taken) < 20
+    async with _dispatching(settings):
+        await _all_delivered(connection)
+
+    assert {event["subject"] for event in platform.taken} == {order.order_id for order in bought}
+    _assert_in_order_per_user(platform, bought)

@@ -1,0 +1,152 @@
+"""History reads: pages that neither skip nor repeat, and what became of a position."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from engine.engine import Engine
+from engine.errors import InsufficientBalance
+from engine.order_ids import make_order_id
+from persistence.alarms import Alarm, raise_alarm
+from persistence.history import History, HistoryUnavailable, InvalidCursor, RecordedOrder
+from persistence.settings import HistorySettings
+from tests.persistence.shop import fill, line, write_all
+
+Connection = AsyncConnection[TupleRow]
+
+
+@pytest.fixture
+async def history(database_url: str) -> AsyncIterator[History]:
+    """History reads over the test's database."""
+    history = History(database_url, HistorySettings())
+    yield history
+    await history.close()
+
+
+async def test_balance_entries_come_newest_first_page_by_page(
+    engine: Engine, history: History, database_url: str
+) -> None:
+    await fill(engine)
+    for amount in (1_000, 2_000, 3_000):
+        await engine.wallets.charge("ann", amount)
+    order = await engine.orders.checkout("ann", [line()], None)
+    await engine.wallets.charge("bob", 5)
+    await write_all(engine, database_url)
+
+    first = await history.balance_entries("ann", 3)
+    second = await history.balance_entries("ann", 3, first.next_cursor)
+
+    entries = first.items + second.items
+    assert [(entry.kind, entry.amount, entry.balance) for entry in entries] == [
+        ("payment", -300, 5_700),
+        ("charge", 3_000, 6_000),
+        ("charge", 2_000, 3_000),
+        ("charge", 1_000, 1_000),
+    ]
+    assert [entry.order_id for entry in entries] == [order.order_id, None, None, None]
+    assert len({entry.entry_id for entry in entries}) == 4
+    assert second.next_cursor is None
+
+
+async def test_orders_come_newest_first_page_by_page_and_never_a_tombstone(
+    engine: Engine, history: History, database_url: str
+) -> None:
+    await fill(engine)
+    await engine.wallets.charge("ann", 1_000)
+    bought = [await engine.orders.checkout("ann", [line()], None) for _ in range(3)]
+    with pytest.raises(InsufficientBalance) as refused:
+        await engine.orders.checkout("ann", [line(quantity=9)], None)
+    await engine.orders.void("ann", make_order_id(engine.lanes.now_ms(0)))
+    await write_all(engine, database_url)
+
+    found: list[RecordedOrder] = []
+    cursor = None
+    while True:
+        page = await history.orders("ann", 2, cursor)
+        found += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+
+    assert [order.order_id for order in found] == [
+        refused.value.order_id,
+        *(order.order_id for order in reversed(bought)),
+    ]
+    assert (found[0].status, found[0].failure, found[0].paid_at) == ("failed", "insufficient_balance", None)
+
+
+async def test_an_order_on_record_is_the_order_that_was_answered(
+    engine: Engine, history: History, database_url: str
+) -> None:
+    await fill(engine)
+    await engine.wallets.charge("ann", 1_000)
+    order = await engine.orders.checkout("ann", [line("tea", "s", 1), line("tea", "m", 2)], None)
+    await write_all(engine, database_url)
+
+    found = await history.order("ann", order.order_id)
+
+    assert found is not None
+    assert [(each.stock_id, each.option, each.quantity, each.amount) for each in found.lines] == [
+        ("s", "small", 1, 300),
+        ("m", "medium", 2, 600),
+    ]
+    assert found.ordered_at.timestamp() * 1000 == order.ordered_at_ms
+    assert found.position == "{}:{}-{}".format(*order.positions[0])
+    assert await history.order("bob", order.order_id) is None
+    assert await history.order("ann", "no-such-order") is None
+
+
+async def test_positions_are_accepted_then_durable_and_lost_past_the_end_of_their_epoch(
+    engine: Engine, history: History, database_url: str, connection: Connection
+) -> None:
+    position = (await engine.wallets.charge("ann", 5)).positions[0]
+    assert await history.position_state(*position) == "accepted"
+
+    await write_all(engine, database_url)
+    assert await history.position_state(*position) == "durable"
+
+    await connection.execute("INSERT INTO epoch_end VALUES (%s, 1, 1)", (position.partition,))
+    await connection.execute("UPDATE partition_cursor SET epoch = 2 WHERE partition = %s", (position.partition,))
+    assert await history.position_state(*position) == "durable"
+    assert await history.position_state(position.partition, 1, 2) == "lost"
+    assert await history.position_state(position.partition, 2, 2) == "accepted"
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "!!", "W10", "WyJhIl0", "WzEsMl0", "bnVsbA", "a" * 999])
+async def test_a_cursor_that_no_answer_held_is_refused(history: History, cursor: str) -> None:
+    with pytest.raises(InvalidCursor):
+        await history.balance_entries("ann", 5, cursor)
+    with pytest.raises(InvalidCursor):
+        await history.orders("ann", 5, cursor)
+
+
+async def test_open_alarms_are_listed_once_however_often_they_are_raised(
+    history: History, connection: Connection
+) -> None:
+    for detail in ("first", "again"):
+        await raise_alarm(connection, Alarm("partition_stopped", 3, "writer", detail, "do this"))
+
+    (alarm,) = await history.open_alarms(10)
+
+    assert (alarm.kind, alarm.partition, alarm.detail) == ("partition_stopped", 3, "again")
+    assert alarm.raised_at is not None
+
+
+async def test_without_postgresql_history_is_unavailable() -> None:
+    history = History("postgresql://nobody@127.0.0.1:1/none", HistorySettings())
+
+    with pytest.raises(HistoryUnavailable):
+        await history.balance_entries("ann", 5)
+    await history.close()
+
+
+async def test_a_read_that_takes_too_long_is_ended(database_url: str, connection: Connection) -> None:
+    history = History(database_url, HistorySettings(history_statement_ms=50))
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE ledger_entry")
+        with pytest.raises(HistoryUnavailable):
+            await history.balance_entries("ann", 5)
+    assert (await history.balance_entries("ann", 5)).items == ()
+    await history.close()

@@ -1,0 +1,323 @@
+"""Trust: an empty Redis is begun, an unchanged one left alone, a restarted one recovered, a poorer one refused."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis.asyncio
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from api.commands.embedded_valkey import EmbeddedValkey
+from engine.engine import Engine, open_engine
+from engine.errors import Recovering
+from engine.settings import EngineSettings
+from persistence.database import connect
+from persistence.settings import WorkerSettings
+from persistence.trust import StartRefused, Trust, register_installation
+from persistence.writer import Writer
+from tests.persistence.shop import rows, until, value, write_all
+
+Connection = AsyncConnection[TupleRow]
+
+
+@asynccontextmanager
+async def _writing(engine: Engine, database_url: str) -> AsyncIterator[None]:
+    """A writer at work, as recovery needs one."""
+
+    async def write() -> None:
+        async with await connect(database_url, "test writer") as own:
+            writer = Writer(engine, own, WorkerSettings(database_url=database_url))
+            await writer.start()
+            while True:
+                await writer.round(range(engine.partitions.count))
+                await asyncio.sleep(0.005)
+
+    task = asyncio.create_task(write())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _restart(valkey: EmbeddedValkey, engine: Engine) -> None:
+    before = engine.lanes.identity(0)
+    valkey.kill()
+    valkey.start()
+
+    async def is_another() -> bool:
+        return engine.lanes.identity(0) not in {None, before}
+
+    await until(is_another)
+
+
+@pytest.fixture
+def own_settings(own_valkey: EmbeddedValkey) -> EngineSettings:
+    """Of a Redis that may be killed."""
+    return EngineSettings(redis_url=own_valkey.url, partitions=4)
+
+
+@pytest.fixture
+async def own_engine(own_settings: EngineSettings, connection: Connection) -> AsyncIterator[Engine]:
+    """An engine over it, with nothing trusted."""
+    await register_installation(connection, own_settings)
+    async with open_engine(own_settings) as engine:
+        yield engine
+
+
+async def test_the_first_start_records_what_the_installation_is(
+    connection: Connection, database_url: str, engine_settings: EngineSettings
+) -> None:
+    async with await connect(database_url, "other worker") as other:
+        await asyncio.gather(
+            register_installation(connection, engine_settings), register_installation(other, engine_settings)
+        )
+
+    assert await rows(connection, "SELECT partitions, time_zone, currency, generation FROM installation") == [
+        (4, "Asia/Seoul", "KRW", 1)
+    ]
+    assert await value(connection, "SELECT count(*) FROM partition_cursor") == 4
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"partitions": 8}, "FIRSTCOME_PARTITIONS is 8"),
+        ({"time_zone": "Europe/Paris"}, "FIRSTCOME_TIME_ZONE"),
+        ({"currency": "EUR"}, "FIRSTCOME_CURRENCY"),
+    ],
+)
+async def test_a_start_as_another_installation_is_refused_with_the_remedy(
+    connection: Connection, engine_settings: EngineSettings, changed: dict[str, Any], named: str
+) -> None:
+    await register_installation(connection, engine_settings)
+
+    with pytest.raises(StartRefused, match=named) as refused:
+        await register_installation(connection, replace(engine_settings, **changed))
+
+    assert "set it to" in str(refused.value)
+    assert await value(connection, "SELECT count(*) FROM partition_cursor") == 4
+
+
+async def test_an_empty_redis_is_begun_and_serves(own_engine: Engine, connection: Connection) -> None:
+    with pytest.raises(Recovering):
+        await own_engine.wallets.charge("ann", 5)
+
+    assert await Trust(own_engine).look(connection)
+
+    assert (await own_engine.wallets.charge("ann", 5)).balance == 5
+    server = (own_engine.lanes.identity(0) or b"").decode()
+    assert await rows(connection, "SELECT DISTINCT server FROM partition_cursor") == [(server,)]
+
+
+async def test_two_workers_begin_one_redis_together(
+    own_engine: Engine, connection: Connection, database_url: str
+) -> None:
+    async with await connect(database_url, "other worker") as other:
+        looks = await asyncio.gather(Trust(own_engine).look(connection), Trust(own_engine).look(other))
+
+    assert True in looks
+    assert await Trust(own_engine).look(connection)
+    assert await value(connection, "SELECT count(*) FROM alarm") == 0
+
+
+async def test_a_begin_that_was_cut_short_is_finished(own_engine: Engine, connection: Connection) -> None:
+    await own_engine.recovery.init(2, 1)
+
+    assert await Trust(own_engine).look(connection)
+
+    assert await value(connection, "SELECT count(*) FROM partition_cursor WHERE server IS NULL") == 0
+
+
+async def test_an_unchanged_server_is_left_alone(engine: Engine, connection: Connection) -> None:
+    assert await Trust(engine).look(connection)
+
+    assert await value(connection, "SELECT generation FROM installation") == 1
+    assert await value(connection, "SELECT count(*) FROM epoch_end") == 0
+
+
+async def test_a_restarted_server_that_has_everything_is_trusted_in_a_new_epoch(
+    own_engine: Engine, own_valkey: EmbeddedValkey, connection: Connection, database_url: str
+) -> None:
+    engine, trust = own_engine, Trust(own_engine)
+    await trust.look(connection)
+    await engine.wallets.charge("ann", 5)
+    await write_all(engine, database_url)
+    await engine.wallets.charge("ann", 7)
+    await _restart(own_valkey, engine)
+    with pytest.raises(Recovering):
+        await engine.wallets.balance("ann")
+
+    async with _writing(engine, database_url):
+        assert await trust.look(connection)
+
+    assert await engine.wallets.balance("ann") == 12
+    assert await value(connection, "SELECT balance FROM wallet") == 12
+    assert await value(connection, "SELECT generation FROM installation") == 2
+    assert await rows(connection, "SELECT DISTINCT epoch FROM partition_cursor") == [(2,)]
+    ann = engine.partitions.of("ann")
+    assert await value(connection, "SELECT last_seq FROM epoch_end WHERE partition = %s", ann) == 2
+    charge = await engine.wallets.charge("ann", 1)
+    assert charge.positions[0][1:] == (2, 3)
+    await write_all(engine, database_url)
+    assert await value(connection, "SELECT balance FROM wallet") == 13
+
+
+async def test_a_flow_that_began_before_the_recovery_is_stale_everywhere(
+    own_engine: Engine, own_valkey: EmbeddedValkey, connection: Connection, database_url: str
+) -> None:
+    engine, trust = own_engine, Trust(own_engine)
+    await trust.look(connection)
+    await engine.wallets.charge("ann", 5)
+    await _restart(own_valkey, engine)
+    async with _writing(engine, database_url):
+        await trust.look(connection)
+
+    metas = [await engine.recovery.inspect(partition) for partition in range(4)]
+    assert [meta.generation for meta in metas if meta] == [2, 2, 2, 2]
+
+
+async def test_recovery_waits_for_the_writers_and_goes_on_at_the_next_look(
+    own_engine: Engine,
+    own_valkey: EmbeddedValkey,
+    connection: Connection,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, trust = own_engine, Trust(own_engine)
+    await trust.look(connection)
+    await engine.wallets.charge("ann", 5)
+    await _restart(own_valkey, engine)
+    monkeypatch.setattr("persistence.trust.CUT_WITHIN_S", 0.1)
+
+    assert not await trust.look(connection)
+    with pytest.raises(Recovering):
+        await engine.wallets.balance("ann")
+
+    async with _writing(engine, database_url):
+        monkeypatch.setattr("persistence.trust.CUT_WITHIN_S", 10)
+        assert await trust.look(connection)
+    assert await engine.wallets.balance("ann") == 5
+
+
+class Death(Exception):
+    """The worker ends here."""
+
+
+def _dies_after(patch: pytest.MonkeyPatch, target: object, step: str, calls: int) -> None:
+    """The step works ``calls`` times, then takes effect once more while its caller dies."""
+    original, made = getattr(target, step), 0
+
+    async def step_then_die(*arguments: object) -> object:
+        nonlocal made
+        made += 1
+        result = await original(*arguments)
+        if made > calls:
+            raise Death
+        return result
+
+    patch.setattr(target, step, step_then_die)
+
+
+@pytest.mark.parametrize(
+    ("step", "calls"),
+    [("_record_servers", 1), ("_end_epoch", 0), ("_end_epoch", 2), ("trust", 0), ("trust", 2)],
+)
+async def test_a_recovery_cut_short_anywhere_is_finished_by_the_next(
+    own_engine: Engine,
+    own_valkey: EmbeddedValkey,
+    connection: Connection,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    calls: int,
+) -> None:
+    engine, trust = own_engine, Trust(own_engine)
+    await trust.look(connection)
+    await engine.wallets.charge("ann", 5)
+    await _restart(own_valkey, engine)
+    async with _writing(engine, database_url):
+        with monkeypatch.context() as patch:
+            target = trust if step.startswith("_") else engine.recovery
+            _dies_after(patch, target, step, calls)
+            with pytest.raises(Death):
+                await trust.look(connection)
+        assert await Trust(engine).look(connection)
+
+    assert await engine.wallets.balance("ann") == 5
+    assert await rows(connection, "SELECT DISTINCT epoch FROM partition_cursor") == [(2,)]
+    assert await value(connection, "SELECT count(*) FROM epoch_end") == 4
+    metas = [await engine.recovery.inspect(partition) for partition in range(4)]
+    assert len({meta.generation for meta in metas if meta}) == 1
+
+
+async def test_a_redis_that_lost_what_was_durable_is_not_served_from(
+    own_engine: Engine, own_valkey: EmbeddedValkey, connection: Connection, database_url: str
+) -> None:
+    engine, trust = own_engine, Trust(own_engine)
+    await trust.look(connection)
+    await engine.wallets.charge("ann", 5)
+    await write_all(engine, database_url)
+    async with redis.asyncio.Redis.from_url(own_valkey.url) as client:
+        await client.flushall()
+    await _restart(own_valkey, engine)
+
+    async with _writing(engine, database_url):
+        assert not await trust.look(connection)
+        assert not await trust.look(connection)
+
+    with pytest.raises(Recovering):
+        await engine.wallets.balance("ann")
+    ann = engine.partitions.of("ann")
+    alarms = await rows(connection, "SELECT detail, remedy FROM alarm WHERE partition = %s", ann)
+    assert len(alarms) == 1
+    assert "nothing where PostgreSQL has 1-1" in alarms[0][0]
+    assert "rebuilt" in alarms[0][1]
+
+
+async def test_a_server_emptied_under_way_is_no_longer_trusted(
+    own_engine: Engine, own_valkey: EmbeddedValkey, connection: Connection, database_url: str
+) -> None:
+    engine, trust = own_engine, Trust(own_engine)
+    await trust.look(connection)
+    await engine.wallets.charge("ann", 5)
+    await write_all(engine, database_url)
+    async with redis.asyncio.Redis.from_url(own_valkey.url) as client:
+        await client.flushall()
+
+    assert not await trust.look(connection)
+
+    assert await value(connection, "SELECT count(*) FROM alarm WHERE kind = 'partition_untrusted'") == 4
+
+
+async def test_an_alarm_ends_when_the_data_is_back(
+    own_engine: Engine, own_valkey: EmbeddedValkey, connection: Connection, database_url: str
+) -> None:
+    engine, trust = own_engine, Trust(own_engine)
+    await trust.look(connection)
+    ann = engine.partitions.of("ann")
+    await engine.wallets.charge("ann", 5)
+    await write_all(engine, database_url)
+    async with redis.asyncio.Redis.from_url(own_valkey.url) as client:
+        meta: Any = await client.hgetall(engine.keys.meta(ann))
+        await client.delete(engine.keys.meta(ann))
+        assert not await trust.look(connection)
+        await client.hset(engine.keys.meta(ann), mapping=meta)
+
+    assert await trust.look(connection)
+
+    assert await value(connection, "SELECT count(*) FROM alarm WHERE cleared_at IS NULL") == 0
+
+
+async def test_partitions_left_at_different_generations_are_made_equal(engine: Engine, connection: Connection) -> None:
+    await connection.execute("UPDATE installation SET generation = 5")
+    await engine.recovery.raise_generation(1, 5)
+
+    assert await Trust(engine).look(connection)
+
+    metas = [await engine.recovery.inspect(partition) for partition in range(4)]
+    assert [meta.generation for meta in metas if meta] == [5, 5, 5, 5]
