@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -54,7 +54,12 @@ class Books:
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--url", help=f"Where the shop serves.  [default: that of --data, else {URL_DEFAULT}]")
+@click.option(
+    "--url",
+    "urls",
+    multiple=True,
+    help="Where the shop serves; several share the requests.  [default: that of --data, else http://127.0.0.1:8000]",
+)
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -69,7 +74,13 @@ class Books:
     "--settle", type=click.FloatRange(1), default=60.0, show_default=True, help="Seconds until the books must agree."
 )
 def replay(
-    file: Path, url: str | None, data: Path | None, stock: Decimal, balance: Decimal, concurrency: int, settle: float
+    file: Path,
+    urls: tuple[str, ...],
+    data: Path | None,
+    stock: Decimal,
+    balance: Decimal,
+    concurrency: int,
+    settle: float,
 ) -> None:
     """Sell the orders of FILE once more and check the books.
 
@@ -88,8 +99,8 @@ def replay(
         sales = read_file(file)
         replay_report.print_file(console, sales)
         plan = make_plan(sales, stock, balance)
-        target = (url or (addresses.api_url if addresses else URL_DEFAULT)).rstrip("/")
-        answers, books = asyncio.run(_run(console, target, _store_urls(addresses), plan, concurrency, settle))
+        targets = urls or (addresses.api_url if addresses else URL_DEFAULT,)
+        answers, books = asyncio.run(_run(console, targets, _store_urls(addresses), plan, concurrency, settle))
     except (UnusableFile, OSError, ReplayFailed, ShopError, DatabaseError, redis.exceptions.RedisError) as error:
         raise click.ClickException(str(error)) from error
     replay_report.print_outcomes(console, answers)
@@ -108,9 +119,14 @@ def _store_urls(addresses: Addresses | None) -> tuple[str | None, str | None]:
 
 
 async def _run(
-    console: Console, url: str, store_urls: tuple[str | None, str | None], plan: Plan, concurrency: int, settle_s: float
+    console: Console,
+    urls: Sequence[str],
+    store_urls: tuple[str | None, str | None],
+    plan: Plan,
+    concurrency: int,
+    settle_s: float,
 ) -> tuple[Answers, Books]:
-    async with open_shop(url, concurrency) as shop, _stores(*store_urls) as stores:
+    async with open_shop(urls, concurrency) as shop, _stores(*store_urls) as stores:
         with _progress(console) as progress:
             totals = {
                 Phase.CATALOGUE: len(plan.stock),

@@ -1,9 +1,10 @@
 """The shop as a client on the network sees it: typed answers, refusals by name, repeated only what cannot act twice."""
 
 import asyncio
+import itertools
 import random
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -123,8 +124,8 @@ class Shop:
 
 
 @asynccontextmanager
-async def open_shop(url: str, concurrency: int) -> AsyncIterator[Shop]:
-    """The shop that serves at `url`, over so many connections.
+async def open_shop(urls: Sequence[str], concurrency: int) -> AsyncIterator[Shop]:
+    """The shop that serves at `urls`, over so many connections, spread evenly.
 
     Each connection is a client of its own: the HTTP library's pool looks at all of its connections for every request,
     which costs more than the request itself.
@@ -136,7 +137,7 @@ async def open_shop(url: str, concurrency: int) -> AsyncIterator[Shop]:
             await stack.enter_async_context(
                 httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, limits=limits, verify=certificates)
             )
-            for _ in range(concurrency)
+            for url in itertools.islice(itertools.cycle(urls), concurrency)
         ]
         yield Shop(clients)
 
