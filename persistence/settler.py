@@ -159,9 +159,11 @@ class Settler:
                 (self._settings.grant_age_ms, campaign_id, granted_through, self._settings.walk_rows_max),
             )
             issues = await cursor.fetchall()
-        through, missing = granted_through, []
+        # One partition's issues are written in order, so a number that is not there was lost and never comes.
+        through, missing, all_granted = granted_through, [], True
         for number, user, kind, value, minimum, maximum, valid_days, issued_at_ms, granted, is_due in issues:
-            if granted and number == through + 1:
+            all_granted = all_granted and granted
+            if all_granted:
                 through = number
             if not granted and is_due:
                 rule = Discount(kind, value, minimum, maximum)
