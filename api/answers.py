@@ -176,7 +176,8 @@ def _moment(at: datetime | None) -> str | None:
 
 
 def _coupon_fields(coupon: Coupon, at_ms: int) -> dict[str, object]:
-    reason = coupon.reason_invalid(at_ms)
+    # The server's clock is known here only to a millisecond or two, and it cannot stand before the issue any more.
+    reason = coupon.reason_invalid(max(at_ms, coupon.issued_at_ms))
     return {
         "coupon_id": coupon.coupon_id,
         "campaign_id": coupon.campaign_id,

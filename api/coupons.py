@@ -5,7 +5,7 @@ from __future__ import annotations
 from api import schemas
 from api.answers import campaign_answer, coupon_answer, issued_coupon_answer
 from api.asgi import Answer, Call, Handler, location
-from api.cursors import decode_cursor, encode_cursor
+from api.cursors import decode_number_cursor, encode_number_cursor
 from api.shop import Shop
 from engine.coupons import Campaign
 
@@ -26,17 +26,16 @@ def handlers(shop: Shop) -> dict[str, Handler]:
     async def list_coupons(call: Call[None, schemas.CouponsQuery]) -> Answer:
         user_id, query = call.path_params["user_id"], call.query
         at_ms = now_ms(user_id)
-        coupons = [coupon_answer(coupon, at_ms) for coupon in await shop.engine.coupons.list_coupons(user_id)]
-        if query.state is not None:
-            coupons = [coupon for coupon in coupons if coupon.state == query.state]
-        after = decode_cursor(query.cursor)
-        ids = [coupon.coupon_id for coupon in coupons]
-        start = ids.index(after) + 1 if after in ids else 0
-        items = coupons[start : start + query.limit]
-        more = start + query.limit < len(coupons)
-        return Answer(
-            200, schemas.CouponPage(items=items, next_cursor=encode_cursor(items[-1].coupon_id) if more else None)
-        )
+        before = decode_number_cursor(query.cursor)
+        listed = [
+            (coupon.user_number, coupon_answer(coupon, at_ms))
+            for coupon in await shop.engine.coupons.list_coupons(user_id)
+            if before is None or coupon.user_number < before
+        ]
+        listed = [(number, coupon) for number, coupon in listed if query.state in {None, coupon.state}]
+        page = listed[: query.limit]
+        cursor = encode_number_cursor(page[-1][0]) if len(listed) > len(page) else None
+        return Answer(200, schemas.CouponPage(items=[coupon for _, coupon in page], next_cursor=cursor))
 
     async def get_coupon(call: Call[None, schemas.NoQuery]) -> Answer:
         user_id = call.path_params["user_id"]

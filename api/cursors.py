@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import Final
 
 from api.problems import invalid_request
+
+NUMBER_LENGTH_MAX: Final = 16
 
 
 def encode_cursor(last_id: str) -> str:
@@ -24,3 +27,18 @@ def decode_cursor(cursor: str | None) -> str:
     if not last_id:
         raise invalid_request("query.cursor", "Expected the `next_cursor` of the page before")
     return last_id
+
+
+def encode_number_cursor(last_number: int) -> str:
+    """The same for lists that go down by a number."""
+    return encode_cursor(str(last_number))
+
+
+def decode_number_cursor(cursor: str | None) -> int | None:
+    """The number below which the page begins; None for the first page. Raises as `decode_cursor`."""
+    text = decode_cursor(cursor)
+    if not text:
+        return None
+    if not text.isascii() or not text.isdecimal() or len(text) > NUMBER_LENGTH_MAX:
+        raise invalid_request("query.cursor", "Expected the `next_cursor` of the page before")
+    return int(text)

@@ -10,8 +10,8 @@ from typing import Final
 
 from api import schemas
 from api.asgi import Answer, Call, Handler
-from api.cursors import decode_cursor, encode_cursor
-from api.problems import NOT_FOUND, Problem, invalid_request
+from api.cursors import decode_number_cursor, encode_cursor
+from api.problems import NOT_FOUND, Problem
 from api.shop import Shop
 from api.times import format_time
 from engine.errors import EngineError
@@ -99,7 +99,7 @@ def handlers(shop: Shop) -> dict[str, Handler]:
         return f"{name} {lines.get('valkey_version') or lines.get('redis_version')}"
 
     async def list_deliveries(call: Call[None, schemas.DeliveriesQuery]) -> Answer:
-        page = await reads.deliveries(call.query.state, call.query.limit, _before(call.query.cursor))
+        page = await reads.deliveries(call.query.state, call.query.limit, decode_number_cursor(call.query.cursor))
         cursor = None if page.next_cursor is None else encode_cursor(page.next_cursor)
         return Answer(
             200, schemas.DeliveryPage(items=[_delivery(delivery) for delivery in page.items], next_cursor=cursor)
@@ -112,7 +112,7 @@ def handlers(shop: Shop) -> dict[str, Handler]:
         return Answer(200, _delivery(delivery))
 
     async def list_alarms(call: Call[None, schemas.AlarmsQuery]) -> Answer:
-        page = await reads.alarms(call.query.state, call.query.limit, _before(call.query.cursor))
+        page = await reads.alarms(call.query.state, call.query.limit, decode_number_cursor(call.query.cursor))
         cursor = None if page.next_cursor is None else encode_cursor(page.next_cursor)
         return Answer(200, schemas.AlarmPage(items=[_alarm(alarm) for alarm in page.items], next_cursor=cursor))
 
@@ -122,15 +122,6 @@ def handlers(shop: Shop) -> dict[str, Handler]:
         "replay_delivery": replay_delivery,
         "list_alarms": list_alarms,
     }
-
-
-def _before(cursor: str | None) -> int | None:
-    text = decode_cursor(cursor)
-    if not text:
-        return None
-    if not text.isascii() or not text.isdecimal() or len(text) > 16:
-        raise invalid_request("query.cursor", "Expected the `next_cursor` of the page before")
-    return int(text)
 
 
 def _partition(cursor: CursorRow, meta: Meta | None, identity: bytes | None) -> schemas.PartitionStatus:

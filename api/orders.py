@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from api import schemas
@@ -12,9 +13,7 @@ from engine.errors import NotFound
 from engine.order_ids import is_order_id
 from engine.orders import Order
 from engine.stock import LineRequest
-
-LAST_ORDERS_MAX = 2
-"""The open and the last order: what a list's first page holds for certain, however far the writer has come."""
+from persistence.history import orders_cursor
 
 
 def handlers(shop: Shop) -> dict[str, Handler]:
@@ -53,16 +52,17 @@ def handlers(shop: Shop) -> dict[str, Handler]:
         user_id, query = call.path_params["user_id"], call.query
         latest = await latest_orders(user_id) if query.cursor is None else []
         page = await shop.history.orders(user_id, query.limit, query.cursor)
-        recorded_ids = {order.order_id for order in page.items}
-        missing = sum(order.order_id not in recorded_ids for order in latest)
-        if missing and len(page.items) + missing > query.limit:
-            page = await shop.history.orders(user_id, max(1, query.limit - missing), query.cursor)
         items = {order.order_id: recorded_order_answer(order, shop.currency) for order in page.items}
         items |= {order.order_id: order for order in latest}
         newest_first = sorted(items.values(), key=lambda order: (order.ordered_at, order.order_id), reverse=True)
-        return Answer(200, schemas.OrderPage(items=newest_first, next_cursor=page.next_cursor))
+        shown = newest_first[: query.limit]
+        next_cursor = page.next_cursor
+        if len(shown) < len(newest_first):
+            next_cursor = orders_cursor(datetime.fromisoformat(shown[-1].ordered_at), shown[-1].order_id)
+        return Answer(200, schemas.OrderPage(items=shown, next_cursor=next_cursor))
 
     async def latest_orders(user_id: str) -> list[schemas.Order]:
+        """The open and the last order, which a list's first page holds however far the writer has come."""
         wallet = await shop.engine.wallets.read(user_id)
         found = []
         for order_id in {wallet.open_order, wallet.last_order} - {None}:

@@ -9,6 +9,7 @@ from api import problems
 from api.problems import FieldError, Problem, Reference, StockShortage
 from api.times import format_time
 from engine import errors
+from engine.policy import INTEGER_MAX
 from persistence.history import HistoryUnavailable, InvalidCursor
 
 
@@ -94,7 +95,8 @@ def _line_limit(error: errors.LineLimit) -> Problem:
         problems.LINE_LIMIT,
         detail,
         limit="lines" if error.product_id is None else "quantity",
-        requested=error.requested,
+        # Lines of one stock item add up, and their sum may be more than every JSON reader keeps exact.
+        requested=min(error.requested, INTEGER_MAX),
         maximum=error.maximum,
         product_id=error.product_id,
         stock_id=error.stock_id,

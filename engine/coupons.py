@@ -13,6 +13,8 @@ from engine.errors import (
     NotFound,
     OutcomeUnknown,
     QuantityBelowIssued,
+    Recovering,
+    StaleGeneration,
     UnknownCampaign,
 )
 from engine.hashes import hash_of
@@ -79,6 +81,11 @@ class Coupon:
     valid_until_ms: int
     used_at_ms: int | None
     positions: tuple[Position, ...]
+
+    @property
+    def user_number(self) -> int:
+        """Counts its user's coupons, the first one 1; the id ends with it."""
+        return int(self.coupon_id.rpartition("-")[2])
 
     def reason_invalid(self, at_ms: int) -> str | None:
         """Why a new order could not take it at that moment; ``None`` when it could."""
@@ -184,7 +191,11 @@ class Coupons:
                     raise CouponsExhausted(reply.integer(0))
             issued_before = reply.status is Status.ALREADY_ISSUED and not flow.sent_again
             try:
-                coupon, _ = await self.grant(_issue(user_id, campaign_id, reply.text(1)))
+                # In the flow's own generation: a recovery that came between may have lost the issue, and its number
+                # may be another user's by now.
+                coupon, _ = await self._grant(flow, _issue(user_id, campaign_id, reply.text(1)))
+            except StaleGeneration as error:
+                raise Recovering from error
             except EngineError as error:
                 raise OutcomeUnknown("the coupon is issued and not yet among the user's coupons") from error
             if issued_before:
@@ -195,41 +206,42 @@ class Coupons:
         return await self._runner.alone(step)
 
     async def grant(self, issue: Issue) -> tuple[Coupon, bool]:
-        """Put an issued coupon among its user's coupons, once; and whether it was not there before."""
+        """Put an issued coupon among its user's coupons, once; and whether it was not there before.
+
+        Only for an issue that is in PostgreSQL, which no recovery takes back.
+        """
+        return await self._runner.alone(lambda flow: self._grant(flow, issue))
+
+    async def _grant(self, flow: Flow, issue: Issue) -> tuple[Coupon, bool]:
         partition = self._runner.partitions.of(issue.user_id)
         keys = self._runner.keys
         rule = issue.discount
-
-        async def step(flow: Flow) -> tuple[Coupon, bool]:
-            reply = await self._runner.change(
-                flow,
-                partition,
-                "grant_coupon",
-                (
-                    keys.meta(partition),
-                    keys.events(partition),
-                    keys.wallet(partition, issue.user_id),
-                    keys.coupons(partition, issue.user_id),
-                ),
-                (
-                    issue.user_id,
-                    issue.campaign_id,
-                    issue.number,
-                    rule.kind,
-                    rule.value,
-                    _optional(rule.minimum_order),
-                    _optional(rule.maximum_discount),
-                    issue.issued_at_ms,
-                    self._days.text(issue.issued_at_ms),
-                    issue.issued_at_ms,
-                    issue.issued_at_ms + issue.valid_days * DAY_MS,
-                ),
-                urgent=True,
-            )
-            coupon = _coupon(reply.text(1), reply.text(2), partition)
-            return coupon, reply.status is Status.GRANTED
-
-        return await self._runner.alone(step)
+        reply = await self._runner.change(
+            flow,
+            partition,
+            "grant_coupon",
+            (
+                keys.meta(partition),
+                keys.events(partition),
+                keys.wallet(partition, issue.user_id),
+                keys.coupons(partition, issue.user_id),
+            ),
+            (
+                issue.user_id,
+                issue.campaign_id,
+                issue.number,
+                rule.kind,
+                rule.value,
+                _optional(rule.minimum_order),
+                _optional(rule.maximum_discount),
+                issue.issued_at_ms,
+                self._days.text(issue.issued_at_ms),
+                issue.issued_at_ms,
+                issue.issued_at_ms + issue.valid_days * DAY_MS,
+            ),
+            urgent=True,
+        )
+        return _coupon(reply.text(1), reply.text(2), partition), reply.status is Status.GRANTED
 
     async def list_coupons(self, user_id: str) -> list[Coupon]:
         """All coupons of a user, newest first."""
@@ -241,7 +253,7 @@ class Coupons:
             for coupon_id, packed in hash_of(hashes[0]).items()
             if not coupon_id.startswith("campaign:")
         ]
-        return sorted(coupons, key=_user_number, reverse=True)
+        return sorted(coupons, key=lambda coupon: coupon.user_number, reverse=True)
 
     async def read_coupon(self, user_id: str, coupon_id: str) -> Coupon:
         """One coupon of this user. Raises `NotFound`."""
@@ -257,10 +269,6 @@ class Coupons:
 
 def _optional(amount: int | None) -> str:
     return "" if amount is None else str(amount)
-
-
-def _user_number(coupon: Coupon) -> int:
-    return int(coupon.coupon_id.rpartition("-")[2])
 
 
 def _rule(kind: str, value: str, minimum_order: str, maximum_discount: str) -> Discount:

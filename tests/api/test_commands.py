@@ -1,0 +1,195 @@
+"""The command line: its help, what it refuses, how it supervises."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from api.commands import COMMANDS, main
+from api.commands.api import environment, program
+from api.commands.doctor import Check, examine
+from api.commands.listening import CannotListen, free_port, http_url, listen, require_loopback
+from api.commands.processes import ChildProcess, Supervisor, stop_signals, wait_until
+from persistence.migrations import current_revision, head_revision
+from tests.servers import redis_client
+
+WITHIN_S = 20
+
+
+def failed(checks: list[Check]) -> dict[str, str]:
+    return {check.name: check.remedy for check in checks if check.failed}
+
+
+def test_help_lists_every_command_in_one_line_each() -> None:
+    result = CliRunner().invoke(main, ["--help"])
+    assert result.exit_code == 0
+    listed = [line.split()[0] for line in result.output.partition("Commands:")[2].splitlines() if line[2:3].isalpha()]
+    assert listed == list(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_of_its_own(command: str) -> None:
+    result = CliRunner().invoke(main, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"main {command}" in result.output
+
+
+def test_help_does_not_import_the_commands() -> None:
+    script = (
+        "import sys, api.commands as c; c.main(['--help'], standalone_mode=False); assert 'uvicorn' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("command", ["api", "up"])
+def test_without_authentication_only_this_machine_is_served(command: str, tmp_path: Path) -> None:
+    where = ["--data", str(tmp_path / "data")] if command == "up" else []
+    result = CliRunner().invoke(main, [command, "--host", "0.0.0.0", *where])
+    assert result.exit_code == 1
+    assert "no authentication" in result.output
+    assert "--host at 127.0.0.1" in result.output
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_loopback_addresses_are_served(host: str) -> None:
+    require_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.com", ""])
+def test_other_addresses_are_refused(host: str) -> None:
+    with pytest.raises(CannotListen):
+        require_loopback(host)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_port_in_use_is_refused_with_its_holder(processes: int) -> None:
+    holders = listen("127.0.0.1", 0, 2)
+    port = holders[0].getsockname()[1]
+    try:
+        with pytest.raises(CannotListen, match=rf"port {port} is in use.*--port") as refused:
+            listen("127.0.0.1", port, processes)
+        if sys.platform == "linux":
+            assert f"process {os.getpid()} " in str(refused.value)
+    finally:
+        for holder in set(holders):
+            holder.close()
+
+
+def test_up_refuses_a_port_in_use_before_it_starts_anything(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = str(holder.getsockname()[1])
+        result = CliRunner().invoke(main, ["up", "--port", port, "--data", str(tmp_path)])
+    assert result.exit_code == 1
+    assert f"port {port} is in use" in result.output
+    assert not (tmp_path / "valkey").exists()
+
+
+def test_a_child_that_ends_is_started_again(tmp_path: Path) -> None:
+    told: list[str] = []
+    child = ChildProcess("the child", ["sleep", "60"], tmp_path / "log")
+    supervisor = Supervisor([child], tell=told.append)
+    supervisor.start()
+    try:
+        first = child.pid
+        child.signal(signal.SIGKILL)
+
+        def runs_again() -> bool:
+            supervisor.look()
+            return child.running and child.pid != first
+
+        wait_until(runs_again, timeout_s=WITHIN_S, what="the child runs again")
+        assert len(told) == 1
+        assert "the child has ended" in told[0]
+    finally:
+        supervisor.close()
+    assert not child.running
+
+
+def test_stop_signals_are_noted_and_given_back() -> None:
+    stopping = threading.Event()
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_signals(stopping):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stopping.wait(1)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_migrate_brings_an_empty_database_to_the_newest_revision(empty_database_url: str) -> None:
+    for _ in range(2):
+        result = CliRunner().invoke(main, ["migrate"], env={"FIRSTCOME_DATABASE_URL": empty_database_url})
+        assert result.exit_code == 0, result.output
+        assert current_revision(empty_database_url) == head_revision()
+
+
+def test_doctor_finds_nothing_wrong_with_good_servers(redis_url: str, database_url: str) -> None:
+    settings = {"FIRSTCOME_REDIS_URL": redis_url, "FIRSTCOME_DATABASE_URL": database_url}
+    assert failed(examine(settings)) == {}
+    result = CliRunner().invoke(main, ["doctor"], env=settings)
+    assert result.exit_code == 0, result.output
+    assert "Next: firstcome worker & firstcome api" in result.output
+
+
+def test_doctor_names_the_remedy_for_servers_that_do_not_answer(tmp_path: Path) -> None:
+    port = free_port()
+    settings = {
+        "FIRSTCOME_REDIS_URL": f"redis://user:secret@127.0.0.1:{port}",
+        "FIRSTCOME_DATABASE_URL": f"postgresql://user:secret@127.0.0.1:{port}/shop",
+    }
+    assert failed(examine(settings)).keys() == {"Redis", "PostgreSQL"}
+    result = CliRunner().invoke(main, ["doctor", "--data", str(tmp_path)], env=settings)
+    assert result.exit_code == 1
+    assert "FIRSTCOME_REDIS_URL" in result.output
+    assert "secret" not in result.output
+
+
+def test_doctor_sees_a_server_that_loses_data(redis_flavour_url: str, empty_database_url: str) -> None:
+    with redis_client(redis_flavour_url) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            found = failed(
+                examine({"FIRSTCOME_REDIS_URL": redis_flavour_url, "FIRSTCOME_DATABASE_URL": empty_database_url})
+            )
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+    assert found.keys() == {"maxmemory-policy", "schema"}
+    assert "noeviction" in found["maxmemory-policy"]
+    assert "firstcome migrate" in found["schema"]
+
+
+def test_doctor_refuses_settings_that_cannot_be() -> None:
+    assert "FIRSTCOME_PARTITIONS" in failed(examine({"FIRSTCOME_PARTITIONS": "many"}))["settings"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_api_ends_cleanly_on_sigterm_and_leaves_its_port(
+    workers: int, redis_url: str, database_url: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    env = environment(FIRSTCOME_REDIS_URL=redis_url, FIRSTCOME_DATABASE_URL=database_url)
+    api = ChildProcess(
+        "api", [*program(), "api", "--port", str(port), "--workers", str(workers)], tmp_path / "log", env
+    )
+    api.start()
+    try:
+        wait_until(lambda: is_alive(port), timeout_s=WITHIN_S, what="the API answers")
+    finally:
+        api.stop()
+    assert api.exit_code == 0, api.log_tail()
+    for listener in listen("127.0.0.1", port):
+        listener.close()
+
+
+def is_alive(port: int) -> bool:
+    try:
+        return httpx.get(f"{http_url('127.0.0.1', port)}/livez", trust_env=False).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
