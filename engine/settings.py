@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from engine.policy import Policy
+from engine.policy import INTEGER_MAX, Policy
 
 
 class SettingError(ValueError):
@@ -81,6 +81,8 @@ def _convert(variable: str, text: str, default: Any) -> Any:
             raise SettingError(f"{variable} must be a number, not {text!r}") from error
         if number < 0:
             raise SettingError(f"{variable} must not be negative, not {text!r}")
+        if not number <= INTEGER_MAX:
+            raise SettingError(f"{variable} must not pass {INTEGER_MAX}, the largest exact integer, not {text!r}")
         return number
     return text
 

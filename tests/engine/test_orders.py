@@ -3,6 +3,7 @@ import asyncio
 import orjson
 import pytest
 
+from engine.catalog import NewStockItem
 from engine.coupons import Discount
 from engine.engine import Engine
 from engine.errors import (
@@ -29,6 +30,7 @@ from tests.engine.shop import (
     orders_on_record,
     settle,
     stock_shop,
+    units,
 )
 from tests.engine.valkey_process import ValkeyProcess
 
@@ -135,8 +137,7 @@ async def test_a_cancelled_order_gives_everything_back(engine: Engine) -> None:
 
 @pytest.mark.requirement("R3.8", "R0.8")
 async def test_a_refused_order_holds_nothing_and_leaves_no_record(redis_process: ValkeyProcess) -> None:
-    limits = {"payment_max": 5_000, "line_quantity_max": 9, "lines_max": 3}
-    async with opened(redis_process.url, **limits) as engine:
+    async with opened(redis_process.url, payment_max=5_000, line_quantity_max=9, lines_max=3) as engine:
         await stock_shop(engine)
         await engine.coupons.put_campaign(campaign(discount=Discount("amount", 1, 2_501, None)))
         coupon = (await engine.coupons.issue("kim", "spring")).coupon_id
@@ -240,3 +241,27 @@ async def test_the_order_of_the_lines_is_the_clients(engine: Engine) -> None:
     order = await engine.orders.place("kim", lines(("shirt", "M", 1), ("hat", None, 1), ("shirt", "S", 1)), None)
     names = [(line["product_id"], line["stock_id"]) for line in orjson.loads(order.lines_json)]
     assert names == [("shirt", "M"), ("hat", "one"), ("shirt", "S")]
+
+
+@pytest.mark.requirement("R3.16", "R0.3")
+async def test_every_product_of_a_partition_is_given_back(engine: Engine) -> None:
+    """A cart of three products, two of them in one partition, fails in the other partition, by the user, by balance."""
+    home = engine.partitions.of("shirt")
+    sock = next(name for name in (f"sock{n}" for n in range(1_000)) if engine.partitions.of(name) == home)
+    await engine.catalog.put(sock, "Sock", 100, [NewStockItem("one", "", 8)])
+    cart = lines(("shirt", "S", 1), (sock, None, 2), ("hat", None, 1))
+
+    async def sock_units() -> tuple[int, int, int]:
+        return await units(engine, sock, "one")
+
+    with pytest.raises(OutOfStock):
+        await engine.orders.place("kim", [*cart, *lines(("hat", None, 9))], None)
+    with pytest.raises(CouponNotValid):
+        await engine.orders.checkout("kim", cart, "none")
+    with pytest.raises(InsufficientBalance):
+        await engine.orders.checkout("lee", cart, None)
+    assert (await all_units(engine), await sock_units()) == (UNTOUCHED, (8, 0, 0))
+    order = await engine.orders.place("kim", cart, None)
+    assert await sock_units() == (6, 2, 0)
+    await engine.orders.cancel("kim", order.order_id)
+    assert (await all_units(engine), await sock_units()) == (UNTOUCHED, (8, 0, 0))

@@ -83,9 +83,16 @@ DEFAULTS: dict[str, Any] = {
     "count_max": 100,
 }
 
-META_SCRIPTS = {"init_partition", "mark_durable", "raise_generation", "trust_partition"}
-READ_SCRIPTS = {"list_ids", "rank_sales", "read_fields", "read_hashes"}
-CHANGING_SCRIPTS = sorted(set(load_scripts()) - META_SCRIPTS - READ_SCRIPTS)
+CHANGING_SCRIPTS = sorted(
+    name
+    for name, script in load_scripts().items()
+    if any(argument.name == "backlog_max" for argument in script.head.arguments)
+)
+READ_SCRIPTS = sorted(
+    name for name, script in load_scripts().items() if any(answer.status == "read" for answer in script.head.returns)
+)
+META_SCRIPTS = sorted(set(load_scripts()) - {*CHANGING_SCRIPTS, *READ_SCRIPTS})
+"""What only changes a partition's meta, or loads a partition that is not trusted: no events."""
 
 
 class Partition:

@@ -18,7 +18,7 @@ def call(partition: Partition, name: str, *rest: str, **arguments: Any) -> Any:
     return partition.run(name, *rest, **given)
 
 
-@pytest.mark.parametrize("script", sorted(READ_SCRIPTS))
+@pytest.mark.parametrize("script", READ_SCRIPTS)
 def test_nothing_is_shown_from_a_partition_that_is_not_trusted(partition: Partition, script: str) -> None:
     with partition.unchanged():
         assert call(partition, script, "balance")[0] == "read"

@@ -34,18 +34,28 @@ def test_a_generation_is_raised_and_never_lowered(partition: Partition) -> None:
 
 def test_a_recovered_partition_begins_a_new_epoch_on_its_server(partition: Partition) -> None:
     partition.run("charge_wallet", amount=1)
-    recovered = {"generation": 2, "epoch": 1, "next_epoch": 2, "server": "run:new"}
+    mark = "recovering:token:run:new"
     with partition.unchanged():
-        assert partition.run("trust_partition", seq=0, **recovered) == ["changed"]
-        assert partition.run("trust_partition", seq=1, **{**recovered, "epoch": 3}) == ["changed"]
-    assert partition.run("trust_partition", seq=1, **recovered) == ["trusted"]
-    assert meta(partition) == {
-        "format": "1", "generation": "2", "epoch": "2", "seq": "1", "durable": "1", "server": "run:new",
-    }  # fmt: skip
+        assert partition.run("hold_partition", server=mark, expected_server="run:other") == ["changed"]
+        assert partition.run("begin_epoch", server=mark, generation=2, next_epoch=2, seq=1) == ["unverified"]
+        assert partition.run("trust_partition", server=mark, claim="recovering:token:", seq=1) == ["unverified"]
+    assert partition.run("hold_partition", server=mark, expected_server=SERVER) == ["held", "1", "1"]
     with partition.unchanged():
-        assert partition.run("trust_partition", seq=1, **recovered) == ["trusted"]
-        assert partition.run("trust_partition", seq=1, **{**recovered, "server": SERVER}) == ["changed"]
+        assert partition.run("charge_wallet", amount=1) == ["unverified"]
+        assert partition.run("begin_epoch", server=mark, generation=2, next_epoch=2, seq=0) == ["changed"]
+        assert partition.run("begin_epoch", server=mark, generation=2, epoch=3, next_epoch=4, seq=1) == ["changed"]
+    for _ in range(2):
+        assert partition.run("begin_epoch", server=mark, generation=2, next_epoch=2, seq=1) == ["begun"]
+    with partition.unchanged():
+        assert partition.run("trust_partition", server=mark, claim="recovering:token:", epoch=2, seq=0) == ["changed"]
+        assert partition.run("trust_partition", server=mark, claim="recovering:token:", seq=1) == ["changed"]
+    for _ in range(2):
+        assert partition.run("trust_partition", server=mark, claim="recovering:token:", epoch=2, seq=1) == ["trusted"]
+    trusted = {"format": "1", "generation": "2", "epoch": "2", "seq": "1", "durable": "1", "server": "run:new"}
+    assert meta(partition) == trusted
+    with partition.unchanged():
         assert partition.run("charge_wallet", amount=1, generation=2) == ["unverified"]
+    assert partition.run("charge_wallet", amount=1, generation=2, server="run:new")[1] == "2-2"
 
 
 @pytest.fixture

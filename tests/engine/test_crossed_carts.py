@@ -1,0 +1,76 @@
+"""Two carts that each hold the other's last unit: reserving in all partitions at once can come to that on a cluster."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from engine.engine import Engine
+from engine.errors import OutOfStock
+from engine.lanes import RedisLanes
+from engine.scripts import Script
+from tests.engine.shop import all_units, lines, stock_shop
+from tests.engine.valkey_process import ValkeyProcess
+
+
+class SlowLane(RedisLanes):
+    """Keeps the first reservation for one partition back until the other cart has made its own there."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.slow_partition = -1
+        self.others_turn = asyncio.Event()
+        self.reserved = asyncio.Event()
+
+    def call(self, partition: int, script: Script, keys: Any, arguments: Any, *, deadline: float) -> Any:
+        if script.name != "reserve_stock":
+            return super().call(partition, script, keys, arguments, deadline=deadline)
+        return self._reserve(partition, script, keys, arguments, deadline)
+
+    async def _reserve(self, partition: int, script: Script, keys: Any, arguments: Any, deadline: float) -> Any:
+        if partition == self.slow_partition:
+            await self.others_turn.wait()
+            return await super().call(partition, script, keys, arguments, deadline=deadline)
+        reply = await super().call(partition, script, keys, arguments, deadline=deadline)
+        self.reserved.set()
+        return reply
+
+
+@pytest.mark.requirement("R0.3", "R0.4", "R0.5")
+async def test_two_carts_that_hold_each_others_last_unit_do_not_both_lose(
+    redis_process: ValkeyProcess, engine: Engine
+) -> None:
+    await stock_shop(engine)
+    await engine.catalog.adjust("shirt", "S", -9, "one left")
+    await engine.catalog.adjust("hat", "one", -2, "one left")
+    before = await all_units(engine)
+    shops: list[tuple[SlowLane, Engine]] = []
+    for _ in range(2):
+        lanes = SlowLane(redis_process.url)
+        await lanes.start()
+        shop = Engine(engine.settings, lanes)
+        shop.runner.test_now_ms = engine.runner.test_now_ms
+        await shop.wallets.balance("warm")
+        shops.append((lanes, shop))
+    (one, kims), (other, lees) = shops
+    lost_both = 0
+    for turn in range(50):
+        one.slow_partition, other.slow_partition = engine.partitions.of("hat"), engine.partitions.of("shirt")
+        one.reserved, other.reserved = asyncio.Event(), asyncio.Event()
+        one.others_turn, other.others_turn = other.reserved, one.reserved
+        cart = lines(("shirt", "S", 1), ("hat", None, 1))
+        outcomes = await asyncio.gather(
+            kims.orders.place("kim", cart, None),
+            lees.orders.place("lee", cart[:: 1 - 2 * (turn % 2)], None),
+            return_exceptions=True,
+        )
+        won = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+        assert {type(outcome) for outcome in outcomes if isinstance(outcome, BaseException)} == {OutOfStock}
+        lost_both += not won
+        assert len(won) <= 1
+        for order in won:
+            await engine.orders.cancel(order.user_id, order.order_id)
+        assert await all_units(engine) == before
+    for lanes, _ in shops:
+        await lanes.close()
+    assert lost_both == 0
