@@ -7,7 +7,6 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from engine.coupons import Issue
 from engine.engine import Engine
 from engine.errors import OutcomeUnknown, Unavailable
 from persistence.database import connect
@@ -150,13 +149,13 @@ async def test_what_redis_does_not_do_now_is_left_without_an_error(
 async def test_an_issue_whose_grant_was_lost_is_granted_with_the_rule_of_its_issue(
     engine: Engine, settler: Settler, connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def dies(_: Issue) -> None:
+    async def dies(*_: object) -> None:
         raise Unavailable("the process ends here")
 
     await open_campaign(engine)
     await engine.coupons.issue("ann", "spring")
     with monkeypatch.context() as patch:
-        patch.setattr(engine.coupons, "grant", dies)
+        patch.setattr(engine.coupons, "_grant", dies)
         with pytest.raises(OutcomeUnknown):
             await engine.coupons.issue("bob", "spring")
     await engine.coupons.issue("cho", "spring")
