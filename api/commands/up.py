@@ -85,6 +85,7 @@ class _Up:
         request = self._request
         request.data.mkdir(mode=0o755, parents=True, exist_ok=True)
         with FolderLock(request.data), contextlib.closing(self._supervisor):
+            (request.data / ADDRESSES_FILE).unlink(missing_ok=True)  # of a run that was killed
             port = _checked_port(request.host, request.port)
             (request.data / "logs").mkdir(exist_ok=True)
             redis_url = self._redis()
@@ -97,9 +98,9 @@ class _Up:
             receiver_url = self._receiver(env)
             addresses = Addresses(os.getpid(), http_url(request.host, port), redis_url, database_url)
             self._shop(env, port, addresses)
-            addresses.write(request.data)
             try:
                 self._show(addresses, receiver_url)
+                addresses.write(request.data)
                 self._supervisor.watch(self._stopping)
             finally:
                 (request.data / ADDRESSES_FILE).unlink(missing_ok=True)
@@ -147,7 +148,13 @@ class _Up:
         api = self._run_child("api", ["api", *listen_on], env, stop_timeout_s=DRAIN_S + 10)
         with httpx.Client(base_url=addresses.api_url, timeout=READY_POLL_TIMEOUT_S, trust_env=False) as client:
             with self._step("starting the workers and the API"):
-                self._await_ready(client, api)
+                recovering = self._await_ready(client, api)
+            if recovering:
+                self._console.print(
+                    f"{recovering} partitions are still in recovery; {addresses.api_url}/admin/v1/alarms says why",
+                    style="yellow",
+                )
+                return
             with self._step("making the demo catalogue"):
                 make_demo(client)
 
@@ -160,16 +167,23 @@ class _Up:
         self._supervisor.add(child)
         return child
 
-    def _await_ready(self, client: httpx.Client, api: ChildProcess) -> None:
-        def ready() -> bool:
+    def _await_ready(self, client: httpx.Client, api: ChildProcess) -> int:
+        """Waits until every partition is served; returns how many are not when that takes too long."""
+        recovering: int | None = None
+
+        def serves_everything() -> bool:
+            nonlocal recovering
             self._supervisor.look()
-            return _is_ready(client)
+            recovering = _recovering(client)
+            return recovering == 0
 
         try:
-            wait_until(ready, timeout_s=READY_TIMEOUT_S, what="the shop is ready", stopping=self._stopping)
+            wait_until(serves_everything, timeout_s=READY_TIMEOUT_S, what="the shop is ready", stopping=self._stopping)
         except ProcessFailed as error:
-            logs = self._request.data / "logs"
-            raise ProcessFailed(f"{error}; see {logs} and run `firstcome doctor`\n{api.log_tail()}") from error
+            if recovering is None:
+                logs = self._request.data / "logs"
+                raise ProcessFailed(f"{error}; see {logs} and run `firstcome doctor`\n{api.log_tail()}") from error
+        return recovering or 0
 
     @contextlib.contextmanager
     def _step(self, text: str) -> Iterator[None]:
@@ -206,8 +220,10 @@ def _checked_port(host: str, port: int) -> int:
         return number
 
 
-def _is_ready(client: httpx.Client) -> bool:
+def _recovering(client: httpx.Client) -> int | None:
+    """How many partitions are not served yet, None while the API serves nothing."""
     try:
-        return client.get("/readyz").status_code == httpx.codes.OK
+        answer = client.get("/readyz")
     except httpx.TransportError:
-        return False
+        return None
+    return len(answer.json()["recovering_partitions"]) if answer.status_code == httpx.codes.OK else None

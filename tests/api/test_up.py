@@ -86,7 +86,7 @@ def test_a_newcomer_runs_the_shop_and_buys_something(data_folder: Path) -> None:
             what="the order is in PostgreSQL",
         )
         wait_until(
-            lambda: order_id in (folder / "received.jsonl").read_text(),
+            lambda: order_id in received(folder),
             timeout_s=DURABLE_WITHIN_S,
             what="the paid order is at the data platform",
         )
@@ -104,6 +104,11 @@ def test_a_newcomer_runs_the_shop_and_buys_something(data_folder: Path) -> None:
         up.signal(signal.SIGINT)
         wait_until(lambda: not up.running, timeout_s=STOPPED_WITHIN_S, what="up stopped on SIGINT")
         assert up.exit_code == 0
+
+
+def received(folder: Path) -> str:
+    file = folder / "received.jsonl"
+    return file.read_text(encoding="utf-8") if file.exists() else ""
 
 
 def durable_status(database_url: str, order_id: str) -> str | None:
