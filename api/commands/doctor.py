@@ -13,6 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from api.commands.api import environment
@@ -30,16 +31,15 @@ POSTGRES_VERSION_MIN = 14
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at. A remedy says that it is wrong and what to do; `warning` alone lets a shop run."""
+    """One thing looked at. A remedy says that it is wrong, and what to do about it."""
 
     name: str
     found: str
     remedy: str = ""
-    warning: bool = False
 
     @property
     def failed(self) -> bool:
-        return bool(self.remedy) and not self.warning
+        return bool(self.remedy)
 
 
 @click.command()
@@ -186,15 +186,14 @@ def _without_password(url: str) -> str:
 
 
 def _table(checks: list[Check]) -> Table:
-    table = Table("", "check", "found", "remedy", show_edge=False)
+    table = Table(show_edge=False)
+    for heading in ("", "check", "found", "remedy"):
+        table.add_column(heading, overflow="fold")
     for check in checks:
-        table.add_row("[red]✗[/]" if check.failed else "[green]✓[/]", check.name, _plain(check.found), check.remedy)
+        table.add_row(
+            "[red]✗[/]" if check.failed else "[green]✓[/]", check.name, escape(check.found), escape(check.remedy)
+        )
     return table
-
-
-def _plain(text: str) -> str:
-    """Text that rich shows as it is."""
-    return text.replace("[", r"\[")
 
 
 def _next_command(checks: list[Check], settings: Mapping[str, str], addresses: Addresses | None) -> str:
