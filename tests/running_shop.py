@@ -335,6 +335,13 @@ def problem(answer: httpx.Response, status: int, name: str) -> dict[str, Any]:
     return dict(answer.json())
 
 
+async def ended(process: ChildProcess, within_s: float) -> None:
+    """Waits until a process has ended, by itself or by a signal."""
+    await asyncio.to_thread(
+        wait_until, lambda: not process.running, timeout_s=within_s, what=f"{process.name} has ended"
+    )
+
+
 def eventually(condition: Callable[[], bool], *, within_s: float = 15, what: str = "condition") -> None:
     """Waits until a condition holds."""
     wait_until(condition, timeout_s=within_s, what=what)
