@@ -21,8 +21,8 @@ from persistence.alarms import DELIVERY_DEAD, Alarm, raise_alarm
 from persistence.database import translated
 from persistence.settings import WorkerSettings
 
-EVENT_TYPE = "firstcome.order.completed"
-EVENT_SOURCE = "/firstcome/orders"
+EVENT_TYPE = "order.paid"
+EVENT_SOURCE = "/firstcome"
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 
 _LOCK = 0x46430003
@@ -34,7 +34,7 @@ _DEAD_REMEDY = "See what the data platform answered, then replay the delivery"
 
 _DUE = """
 SELECT x.id, x.tries, x.event_id, x.user_id, x.order_id::text, o.subtotal, o.discount, o.total, o.coupon_id,
-       o.ordered_at, o.paid_at,
+       o.ordered_at, o.pay_before, o.paid_at, o.partition || ':' || o.place,
        (SELECT json_agg(json_build_object('product_id', l.product_id, 'stock_id', l.stock_id, 'name', l.name,
                                           'option', l.option, 'unit_price', l.unit_price, 'quantity', l.quantity,
                                           'amount', l.amount) ORDER BY l.line_no)
@@ -117,8 +117,8 @@ class Dispatcher:
         return bool(rows)
 
     def _delivery(self, row: Sequence[Any]) -> Delivery:
-        (outbox_id, tries, event_id, user_id, order_id, subtotal, discount, total, coupon_id, ordered_at, paid_at,
-         lines) = row  # fmt: skip
+        (outbox_id, tries, event_id, user_id, order_id, subtotal, discount, total, coupon_id, ordered_at, pay_before,
+         paid_at, position, lines) = row  # fmt: skip
         event = {
             "specversion": "1.0",
             "id": event_id,
@@ -127,10 +127,12 @@ class Dispatcher:
             "subject": order_id,
             "time": _rfc3339(paid_at),
             "datacontenttype": "application/json",
+            # The order as the HTTP surface shows it.
             "data": {
                 "order_id": order_id,
                 "user_id": user_id,
                 "status": "completed",
+                "payment": {"status": "paid", "amount": total, "paid_at": _rfc3339(paid_at), "failure": None},
                 "lines": lines or [],
                 "subtotal": subtotal,
                 "discount": discount,
@@ -138,7 +140,9 @@ class Dispatcher:
                 "currency": self._currency,
                 "coupon_id": coupon_id,
                 "ordered_at": _rfc3339(ordered_at),
-                "paid_at": _rfc3339(paid_at),
+                "pay_before": None if pay_before is None else _rfc3339(pay_before),
+                "position": position,
+                "durable": True,
             },
         }
         return Delivery(outbox_id, tries, event_id, user_id, orjson.dumps(event))

@@ -146,16 +146,16 @@ async def test_a_paid_order_arrives_as_a_cloud_event(
     assert {name: event[name] for name in event if name not in {"time", "data"}} == {
         "specversion": "1.0",
         "id": f"{partition}:{epoch}-{seq}",
-        "source": "/firstcome/orders",
-        "type": "firstcome.order.completed",
+        "source": "/firstcome",
+        "type": "order.paid",
         "subject": order.order_id,
         "datacontenttype": "application/json",
     }
     data = event["data"]
     assert (data["user_id"], data["total"], data["currency"], data["status"]) == ("user0", 300, "KRW", "completed")
     assert data["lines"] == orjson.loads(order.lines_json)
-    assert event["time"] == data["paid_at"]
-    assert data["paid_at"].endswith("Z")
+    assert event["time"] == data["payment"]["paid_at"]
+    assert data["payment"]["paid_at"].endswith("Z")
     assert await rows(connection, "SELECT state, tries FROM outbox") == [("delivered", 1)]
 
 
