@@ -163,8 +163,8 @@ class Coupons:
     async def issue(self, user_id: str, campaign_id: str) -> Coupon:
         """Take the next coupon of a campaign for a user.
 
-        Raises `UnknownCampaign`, `CouponAlreadyIssued`, `CampaignNotOpen`, `CouponsExhausted`; `OutcomeUnknown` when the
-        coupon is issued and cannot be shown yet: the worker puts it among the user's coupons.
+        Raises `UnknownCampaign`, `CouponAlreadyIssued`, `CampaignNotOpen`, `CouponsExhausted`; `OutcomeUnknown` when
+        the coupon is issued and cannot be shown yet: the worker puts it among the user's coupons.
         """
         partition = self._runner.partitions.of(campaign_id)
         keys = self._runner.keys

@@ -48,6 +48,10 @@ class StaleGeneration(EngineError):
     """A recovery came between the beginning of this flow and this step. Flows catch it; it never leaves the engine."""
 
 
+class ClaimLost(EngineError):
+    """Another recovery or another server has come between; what this one does there has no effect any more."""
+
+
 class Refusal(EngineError):
     """The rules say no. Nothing is changed but what the class says; asking the same again gives the same answer."""
 

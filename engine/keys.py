@@ -2,6 +2,9 @@
 
 from engine.partitions import Partitions
 
+ALL_KEYS = "fc:{*"
+"""Pattern of all keys of an installation."""
+
 
 class Keys:
     """Builds the keys of one installation: ``fc:{<tag>}:<kind>[:<id>]``. No key is built anywhere else."""
@@ -10,6 +13,10 @@ class Keys:
         self._prefixes = tuple(f"fc:{{{partitions.tag(index)}}}:" for index in range(partitions.count))
         self._meta = tuple(prefix + "meta" for prefix in self._prefixes)
         self._events = tuple(prefix + "events" for prefix in self._prefixes)
+
+    def prefix(self, partition: int) -> str:
+        """What all keys of the partition begin with."""
+        return self._prefixes[partition]
 
     def meta(self, partition: int) -> str:
         """Hash: format, server, generation, epoch, seq, durable."""

@@ -87,7 +87,7 @@ class LaneConnection(asyncio.Protocol):
                 if script is None:
                     packet = _pack(tuple(arguments))
                 else:
-                    packet = _pack((_EVALSHA, script.sha1, len(keys), *keys, identity, *arguments))
+                    packet = _pack((_EVALSHA, script.sha1, len(keys), *keys, script.claim + identity, *arguments))
             except Exception as error:  # an argument of a wrong type is the fault of this caller alone
                 future.set_exception(error)
                 continue

@@ -101,7 +101,7 @@ class Orders:
             order = self.answered(order_id, reply)
             if reply.status is not Status.CANCELLED:
                 raise OrderNotCancellable(order_id, order.status, order.failure)
-            return await self.give_back(order)
+            return await self.give_back(flow, order)
 
         return await self._runner.alone(step)
 
@@ -161,7 +161,7 @@ class Orders:
         fields = hash_of(reply.values[1])
         return _order(order_id, fields, self._runner.partitions.of(fields["user"]))
 
-    async def give_back(self, order: Order) -> Order:
+    async def give_back(self, flow: Flow, order: Order) -> Order:
         """Release all that a failed order held; the same order, with the positions of the releases."""
         products: dict[int, list[str]] = {}
         for line in orjson.loads(order.lines_json):
@@ -169,7 +169,7 @@ class Orders:
             ids = products.setdefault(partition, [])
             if line["product_id"] not in ids:
                 ids.append(line["product_id"])
-        released = await self._stock.give_back(order.order_id, products)
+        released = await self._stock.give_back(flow, order.order_id, products)
         return replace(order, positions=order.positions + released)
 
     async def _order(self, user_id: str, lines: Sequence[LineRequest], coupon_id: str | None, decide: _Decide) -> Order:
@@ -212,21 +212,21 @@ class Orders:
                 unknown = OutcomeUnknown("the order is on record")
                 unknown.order_id = draft.order_id
                 raise unknown
-        await self._stock.give_back(draft.order_id, draft.held.products)
+        await self._stock.give_back(flow, draft.order_id, draft.held.products)
 
     async def _place(self, flow: Flow, draft: _Draft) -> Order:
         reply = await self._decide(flow, "place_order", draft, (self._policy.payment_deadline_ms,))
         if reply.status is not Status.PLACED:
-            return await self._on_record(reply, draft)
+            return await self._on_record(flow, reply, draft)
         return self._placed(draft, reply, "awaiting_payment", pay_before_ms=reply.integer(4))
 
     async def _checkout(self, flow: Flow, draft: _Draft) -> Order:
         reply = await self._decide(flow, "checkout_order", draft, ())
         if reply.status is Status.INSUFFICIENT_BALANCE:
-            await self._stock.give_back(draft.order_id, draft.held.products)
+            await self._stock.give_back(flow, draft.order_id, draft.held.products)
             raise InsufficientBalance(draft.order_id, reply.integer(4), reply.integer(2))
         if reply.status is not Status.COMPLETED:
-            return await self._on_record(reply, draft)
+            return await self._on_record(flow, reply, draft)
         return self._placed(draft, reply, "completed", paid_at_ms=reply.integer(3))
 
     async def _decide(self, flow: Flow, script: str, draft: _Draft, before_key: tuple[int, ...]) -> Reply:
@@ -272,7 +272,7 @@ class Orders:
                 raise Recovering("the order took too long")
         return reply
 
-    async def _on_record(self, reply: Reply, draft: _Draft) -> Order:
+    async def _on_record(self, flow: Flow, reply: Reply, draft: _Draft) -> Order:
         """The answer when an earlier send of this very order had arrived (status `EXISTS`)."""
         if reply.text(1) == "void":
             raise Recovering("the order took too long")
@@ -281,7 +281,7 @@ class Orders:
         except EngineError as error:
             raise OutcomeUnknown("the order is on record and cannot be read") from error
         if order.failure == "insufficient_balance":
-            await self._stock.give_back(draft.order_id, draft.held.products)
+            await self._stock.give_back(flow, draft.order_id, draft.held.products)
             balance = await self._wallets.balance(draft.user_id)
             raise InsufficientBalance(draft.order_id, balance, order.total)
         return replace(order, positions=order.positions + tuple(draft.held.positions))

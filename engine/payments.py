@@ -31,7 +31,7 @@ class Payments:
                 return order
             failed_before = reply.status is Status.FAILED and not flow.sent_again
             if not failed_before:
-                released = await self._orders.give_back(order)
+                released = await self._orders.give_back(flow, order)
                 order = replace(order, positions=released.positions)
             if order.failure == "insufficient_balance" and not failed_before:
                 balance = reply.integer(2) if len(reply.values) > 2 else await self._wallets.balance(user_id)

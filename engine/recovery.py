@@ -1,9 +1,11 @@
 """What the worker asks of a partition to begin it, to trust it, and to note how far it is durable."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from engine.keys import Keys
+from engine.claim import Claim
+from engine.keys import ALL_KEYS, Keys
 from engine.lanes import Lanes
 from engine.scripts import Scripts
 from engine.statuses import Status
@@ -36,7 +38,7 @@ class Recovery:
         self._keys = keys
 
     async def inspect(self, partition: int) -> Meta | None:
-        """The partition's meta, or ``None`` where there is none."""
+        """The partition's meta, or ``None`` where there is none, or only the mark of a loading."""
         fields = ("format", "server", "generation", "epoch", "seq", "durable")
         values = await self._lanes.execute(
             partition, "HMGET", self._keys.meta(partition), *fields, deadline=_deadline()
@@ -46,16 +48,43 @@ class Recovery:
         layout, server, generation, epoch, seq, durable = (value.decode() if value else "" for value in values)
         return Meta(layout, server, int(generation), int(epoch), int(seq), int(durable))
 
+    async def mark(self, partition: int) -> str:
+        """Who says to hold the partition: a server, a recovery, or nobody."""
+        values = await self._lanes.execute(
+            partition, "HMGET", self._keys.meta(partition), "server", "loading", deadline=_deadline()
+        )
+        mark: bytes = values[0] or values[1] or b""
+        return mark.decode()
+
+    async def first_event_after(self, partition: int, epoch: int, seq: int) -> tuple[int, int] | None:
+        """Epoch and sequence of the first event kept that is later; ``None`` where there is none."""
+        entries = await self._lanes.execute(
+            partition, "XRANGE", self._keys.events(partition), f"({epoch}-{seq}", "+", "COUNT", 1, deadline=_deadline()
+        )
+        if not entries:
+            return None
+        later_epoch, _, later_seq = entries[0][0].partition(b"-")
+        return int(later_epoch), int(later_seq)
+
+    async def scan_keys(self, partition: int, count: int) -> AsyncIterator[list[bytes]]:
+        """All keys of ours on the server that has this partition, other partitions' too, some at a time."""
+        cursor: bytes | int = 0
+        while True:
+            cursor, found = await self._lanes.execute(
+                partition, "SCAN", cursor, "MATCH", ALL_KEYS, "COUNT", count, deadline=_deadline()
+            )
+            yield found
+            if int(cursor) == 0:
+                return
+
+    def claim(self, token: str) -> Claim:
+        """The claim of a recovery; ``token`` is another for each."""
+        return Claim(self._lanes, self._scripts, self._keys, token)
+
     async def init(self, partition: int, generation: int) -> bool:
         """Begin a partition that holds nothing; false when there is something."""
         keys = (self._keys.meta(partition), self._keys.events(partition))
         status = await self._call(partition, "init_partition", keys, (generation, FIRST_EPOCH, FORMAT))
-        return status is Status.TRUSTED
-
-    async def trust(self, partition: int, generation: int, epoch: int, next_epoch: int, seq: int) -> bool:
-        """End ``epoch`` at ``seq`` and trust this server from ``next_epoch`` on; false when it is not as expected."""
-        keys = (self._keys.meta(partition),)
-        status = await self._call(partition, "trust_partition", keys, (generation, epoch, next_epoch, seq))
         return status is Status.TRUSTED
 
     async def raise_generation(self, partition: int, generation: int) -> int | None:

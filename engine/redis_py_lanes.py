@@ -45,7 +45,9 @@ class RedisPyLanes(Lanes):
         *,
         deadline: float,
     ) -> asyncio.Future[Any]:
-        return asyncio.ensure_future(self._call(script, (len(keys), *keys, self._identity, *arguments), deadline))
+        return asyncio.ensure_future(
+            self._call(script, (len(keys), *keys, script.claim + self._identity, *arguments), deadline)
+        )
 
     def execute(self, partition: int, *command: Argument, deadline: float) -> asyncio.Future[Any]:
         return asyncio.ensure_future(self._execute(command, deadline))

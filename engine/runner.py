@@ -73,6 +73,10 @@ class ScriptRunner:
         deadline = asyncio.get_running_loop().time() + (within_s or self._deadline_s)
         return Flow(self._generation, deadline, self.test_now_ms)
 
+    def within(self, flow: Flow, within_s: float) -> Flow:
+        """A last step of a flow: of its generation, with a deadline of its own."""
+        return Flow(flow.generation, asyncio.get_running_loop().time() + within_s, flow.now_ms)
+
     def now_ms(self, partition: int) -> int:
         """The partition's clock as known here, ms since 1970: for what is made before a script runs."""
         return int(self.test_now_ms) if self.test_now_ms else self.lanes.now_ms(partition)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
@@ -53,12 +53,21 @@ class Head:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Script:
-    """A script as Redis gets it: ``source`` has its includes in place, ``sha1`` is for EVALSHA (40 hex digits)."""
+    """A script as Redis gets it: ``source`` has its includes in place, ``sha1`` is for EVALSHA (40 hex digits).
+
+    ``claim`` is put before the server's identity in ARGV[1]: the mark of a recovery, whose scripts alone run then.
+    """
 
     name: str
     source: str
     sha1: bytes
     head: Head
+    claim: bytes = b""
+
+    def claimed(self, claim: bytes) -> "Script":
+        """The same script, under a recovery's claim. The identity stays a part of its mark, so another server that
+        has copied the mark does not know it for its own."""
+        return replace(self, claim=claim)
 
 
 class Scripts(Mapping[str, Script]):

@@ -66,3 +66,11 @@ class Status(StrEnum):
     CHANGED = "changed"
     RAISED = "raised"
     MARKED = "marked"
+
+    # Recovery.
+    HELD = "held"
+    BEGUN = "begun"
+    LOADING = "loading"
+    CLEARED = "cleared"
+    LOADED = "loaded"
+    ADOPTED = "adopted"

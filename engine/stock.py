@@ -2,12 +2,14 @@
 
 import asyncio
 import itertools
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from engine.errors import (
     EngineError,
     LineLimit,
+    OutcomeUnknown,
     OutOfStock,
     Recovering,
     Refusal,
@@ -24,6 +26,9 @@ from engine.statuses import Status
 
 LINE_REPLY_FIELDS = 6
 SHORT_LINE_FIELDS = 5
+
+PAUSES_S = (0.005, 0.01, 0.02)
+"""Pauses between the tries of an order's second round: longer than a cart takes to give back its first."""
 
 GIVE_BACK_S = 1.5
 """How long a give-back may hold up an answer; past it the worker does it within a minute."""
@@ -89,9 +94,9 @@ class Stock:
         for partition in sorted(groups):
             one = {partition: groups[partition]}
             try:
-                held = await self._reserve_groups(flow, order_id, user_id, one, lines)
+                held = await self._reserve_patiently(flow, order_id, user_id, one, lines)
             except EngineError as error:
-                await self.give_back(order_id, total.products)
+                await self.give_back(flow, order_id, total.products)
                 if isinstance(error, StaleGeneration) and total.products:
                     raise Recovering from error
                 raise
@@ -100,17 +105,22 @@ class Stock:
                 total.positions += held.positions
                 total.products |= held.products
                 continue
-            await self.give_back(order_id, total.products)
+            await self.give_back(flow, order_id, total.products)
             raise held[0]
         total.lines = _in_order(total.lines, lines)
         return order_id, total
 
-    async def give_back(self, order_id: str, products: dict[int, list[str]]) -> tuple[Position, ...]:
-        """Release what the order holds in each partition, as far as Redis can be reached; the worker does the rest."""
+    async def give_back(self, flow: Flow, order_id: str, products: dict[int, list[str]]) -> tuple[Position, ...]:
+        """Release what the order holds in each partition, as far as Redis can be reached; the worker does the rest.
+
+        It is a part of the flow: when a recovery came between, what failed the order may itself have been lost, and
+        then the order is awaiting payment still. Only PostgreSQL knows that, so only the worker may release then.
+        """
+        last = self._runner.within(flow, GIVE_BACK_S)
 
         async def release(partition: int, product_ids: list[str]) -> Position | None:
             try:
-                reply = await self.release(partition, order_id, product_ids)
+                reply = await self._release(last, partition, order_id, product_ids)
             except EngineError:
                 return None
             return position_of(partition, reply.values[0]) if reply.values else None
@@ -121,24 +131,27 @@ class Stock:
     async def release(self, partition: int, order_id: str, product_ids: Sequence[str]) -> Reply:
         """Give back what the order holds in one partition, once. ``product_ids``: those of its reservation there.
 
-        Status `RELEASED` (place), `MISSING`, or `SOLD` (place).
+        Status `RELEASED` (place), `MISSING`, or `SOLD` (place). Only for an order that has failed in PostgreSQL, or
+        that never was: see `give_back`.
         """
-        keys = self._runner.keys
         return await self._runner.alone(
-            lambda flow: self._runner.change(
-                flow,
-                partition,
-                "release_stock",
-                (
-                    keys.meta(partition),
-                    keys.events(partition),
-                    keys.reservation(partition, order_id),
-                    *(keys.product(partition, product_id) for product_id in product_ids),
-                ),
-                (order_id, *product_ids),
-                urgent=True,
+            lambda flow: self._release(flow, partition, order_id, product_ids), within_s=GIVE_BACK_S
+        )
+
+    async def _release(self, flow: Flow, partition: int, order_id: str, product_ids: Sequence[str]) -> Reply:
+        keys = self._runner.keys
+        return await self._runner.change(
+            flow,
+            partition,
+            "release_stock",
+            (
+                keys.meta(partition),
+                keys.events(partition),
+                keys.reservation(partition, order_id),
+                *(keys.product(partition, product_id) for product_id in product_ids),
             ),
-            within_s=GIVE_BACK_S,
+            (order_id, *product_ids),
+            urgent=True,
         )
 
     async def confirm(self, partition: int, order_id: str, product_ids: Sequence[str], day: str) -> Reply:
@@ -203,12 +216,24 @@ class Stock:
         unexpected = next((failure for failure in failures if not isinstance(failure, Refusal)), None)
         if all(isinstance(failure, StaleGeneration) for failure in failures) and len(failures) == len(partitions):
             raise failures[0]
-        await self.give_back(order_id, may_hold)
-        if isinstance(unexpected, StaleGeneration):
-            raise Recovering from unexpected
+        await self.give_back(flow, order_id, may_hold)
+        if isinstance(unexpected, StaleGeneration | OutcomeUnknown):
+            # Nothing is on record; what is held all the same is given back by the worker.
+            raise Recovering("the stock could not be reserved") from unexpected
         if unexpected is not None:
             raise unexpected
         return _first_refusal(list(refused.values())), bool(may_hold)
+
+    async def _reserve_patiently(
+        self, flow: Flow, order_id: str, user_id: str, group: dict[int, list[LineRequest]], lines: Sequence[LineRequest]
+    ) -> Held | tuple[Refusal, bool]:
+        """Reserve in one partition, trying again while others hold what is missing: a cart may be giving it back."""
+        for pause_s in PAUSES_S:
+            held = await self._reserve_groups(flow, order_id, user_id, group, lines)
+            if isinstance(held, Held) or not (isinstance(held[0], OutOfStock) and held[0].only_held_by_others):
+                return held
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+        return await self._reserve_groups(flow, order_id, user_id, group, lines)
 
     async def _reserve_one(
         self, flow: Flow, partition: int, order_id: str, user_id: str, lines: Sequence[LineRequest]

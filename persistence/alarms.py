@@ -12,7 +12,10 @@ STOPPED = "partition_stopped"
 UNKNOWN_EVENT = "unknown_event"
 UNTRUSTED = "partition_untrusted"
 RESERVATION_LOST = "reservation_lost"
+STOCK_SHORT = "stock_short"
+POSTGRES_BEHIND = "postgres_behind"
 DELIVERY_DEAD = "delivery_dead"
+AUDIT_MISMATCH = "audit_mismatch"
 
 
 @dataclass(frozen=True, slots=True)

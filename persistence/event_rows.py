@@ -44,6 +44,10 @@ class SequenceGap(EventError):
     """The event is not the one that follows the last."""
 
 
+class LaterEpoch(EventError):
+    """The event belongs to an epoch that has not begun in PostgreSQL: recovery has to end the one before."""
+
+
 @dataclass(frozen=True, slots=True)
 class CompletedOrder:
     """An order that became completed in this batch. ``lines`` is None where an earlier batch held them.
@@ -80,6 +84,8 @@ class RowBatch:
     events: int = 0
     # position in each partition after the batch: (epoch, seq)
     cursors: dict[int, tuple[int, int]] = field(default_factory=dict)
+    # when the last event of each partition happened, ms
+    times: dict[int, int] = field(default_factory=dict)
     # user -> partition, balance, coupon number, place
     wallets: dict[str, Cells] = field(default_factory=dict)
     ledger: list[Row] = field(default_factory=list)
@@ -90,6 +96,8 @@ class RowBatch:
     stock_adjustments: list[Row] = field(default_factory=list)
     reservations: dict[tuple[str, str], Cells] = field(default_factory=dict)
     reservation_changes: dict[tuple[str, str], Row] = field(default_factory=dict)
+    # reservations that are held anew; their rows may be there already
+    adoptions: dict[tuple[str, str], Cells] = field(default_factory=dict)
     # (day, product) -> partition, units
     daily_sales: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
     orders: dict[str, Cells] = field(default_factory=dict)
@@ -123,15 +131,16 @@ def read_events(
 ) -> None:
     """Take in stream entries that must follow ``epoch`` and ``seq`` without a gap, in the same epoch.
 
-    Raises `SequenceGap`, `UnknownEvent` or `UnreadableEvent` at the first entry that cannot be taken in; those before
-    it are in the batch then.
+    Raises `SequenceGap`, `LaterEpoch`, `UnknownEvent` or `UnreadableEvent` at the first entry that cannot be taken in;
+    those before it are in the batch then.
     """
-    first, cell = seq, str(partition)
+    first, cell, at_ms = seq, str(partition), 0
     try:
         for name, flat in entries:
             place = name.decode()
             if place != f"{epoch}-{seq + 1}":
-                raise SequenceGap(partition, place, f"expected {epoch}-{seq + 1}")
+                trouble = LaterEpoch if int(place.split("-")[0]) > epoch else SequenceGap
+                raise trouble(partition, place, f"expected {epoch}-{seq + 1}")
             try:
                 values = _values(flat)
                 layout = batch._layouts.get(flat[1])
@@ -147,6 +156,7 @@ def read_events(
     finally:
         if seq > first:
             batch.cursors[partition] = (epoch, seq)
+            batch.times[partition] = at_ms
             batch.events += seq - first
 
 
@@ -527,6 +537,28 @@ def _coupon_issued(
     batch.campaign_issues[campaign] = (campaign, number, event.place)
 
 
+def _coupon_adopted(
+    batch: RowBatch,
+    event: _Event,
+    campaign: str,
+    user: str,
+    number: str,
+    issued_at: str,
+    kind: str,
+    value: str,
+    minimum_order: str,
+    maximum_discount: str,
+    valid_days: str,
+    issued: str,
+) -> None:
+    row = (
+        _required(campaign), _required(user), event.partition, _whole(number), kind, _whole(value),
+        _some_whole(minimum_order), _some_whole(maximum_discount), _whole(valid_days), _moment(int(issued_at)),
+    )  # fmt: skip
+    batch.coupon_issues.append(row)
+    batch.campaign_issues[campaign] = (campaign, _whole(issued), event.place)
+
+
 # --- Catalogue and stock ---
 
 
@@ -593,7 +625,8 @@ _RESERVATION_STATE, _RESERVATION_FINISHED_AT, _RESERVATION_PLACE = 3, 6, 7
 
 
 def _finish_reservation(batch: RowBatch, event: _Event, order: str, state: str) -> None:
-    cells = batch.reservations.get((event.partition, order))
+    key = (event.partition, order)
+    cells = batch.adoptions.get(key) or batch.reservations.get(key)
     if cells is None:
         if (event.partition, order) in batch.reservation_changes:
             raise ValueError(f"the reservation of {order} has finished before")
@@ -627,6 +660,28 @@ def _stock_confirmed(batch: RowBatch, event: _Event, order: str, day: str, lines
         batch.daily_sales[day, product] = (event.partition, units + quantity)
 
 
+def _stock_adopted(batch: RowBatch, event: _Event, order: str, user: str, lines: str, short: str) -> None:
+    unpacked = _unpack(lines)
+    missing = _unpack(short) if short else []
+    key = (event.partition, _required(order))
+    if key in batch.adoptions:
+        raise ValueError(f"order {order} was adopted already")
+    cells = [event.partition, order, _required(user), "held", lines, event.at, NULL, event.place]
+    if key in batch.reservations:
+        batch.reservations[key] = cells
+    else:
+        batch.adoptions[key] = cells
+    for product, stock, quantity in unpacked:
+        change = _change_stock(batch, event, product, stock)
+        change.available -= quantity
+        change.reserved += quantity
+    # Units that an order has by right and that were not there any more: the increase that brought them was lost.
+    for product, stock, quantity in missing:
+        change = _change_stock(batch, event, product, stock)
+        change.available += quantity
+        change.received += quantity
+
+
 _APPLY: dict[str, Callable[..., None]] = {
     "wallet.charged": _wallet_charged,
     "order.placed": _order_placed,
@@ -640,8 +695,10 @@ _APPLY: dict[str, Callable[..., None]] = {
     "stock.reserved": _stock_reserved,
     "stock.released": _stock_released,
     "stock.confirmed": _stock_confirmed,
+    "stock.adopted": _stock_adopted,
     "campaign.put": _campaign_put,
     "coupon.issued": _coupon_issued,
+    "coupon.adopted": _coupon_adopted,
 }
 
 EVENT_TYPES = frozenset(_APPLY)

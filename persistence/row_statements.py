@@ -90,6 +90,17 @@ RESERVATION_CHANGES = Staging(
        FROM staged_reservation s
        WHERE t.partition = s.partition AND t.order_id = s.order_id AND t.state = 'held'""",
 )
+ADOPTIONS = Staging(
+    "staged_adoption",
+    "partition smallint, order_id uuid, user_id text, state text, lines text, at timestamptz, finished_at timestamptz,"
+    " place text",
+    """INSERT INTO reservation (partition, order_id, user_id, state, lines, at, finished_at, place)
+       SELECT partition, order_id, user_id, state, lines, at, finished_at, place FROM staged_adoption
+       ON CONFLICT (partition, order_id) DO UPDATE
+       SET state = excluded.state, lines = excluded.lines, at = excluded.at, finished_at = excluded.finished_at,
+           place = excluded.place
+       WHERE reservation.state = 'released'""",
+)
 DAILY_SALES = Staging(
     "staged_sale",
     "day date, product_id text, partition smallint, quantity bigint",
@@ -128,7 +139,8 @@ CAMPAIGNS = Staging(
 CAMPAIGN_ISSUES = Staging(
     "staged_campaign_issue",
     "campaign_id text, issued bigint, place text",
-    """UPDATE campaign t SET issued = s.issued, place = s.place
+    """UPDATE campaign t
+       SET issued = s.issued, quantity = greatest(t.quantity, s.issued), place = s.place
        FROM staged_campaign_issue s WHERE t.campaign_id = s.campaign_id""",
 )
 COUPON_CHANGES = Staging(
@@ -139,7 +151,7 @@ COUPON_CHANGES = Staging(
 )
 
 _STAGINGS = (
-    WALLETS, PRODUCTS, STOCK, RESERVATION_CHANGES, DAILY_SALES, ORDER_CHANGES, DISCOUNT_CHANGES, CAMPAIGNS,
+    WALLETS, PRODUCTS, STOCK, RESERVATION_CHANGES, ADOPTIONS, DAILY_SALES, ORDER_CHANGES, DISCOUNT_CHANGES, CAMPAIGNS,
     CAMPAIGN_ISSUES, COUPON_CHANGES,
 )  # fmt: skip
 
@@ -214,6 +226,7 @@ def _staged_rows(batch: RowBatch) -> Iterator[tuple[Staging, Sequence[Row]]]:
         ],
     )  # fmt: skip
     yield RESERVATION_CHANGES, list(batch.reservation_changes.values())
+    yield ADOPTIONS, list(batch.adoptions.values())
     yield (
         DAILY_SALES,
         [(day, product, partition, str(units)) for (day, product), (partition, units) in batch.daily_sales.items()],

@@ -32,6 +32,11 @@ class WorkerSettings:
         3_000, unit="ms", reason="a worker unseen for so long has no share of the polling; row locks stay the safety"
     )
     trust_every_ms: int = setting(1_000, unit="ms", reason="how often servers are compared with the trusted ones")
+    hot_days: int = setting(
+        3,
+        unit="days",
+        reason="settled orders and finished reservations of so many days are in Redis; others are read from PostgreSQL",
+    )
     settle_in_flight_max: int = setting(
         256, unit="calls", reason="confirms and releases under way at once; the rest of Redis is for the customers"
     )
@@ -50,6 +55,16 @@ class WorkerSettings:
     grant_age_ms: int = setting(
         5_000, unit="ms", reason="an issue without its coupon this old is granted by the worker; the API is faster"
     )
+    audit_every_ms: int = setting(
+        3_000, unit="ms", reason="pause between two steps of the audit, each of one partition and a page of each table"
+    )
+    audit_page_rows: int = setting(100, unit="rows", reason="rows of each table in one step of the audit")
+    audit_age_ms: int = setting(
+        60_000, unit="ms", reason="what is younger may be in motion between partitions; also how long the audit waits"
+    )
+    audit_confirm_ms: int = setting(
+        5_000, unit="ms", reason="a mismatch is looked at again after this, and is an alarm when it is still there"
+    )
     data_platform_url: str = setting(
         "", unit="URL", reason="where paid orders are posted as CloudEvents; empty keeps them waiting"
     )
@@ -66,7 +81,13 @@ class WorkerSettings:
     )
 
     def __post_init__(self) -> None:
-        for name in ("batch_events_max", "settle_in_flight_max", "walk_rows_max", "delivery_in_flight_max"):
+        for name in (
+            "batch_events_max",
+            "settle_in_flight_max",
+            "walk_rows_max",
+            "delivery_in_flight_max",
+            "audit_page_rows",
+        ):
             if getattr(self, name) < 1:
                 raise SettingError(f"FIRSTCOME_{name.upper()} must be at least 1, not {getattr(self, name)}")
 

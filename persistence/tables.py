@@ -96,6 +96,7 @@ partition_cursor = Table(
     # Why the writer of this partition stands still until an operator decides.
     _text("stopped", nullable=True),
     _moment("stopped_at", nullable=True),
+    # All that happened in the partition before this, by its own clock, is here.
     _moment("updated_at", server_default=_NOW),
 )
 
@@ -337,6 +338,8 @@ coupon = Table(
     UniqueConstraint("user_id", "campaign_id"),
     CheckConstraint("state IN ('free', 'taken', 'used')", name="state"),
     CheckConstraint("(state = 'free') = (order_id IS NULL)", name="order"),
+    # Reconciling looks at the coupons of the last minutes; they lie together at the table's end.
+    Index("coupon_issued_at_idx", "issued_at", postgresql_using="brin"),
 )
 
 # --- The data platform and the operator ---

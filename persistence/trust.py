@@ -6,71 +6,37 @@ anywhere leaves work that the next one finishes.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Collection
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from engine.engine import Engine
 from engine.errors import EngineError
-from engine.recovery import FIRST_EPOCH, FORMAT, Meta
+from engine.recovery import FIRST_EPOCH, FORMAT
 from engine.settings import EngineSettings
-from persistence.alarms import UNTRUSTED, Alarm, clear_alarms, raise_alarm
+from persistence.alarms import POSTGRES_BEHIND, UNTRUSTED, Alarm, clear_alarms, raise_alarm
+from persistence.cursors import Cursor, ended_at, note_drained, read_cursors, read_generation, set_servers
 from persistence.database import translated
+from persistence.rebuild import Progress
+from persistence.reconcile import Reconciled
+from persistence.recovery import Attempt, Partition, Plan, RecoveryHeld, each
+from persistence.settings import WorkerSettings
 
 _LOCK = 0x46430002
-CUT_WITHIN_S = 10.0
-"""How long one attempt waits for the writers; the next second begins another."""
-CUT_LOOK_S = 0.02
+IDLE_S = 60.0
+"""How long nothing may be written of a partition until it is noted that there was nothing to write."""
 
-_REMEDY = (
-    "Start the Redis server with the data it had (its append-only file or snapshot), or point FIRSTCOME_REDIS_URL at"
-    " the server that has it; without that, the partition must be rebuilt from PostgreSQL"
+_BEHIND_REMEDY = (
+    "Bring back what PostgreSQL had (a later backup, its archived log, the standby that was ahead). If that is gone for"
+    " good, `firstcome rebuild --accept-loss` makes Redis what PostgreSQL has now: what was answered since is lost"
 )
 
 _log = logging.getLogger("firstcome.trust")
 
-Answer = TypeVar("Answer")
-
 
 class StartRefused(Exception):
     """Starting would damage what is stored; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """A partition's row of `partition_cursor`."""
-
-    epoch: int
-    seq: int
-    server: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Partition:
-    """What is known of a partition at one moment: its server, what Redis holds, what PostgreSQL has."""
-
-    number: int
-    server: str | None
-    meta: Meta | None
-    cursor: Cursor
-
-    @property
-    def is_trusted(self) -> bool:
-        """Redis and PostgreSQL both name the server that is there."""
-        return self.meta is not None and self.server == self.meta.server == self.cursor.server
-
-    def is_settled(self, generation: int) -> bool:
-        """Trusted, and of the installation's generation."""
-        return self.is_trusted and self.meta is not None and self.meta.generation == generation
-
-    @property
-    def is_new(self) -> bool:
-        """Neither Redis nor PostgreSQL has ever had anything of it, but perhaps the beginning of a trust."""
-        nothing_written = self.cursor == Cursor(FIRST_EPOCH, 0, None)
-        return nothing_written and (self.meta is None or self.meta.server == self.server)
 
 
 async def register_installation(connection: AsyncConnection[TupleRow], settings: EngineSettings) -> None:
@@ -108,181 +74,194 @@ def _compare(recorded: TupleRow, settings: EngineSettings) -> None:
 
 
 class Trust:
-    """Compares servers with the trusted ones and, where it is safe, trusts them."""
+    """Compares servers with the trusted ones, and recovers what can no longer be trusted."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, settings: WorkerSettings | None = None) -> None:
         self._engine = engine
+        # An order is settled some time after it was made: at its payment's deadline at the latest.
+        hot_days = (settings or WorkerSettings()).hot_days
+        self._hot_ms = hot_days * 86_400_000 + engine.policy.payment_deadline_ms
         # Whether the last look left nothing to do, alarms included.
         self._was_settled = False
 
     async def look(self, connection: AsyncConnection[TupleRow]) -> bool:
         """Begin, recover or alarm what needs it; whether every partition is trusted now. Raises `DatabaseError`."""
-        generation = await self._generation(connection)
+        generation = await read_generation(connection)
         partitions = await self._survey(connection)
         if self._was_settled and all(partition.is_settled(generation) for partition in partitions):
+            await self._note_drained(connection, partitions)
             return True
         if not await self._lock(connection):
             return False
         try:
             self._was_settled = await self._recover(connection)
             return self._was_settled
-        except EngineError as error:
+        except (EngineError, RecoveryHeld) as error:
             # A partition that cannot be reached holds the others back; the next look begins anew.
             _log.warning("Recovery waits: %s", error)
             return False
         finally:
-            with translated():
-                await connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+            await self._unlock(connection)
+
+    async def rebuild(
+        self,
+        connection: AsyncConnection[TupleRow],
+        numbers: Collection[int],
+        progress: Progress,
+        *,
+        accept_loss: bool = False,
+    ) -> Reconciled:
+        """Make these partitions anew from PostgreSQL, trusted or not, and recover all others that need it.
+
+        What Redis has more is written first, unless PostgreSQL has gone back; then only with ``accept_loss``. Raises
+        `EngineError`, `RecoveryHeld` or `DatabaseError`; nothing but time is lost then, and it may be asked for again.
+        """
+        with translated():
+            await connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        try:
+            partitions = await self._survey(connection)
+            unreachable = [partition.number for partition in partitions if partition.server is None]
+            if unreachable:
+                raise RecoveryHeld(f"partitions {unreachable} cannot be reached")
+            plan, behind = await self._plan(connection, partitions, set(numbers))
+            if behind and not accept_loss:
+                await self._raise_behind(connection, behind)
+                raise RecoveryHeld(f"PostgreSQL has lost events of partitions {[each.number for each in behind]}")
+            plan = Plan(plan.trusted, plan.continuing, (*plan.lost, *behind), plan.rebuild)
+            return await self._attempt(connection, plan, progress)
+        finally:
+            await self._unlock(connection)
 
     async def _lock(self, connection: AsyncConnection[TupleRow]) -> bool:
         with translated():
             row = await (await connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))).fetchone()
         return bool(row and row[0])
 
-    async def _survey(self, connection: AsyncConnection[TupleRow]) -> list[Partition]:
+    async def _unlock(self, connection: AsyncConnection[TupleRow]) -> None:
         with translated():
-            cursor = await connection.execute("SELECT partition, epoch, seq, server FROM partition_cursor")
-            cursors = {number: Cursor(epoch, seq, server) for number, epoch, seq, server in await cursor.fetchall()}
+            await connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+
+    async def _survey(self, connection: AsyncConnection[TupleRow]) -> list[Partition]:
+        cursors = await read_cursors(connection)
         lanes = self._engine.lanes
         servers = {number: lanes.identity(number) for number in cursors}
-        metas = await _each(cursors, self._engine.recovery.inspect)
+        metas = await each(cursors, self._engine.recovery.inspect)
         found = []
-        for number, cursor_row in sorted(cursors.items()):
+        for number, cursor in sorted(cursors.items()):
             server, meta = servers[number], metas[number]
             if server is None or server != lanes.identity(number):
                 meta = server = None
-            found.append(Partition(number, server.decode() if server else None, meta, cursor_row))
+            found.append(Partition(number, server.decode() if server else None, meta, cursor))
         return found
+
+    async def _note_drained(self, connection: AsyncConnection[TupleRow], partitions: Collection[Partition]) -> None:
+        # The cursors were read before the metas: where these say no more, there was nothing to write.
+        drained = [each.number for each in partitions if each.meta is not None and each.meta.seq == each.cursor.seq]
+        await note_drained(connection, drained, IDLE_S)
 
     async def _recover(self, connection: AsyncConnection[TupleRow]) -> bool:
         partitions = await self._survey(connection)
         if any(partition.server is None for partition in partitions):
             return False
-        untrusted = [partition for partition in partitions if not partition.is_trusted]
-        begun = [partition for partition in untrusted if partition.is_new]
-        generation = await self._generation(connection)
+        begun = [partition for partition in partitions if _is_new(partition)]
+        generation = await read_generation(connection)
         await asyncio.gather(*[self._begin(partition, generation) for partition in begun])
-        await self._record_servers(connection, begun)
-
-        trusted = [partition.number for partition in partitions if partition.is_trusted or partition in begun]
-        restarted = [partition for partition in untrusted if not partition.is_new]
-        continuing = [partition for partition in restarted if await self._continues(partition)]
-        lost = [partition for partition in restarted if partition not in continuing]
-        for partition in lost:
-            await self._alarm(connection, partition)
-        if continuing:
-            if not await self._recover_continuing(connection, trusted, continuing):
-                return False
-            trusted += [partition.number for partition in continuing]
+        await set_servers(
+            connection,
+            {partition.number: str(partition.server) for partition in begun},
+            {partition.number: partition.cursor for partition in begun},
+        )
+        if begun:
+            partitions = await self._survey(connection)
+        plan, behind = await self._plan(connection, partitions, ())
+        if behind:
+            await self._raise_behind(connection, behind)
+            return False
+        if plan.continuing or plan.lost:
+            await self._attempt(connection, plan, _log_progress)
         else:
             # A recovery that was cut short may have left the partitions at different generations.
-            await _each(trusted, lambda number: self._engine.recovery.raise_generation(number, generation))
-        for number in trusted:
-            await clear_alarms(connection, UNTRUSTED, number)
-        return not lost
+            numbers = [partition.number for partition in plan.trusted]
+            await each(numbers, lambda number: self._engine.recovery.raise_generation(number, generation))
+        return True
+
+    async def _attempt(self, connection: AsyncConnection[TupleRow], plan: Plan, progress: Progress) -> Reconciled:
+        for partition in plan.lost:
+            await self._raise_untrusted(connection, partition)
+        done = await Attempt(self._engine, connection, plan, self._hot_ms, progress).run()
+        for partition in (*plan.trusted, *plan.continuing, *plan.lost):
+            await clear_alarms(connection, UNTRUSTED, partition.number)
+            await clear_alarms(connection, POSTGRES_BEHIND, partition.number)
+        return done
 
     async def _begin(self, partition: Partition, generation: int) -> None:
         if partition.meta is None and not await self._engine.recovery.init(partition.number, generation):
             raise EngineError(f"partition {partition.number} was to be empty, and is not")
 
-    async def _continues(self, partition: Partition) -> bool:
-        """Whether Redis has every event after PostgreSQL's cursor, of the cursor's epoch, or of the one just ended."""
+    async def _plan(
+        self, connection: AsyncConnection[TupleRow], partitions: Collection[Partition], rebuild: Collection[int]
+    ) -> tuple[Plan, list[Partition]]:
+        """What is to become of each; second, those of which PostgreSQL has lost more than Redis has kept."""
+        trusted, continuing, lost, behind = [], [], [], []
+        for partition in partitions:
+            if partition.is_trusted and partition.number not in rebuild:
+                trusted.append(partition)
+            elif await self._continues(connection, partition):
+                continuing.append(partition)
+            elif partition.meta is not None and partition.meta.durable > partition.cursor.seq:
+                behind.append(partition)
+            else:
+                lost.append(partition)
+        return Plan(tuple(trusted), tuple(continuing), tuple(lost), frozenset(rebuild)), behind
+
+    async def _continues(self, connection: AsyncConnection[TupleRow], partition: Partition) -> bool:
+        """Whether Redis is where PostgreSQL's cursor is, or goes on from there without a gap."""
         meta, cursor = partition.meta, partition.cursor
         if meta is None or meta.seq < cursor.seq:
             return False
-        if meta.epoch != cursor.epoch:
-            # The epoch was raised in PostgreSQL, when all was drained; Redis had not been told yet.
-            return meta.epoch + 1 == cursor.epoch and meta.seq == cursor.seq
+        recovery = self._engine.recovery
+        if meta.epoch < cursor.epoch:
+            # An earlier epoch is good only where nothing came after it: its end was noted, and Redis not told yet.
+            return meta.seq == cursor.seq == await ended_at(connection, partition.number, meta.epoch)
         if meta.seq == cursor.seq:
             return True
-        entries = await self._engine.lanes.execute(
-            partition.number, "XRANGE", self._engine.keys.events(partition.number), f"({cursor.epoch}-{cursor.seq}",
-            "+", "COUNT", 1, deadline=asyncio.get_running_loop().time() + CUT_WITHIN_S,
-        )  # fmt: skip
-        return bool(entries) and entries[0][0] == b"%d-%d" % (cursor.epoch, cursor.seq + 1)
+        # The first event after the cursor tells: a stream loses its oldest ones alone. It may be of a later epoch,
+        # where PostgreSQL has lost the end of one.
+        first = await recovery.first_event_after(partition.number, cursor.epoch, cursor.seq)
+        return first is not None and first[1] == cursor.seq + 1
 
-    async def _recover_continuing(
-        self, connection: AsyncConnection[TupleRow], trusted: list[int], continuing: list[Partition]
-    ) -> bool:
-        """The barrier: no flow that began before it goes on after it; then drain, end the epoch, trust."""
-        generation = await self._raise_generation(connection)
-        cut = await _each(trusted, lambda number: self._engine.recovery.raise_generation(number, generation))
-        if None in cut.values() or not await self._written(
-            connection, {n: seq for n, seq in cut.items() if seq is not None}
-        ):
-            return False
-        # From here on the writers may read these servers; nothing new comes from them before they are trusted.
-        await self._record_servers(connection, continuing)
-        last = {partition.number: partition.meta.seq for partition in continuing if partition.meta is not None}
-        if not await self._written(connection, last):
-            return False
-        for partition in continuing:
-            assert partition.meta is not None
-            epoch, seq, next_epoch = partition.meta.epoch, partition.meta.seq, partition.meta.epoch + 1
-            await self._end_epoch(connection, partition.number, epoch, seq)
-            if not await self._engine.recovery.trust(partition.number, generation, epoch, next_epoch, seq):
-                return False
-        _log.warning("%d partitions are trusted again, at generation %d", len(continuing), generation)
-        return True
+    async def _raise_untrusted(self, connection: AsyncConnection[TupleRow], partition: Partition) -> None:
+        """Redis is behind PostgreSQL, or empty: nothing there is served until it is rebuilt."""
+        detail = f"Redis has {_stand(partition)} where PostgreSQL has {partition.cursor.epoch}-{partition.cursor.seq}"
+        remedy = "None needed: it is rebuilt from PostgreSQL as soon as every other partition can be reached"
+        if await raise_alarm(connection, Alarm(UNTRUSTED, partition.number, "server", detail, remedy)):
+            _log.warning("Partition %d is rebuilt: %s", partition.number, detail)
 
-    async def _written(self, connection: AsyncConnection[TupleRow], seqs: dict[int, int]) -> bool:
-        """Wait until PostgreSQL has each partition up to its sequence; false when that takes too long."""
-        deadline = asyncio.get_running_loop().time() + CUT_WITHIN_S
-        while asyncio.get_running_loop().time() < deadline:
-            with translated():
-                cursor = await connection.execute("SELECT partition, seq FROM partition_cursor")
-                written: dict[int, int] = dict(await cursor.fetchall())
-            behind = [number for number, seq in seqs.items() if written[number] < seq]
-            if not behind:
-                return True
-            await asyncio.sleep(CUT_LOOK_S)
-        _log.warning("Recovery waits for the writers of partitions %s", behind)
-        return False
-
-    async def _generation(self, connection: AsyncConnection[TupleRow]) -> int:
-        with translated():
-            row = await (await connection.execute("SELECT generation FROM installation")).fetchone()
-        assert row is not None, "the installation was registered at the start"
-        return int(row[0])
-
-    async def _raise_generation(self, connection: AsyncConnection[TupleRow]) -> int:
-        with translated():
-            cursor = await connection.execute(
-                "UPDATE installation SET generation = generation + 1 RETURNING generation"
+    async def _raise_behind(self, connection: AsyncConnection[TupleRow], partitions: Collection[Partition]) -> None:
+        """PostgreSQL has gone back, and Redis has not kept what is missing there: only an operator may go on."""
+        for partition in partitions:
+            assert partition.meta is not None, "Redis has more"
+            cursor = partition.cursor
+            detail = (
+                f"PostgreSQL has {cursor.epoch}-{cursor.seq}, but had the events up to {partition.meta.durable} once,"
+                f" which Redis ({_stand(partition)}) has not kept"
             )
-            row = await cursor.fetchone()
-        assert row is not None, "the installation was registered at the start"
-        return int(row[0])
-
-    async def _record_servers(self, connection: AsyncConnection[TupleRow], partitions: list[Partition]) -> None:
-        with translated():
-            await connection.execute(
-                """UPDATE partition_cursor t SET server = s.server
-                   FROM unnest(%s::smallint[], %s::text[]) AS s (partition, server) WHERE t.partition = s.partition""",
-                ([each.number for each in partitions], [each.server for each in partitions]),
-            )
-
-    async def _end_epoch(self, connection: AsyncConnection[TupleRow], number: int, epoch: int, seq: int) -> None:
-        with translated():
-            async with connection.transaction():
-                await connection.execute(
-                    "INSERT INTO epoch_end (partition, epoch, last_seq) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-                    (number, epoch, seq),
-                )
-                await connection.execute(
-                    "UPDATE partition_cursor SET epoch = %s WHERE partition = %s AND epoch = %s AND seq = %s",
-                    (epoch + 1, number, epoch, seq),
-                )
-
-    async def _alarm(self, connection: AsyncConnection[TupleRow], partition: Partition) -> None:
-        """Redis is behind PostgreSQL, or empty: nothing there may be served. A rebuild would begin here."""
-        cursor, meta = partition.cursor, partition.meta
-        has = f"{meta.epoch}-{meta.seq}" if meta else "nothing"
-        detail = f"Redis has {has} where PostgreSQL has {cursor.epoch}-{cursor.seq}"
-        if await raise_alarm(connection, Alarm(UNTRUSTED, partition.number, "server", detail, _REMEDY)):
-            _log.error("Partition %d is not trusted: %s. %s", partition.number, detail, _REMEDY)
+            alarm = Alarm(POSTGRES_BEHIND, partition.number, "PostgreSQL", detail, _BEHIND_REMEDY)
+            if await raise_alarm(connection, alarm):
+                _log.error("Partition %d: %s. %s", partition.number, detail, _BEHIND_REMEDY)
 
 
-async def _each(numbers: Iterable[int], call: Callable[[int], Awaitable[Answer]]) -> dict[int, Answer]:
-    wanted = list(numbers)
-    return dict(zip(wanted, await asyncio.gather(*map(call, wanted)), strict=True))
+def _is_new(partition: Partition) -> bool:
+    """Neither Redis nor PostgreSQL has ever had anything of it, but perhaps the beginning of a trust."""
+    meta = partition.meta
+    return partition.cursor == Cursor(FIRST_EPOCH, 0, None) and (
+        meta is None or (meta.server == partition.server and meta.epoch == FIRST_EPOCH and meta.durable == 0)
+    )
+
+
+def _stand(partition: Partition) -> str:
+    return f"{partition.meta.epoch}-{partition.meta.seq}" if partition.meta else "nothing"
+
+
+def _log_progress(section: str, rows: int) -> None:
+    _log.debug("Rebuilding: %s %d", section, rows)

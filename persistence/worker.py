@@ -15,6 +15,7 @@ from psycopg.rows import TupleRow
 
 from engine.engine import Engine, open_engine
 from engine.settings import EngineSettings
+from persistence.continuous_audit import ContinuousAudit
 from persistence.database import DatabaseError, connect
 from persistence.dispatcher import Dispatcher
 from persistence.presence import announce, leave, share_of
@@ -54,10 +55,11 @@ class Worker:
         self.id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._engine = engine
         self._settings = settings
-        self._trust = Trust(engine)
+        self._trust = Trust(engine, settings)
         self._settler = Settler(engine, settings)
         self._sweeper = Sweeper(engine, self._settler, settings)
         self._dispatcher = Dispatcher(settings, engine.settings.currency)
+        self._audit = ContinuousAudit(engine, settings)
         self._share: tuple[int, ...] = ()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -65,6 +67,7 @@ class Worker:
         async with await self._connect("start") as connection:
             await register_installation(connection, self._engine.settings)
         duties: dict[str, _Duty] = {"trust": self._keep_trust, "settler": self._settler.run, "sweeper": self._sweep}
+        duties["auditor"] = lambda connection: self._audit.run(connection, lambda: self._share)
         if self._settings.data_platform_url:
             duties["dispatcher"] = lambda connection: self._dispatcher.run(connection, lambda: self._share)
         async with asyncio.TaskGroup() as group:

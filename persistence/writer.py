@@ -16,11 +16,20 @@ from engine.engine import Engine
 from engine.errors import EngineError
 from persistence.alarms import STOPPED, UNKNOWN_EVENT, Alarm, raise_alarm
 from persistence.database import RowsRefused, translated
-from persistence.event_rows import CompletedOrder, EventError, RowBatch, SequenceGap, UnknownEvent, read_events
+from persistence.event_rows import (
+    CompletedOrder,
+    EventError,
+    LaterEpoch,
+    RowBatch,
+    SequenceGap,
+    UnknownEvent,
+    read_events,
+)
 from persistence.row_statements import prepare, write_rows
 from persistence.settings import WorkerSettings
 
 READ_WITHIN_S = 2.0
+RECOVERY_TAKES_S = 0.2
 LEFT_FOR_S = 5.0
 """How long a partition that is stopped, or has an unknown event, is left alone before this worker looks again."""
 
@@ -114,7 +123,8 @@ class Writer:
         )
         heads = {}
         for (partition, server), reply in zip(servers.items(), replies, strict=True):
-            if server is None or isinstance(reply, EngineError):
+            # A server that changed meanwhile may have answered.
+            if server is None or isinstance(reply, EngineError) or engine.lanes.identity(partition) != server:
                 continue
             if isinstance(reply, BaseException):
                 raise reply
@@ -148,7 +158,7 @@ class Writer:
             async with self._connection.transaction():
                 cursors, unmarked = await self._lock(behind)
                 count_max = max(1, events_max // len(cursors)) if cursors else 0
-                streams = await self._read(cursors, count_max)
+                streams = await self._read(cursors, behind, count_max)
                 for partition, entries in streams.items():
                     epoch, seq = cursors[partition]
                     full = full or len(entries) == count_max
@@ -191,15 +201,22 @@ class Writer:
                 unmarked[partition] = (epoch, seq)
         return locked, unmarked
 
-    def _leave(self, partition: int) -> None:
-        self._left_until[partition] = asyncio.get_running_loop().time() + LEFT_FOR_S
+    def _leave(self, partition: int, for_s: float = LEFT_FOR_S) -> None:
+        self._left_until[partition] = asyncio.get_running_loop().time() + for_s
+
+    async def _is_kept(self, partition: int) -> bool:
+        """Whether Redis still says that it has events to write: it may have been emptied between two questions."""
+        head = (await self._heads([partition])).get(partition)
+        return head is not None and head.seq > self._written.get(partition, -1)
 
     async def _read(
-        self, cursors: dict[int, tuple[int, int]], count_max: int
+        self, cursors: dict[int, tuple[int, int]], heads: dict[int, Head], count_max: int
     ) -> dict[int, Sequence[tuple[bytes, Sequence[bytes]]]]:
+        """The events after the cursors, from the servers that the locked rows name and from no other."""
         engine = self._engine
         deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
-        servers = {partition: engine.lanes.identity(partition) for partition in cursors}
+        # A server that has changed since the heads were read has other events, which are the recovery's to judge.
+        cursors = {partition: cursors[partition] for partition in cursors if self._is_served_by(partition, heads)}
         replies = await asyncio.gather(
             *[
                 engine.lanes.execute(
@@ -212,24 +229,28 @@ class Writer:
         )  # fmt: skip
         streams = {}
         for partition, reply in zip(cursors, replies, strict=True):
-            # A server that changed meanwhile may have answered: what it says is the recovery's to judge.
-            if isinstance(reply, EngineError) or engine.lanes.identity(partition) != servers[partition]:
+            if isinstance(reply, EngineError) or not self._is_served_by(partition, heads):
                 continue
             if isinstance(reply, BaseException):
                 raise reply
             streams[partition] = reply
         return streams
 
+    def _is_served_by(self, partition: int, heads: dict[int, Head]) -> bool:
+        server = self._engine.lanes.identity(partition)
+        return server is not None and server.decode() == heads[partition].server
+
     async def _advance(self, batch: RowBatch) -> None:
         partitions = list(batch.cursors)
         cursor = await self._connection.execute(
-            """UPDATE partition_cursor t SET seq = s.seq, updated_at = now()
-               FROM unnest(%s::smallint[], %s::bigint[], %s::bigint[]) AS s (partition, epoch, seq)
+            """UPDATE partition_cursor t SET seq = s.seq, updated_at = to_timestamp(s.at_ms / 1000.0)
+               FROM unnest(%s::smallint[], %s::bigint[], %s::bigint[], %s::bigint[]) AS s (partition, epoch, seq, at_ms)
                WHERE t.partition = s.partition AND t.epoch = s.epoch AND t.seq < s.seq""",
             (
                 partitions,
                 [batch.cursors[each][0] for each in partitions],
                 [batch.cursors[each][1] for each in partitions],
+                [batch.times[each] for each in partitions],
             ),
             prepare=True,
         )
@@ -252,6 +273,12 @@ class Writer:
                 raise outcome
 
     async def _set_aside(self, trouble: EventError) -> None:
+        if isinstance(trouble, LaterEpoch) or (
+            isinstance(trouble, SequenceGap) and not await self._is_kept(trouble.partition)
+        ):
+            # Redis has lost its events, or PostgreSQL an epoch: recovery sees it, and no operator need help.
+            self._leave(trouble.partition, RECOVERY_TAKES_S)
+            return
         if not isinstance(trouble, UnknownEvent):
             await self._stop(trouble.partition, f"{type(trouble).__name__} at {trouble.place}: {trouble.reason}")
             return

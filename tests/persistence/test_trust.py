@@ -192,70 +192,19 @@ async def test_recovery_waits_for_the_writers_and_goes_on_at_the_next_look(
     await trust.look(connection)
     await engine.wallets.charge("ann", 5)
     await _restart(own_valkey, engine)
-    monkeypatch.setattr("persistence.trust.CUT_WITHIN_S", 0.1)
+    monkeypatch.setattr("persistence.recovery.NO_PROGRESS_S", 0.1)
 
     assert not await trust.look(connection)
     with pytest.raises(Recovering):
         await engine.wallets.balance("ann")
 
     async with _writing(engine, database_url):
-        monkeypatch.setattr("persistence.trust.CUT_WITHIN_S", 10)
+        monkeypatch.setattr("persistence.recovery.NO_PROGRESS_S", 10)
         assert await trust.look(connection)
     assert await engine.wallets.balance("ann") == 5
 
 
-class Death(Exception):
-    """The worker ends here."""
-
-
-def _dies_after(patch: pytest.MonkeyPatch, target: object, step: str, calls: int) -> None:
-    """The step works ``calls`` times, then takes effect once more while its caller dies."""
-    original, made = getattr(target, step), 0
-
-    async def step_then_die(*arguments: object) -> object:
-        nonlocal made
-        made += 1
-        result = await original(*arguments)
-        if made > calls:
-            raise Death
-        return result
-
-    patch.setattr(target, step, step_then_die)
-
-
-@pytest.mark.parametrize(
-    ("step", "calls"),
-    [("_record_servers", 1), ("_end_epoch", 0), ("_end_epoch", 2), ("trust", 0), ("trust", 2)],
-)
-async def test_a_recovery_cut_short_anywhere_is_finished_by_the_next(
-    own_engine: Engine,
-    own_valkey: EmbeddedValkey,
-    connection: Connection,
-    database_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    step: str,
-    calls: int,
-) -> None:
-    engine, trust = own_engine, Trust(own_engine)
-    await trust.look(connection)
-    await engine.wallets.charge("ann", 5)
-    await _restart(own_valkey, engine)
-    async with _writing(engine, database_url):
-        with monkeypatch.context() as patch:
-            target = trust if step.startswith("_") else engine.recovery
-            _dies_after(patch, target, step, calls)
-            with pytest.raises(Death):
-                await trust.look(connection)
-        assert await Trust(engine).look(connection)
-
-    assert await engine.wallets.balance("ann") == 5
-    assert await rows(connection, "SELECT DISTINCT epoch FROM partition_cursor") == [(2,)]
-    assert await value(connection, "SELECT count(*) FROM epoch_end") == 4
-    metas = [await engine.recovery.inspect(partition) for partition in range(4)]
-    assert len({meta.generation for meta in metas if meta}) == 1
-
-
-async def test_a_redis_that_lost_what_was_durable_is_not_served_from(
+async def test_a_redis_that_lost_what_was_durable_is_rebuilt_before_it_serves(
     own_engine: Engine, own_valkey: EmbeddedValkey, connection: Connection, database_url: str
 ) -> None:
     engine, trust = own_engine, Trust(own_engine)
@@ -265,21 +214,20 @@ async def test_a_redis_that_lost_what_was_durable_is_not_served_from(
     async with redis.asyncio.Redis.from_url(own_valkey.url) as client:
         await client.flushall()
     await _restart(own_valkey, engine)
-
-    async with _writing(engine, database_url):
-        assert not await trust.look(connection)
-        assert not await trust.look(connection)
-
     with pytest.raises(Recovering):
         await engine.wallets.balance("ann")
+
+    async with _writing(engine, database_url):
+        assert await trust.look(connection)
+
+    assert await engine.wallets.balance("ann") == 5
     ann = engine.partitions.of("ann")
-    alarms = await rows(connection, "SELECT detail, remedy FROM alarm WHERE partition = %s", ann)
-    assert len(alarms) == 1
-    assert "nothing where PostgreSQL has 1-1" in alarms[0][0]
-    assert "rebuilt" in alarms[0][1]
+    ((detail, cleared_at),) = await rows(connection, "SELECT detail, cleared_at FROM alarm WHERE partition = %s", ann)
+    assert "nothing where PostgreSQL has 1-1" in detail
+    assert cleared_at is not None
 
 
-async def test_a_server_emptied_under_way_is_no_longer_trusted(
+async def test_a_server_emptied_under_way_is_rebuilt(
     own_engine: Engine, own_valkey: EmbeddedValkey, connection: Connection, database_url: str
 ) -> None:
     engine, trust = own_engine, Trust(own_engine)
@@ -289,28 +237,75 @@ async def test_a_server_emptied_under_way_is_no_longer_trusted(
     async with redis.asyncio.Redis.from_url(own_valkey.url) as client:
         await client.flushall()
 
-    assert not await trust.look(connection)
+    async with _writing(engine, database_url):
+        assert await trust.look(connection)
 
+    assert await engine.wallets.balance("ann") == 5
     assert await value(connection, "SELECT count(*) FROM alarm WHERE kind = 'partition_untrusted'") == 4
 
 
-async def test_an_alarm_ends_when_the_data_is_back(
+async def test_an_empty_database_beside_a_full_redis_is_an_alarm(
     own_engine: Engine, own_valkey: EmbeddedValkey, connection: Connection, database_url: str
 ) -> None:
-    engine, trust = own_engine, Trust(own_engine)
-    await trust.look(connection)
+    """PostgreSQL has lost everything, and Redis has not kept the events of the beginning."""
+    engine = own_engine
+    await Trust(engine).look(connection)
     ann = engine.partitions.of("ann")
     await engine.wallets.charge("ann", 5)
+    await engine.wallets.charge("ann", 6)
     await write_all(engine, database_url)
-    async with redis.asyncio.Redis.from_url(own_valkey.url) as client:
-        meta: Any = await client.hgetall(engine.keys.meta(ann))
-        await client.delete(engine.keys.meta(ann))
-        assert not await trust.look(connection)
-        await client.hset(engine.keys.meta(ann), mapping=meta)
+    await engine.lanes.execute(
+        ann, "XDEL", engine.keys.events(ann), "1-1", deadline=asyncio.get_running_loop().time() + 5
+    )
+    await connection.execute("UPDATE partition_cursor SET seq = 0, server = NULL WHERE partition = %s", (ann,))
+    await connection.execute("TRUNCATE wallet, ledger_entry")
 
-    assert await trust.look(connection)
+    async with _writing(engine, database_url):
+        assert not await Trust(engine).look(connection)
+        assert not await Trust(engine).look(connection)
 
-    assert await value(connection, "SELECT count(*) FROM alarm WHERE cleared_at IS NULL") == 0
+    kinds = await rows(connection, "SELECT kind, partition FROM alarm WHERE cleared_at IS NULL")
+    assert kinds == [("postgres_behind", ann)]
+    assert await engine.wallets.balance("ann") == 11
+
+
+async def test_a_database_that_went_back_is_fed_again_from_the_kept_events(
+    own_engine: Engine, own_valkey: EmbeddedValkey, connection: Connection, database_url: str
+) -> None:
+    """Over the end of an epoch that it has forgotten as well."""
+    engine = own_engine
+    await Trust(engine).look(connection)
+    ann = engine.partitions.of("ann")
+    await engine.wallets.charge("ann", 5)
+    await engine.wallets.charge("ann", 6)
+    await write_all(engine, database_url)
+    server = await value(connection, "SELECT server FROM partition_cursor WHERE partition = %s", ann)
+    await _restart(own_valkey, engine)
+    async with _writing(engine, database_url):
+        assert await Trust(engine).look(connection)
+    await engine.wallets.charge("ann", 7)
+    await write_all(engine, database_url)
+    # Back to the moment after the first charge, when the first server was the trusted one.
+    await connection.execute(
+        "UPDATE partition_cursor SET epoch = 1, seq = 1, server = %s WHERE partition = %s", (server, ann)
+    )
+    await connection.execute("DELETE FROM epoch_end WHERE partition = %s", (ann,))
+    await connection.execute("UPDATE installation SET generation = 1")
+    await connection.execute("DELETE FROM ledger_entry WHERE seq > 1")
+    await connection.execute("UPDATE wallet SET balance = 5, place = '1-1'")
+
+    async with _writing(engine, database_url):
+        assert await Trust(engine).look(connection)
+
+    assert await engine.wallets.balance("ann") == 18
+    assert await value(connection, "SELECT balance FROM wallet") == 18
+    assert await rows(connection, "SELECT epoch, amount FROM ledger_entry ORDER BY seq") == [(1, 5), (1, 6), (2, 7)]
+    assert await rows(connection, "SELECT epoch, last_seq FROM epoch_end WHERE partition = %s ORDER BY 1", ann) == [
+        (1, 2), (2, 3),
+    ]  # fmt: skip
+    meta = await engine.recovery.inspect(ann)
+    assert meta is not None
+    assert (meta.epoch, meta.generation) == (3, 3)
 
 
 async def test_partitions_left_at_different_generations_are_made_equal(engine: Engine, connection: Connection) -> None:

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persistence.copy_text import NULL, copy_text
-from persistence.event_rows import EVENT_TYPES, RowBatch, SequenceGap, UnknownEvent, UnreadableEvent, read_events
+from persistence.event_rows import (
+    EVENT_TYPES,
+    LaterEpoch,
+    RowBatch,
+    SequenceGap,
+    UnknownEvent,
+    UnreadableEvent,
+    read_events,
+)
 
 AT = 1_763_771_400_123
 MOMENT = "2025-11-22 00:30:00.123+00"
@@ -253,7 +261,14 @@ def test_partitions_share_a_batch_and_keep_their_own_places() -> None:
     assert batch.events == 3
 
 
-@pytest.mark.parametrize("name", [b"1-3", b"2-2", b"1-1", b"0-2", b"1-02"])
+def test_an_entry_of_a_later_epoch_waits_for_the_recovery_that_ends_this_one() -> None:
+    batch = RowBatch()
+    with pytest.raises(LaterEpoch):
+        read_events(batch, 0, 1, 0, [(b"1-1", _charged()), (b"2-2", _charged())])
+    assert (batch.cursors, batch.times) == ({0: (1, 1)}, {0: 1763771400123})
+
+
+@pytest.mark.parametrize("name", [b"1-3", b"1-1", b"0-2", b"1-02"])
 def test_an_entry_that_does_not_follow_the_last_is_a_gap(name: bytes) -> None:
     batch = RowBatch()
     with pytest.raises(SequenceGap):
