@@ -165,23 +165,14 @@ def test_the_wheels_servers_come_first() -> None:
     assert postgres_programs()[0].wheel is not None
 
 
-def test_a_child_ends_cleanly_or_is_killed_when_it_will_not(tmp_path: Path) -> None:
-    polite = ChildProcess(
-        "polite", ["/bin/sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.05; done"], tmp_path / "log"
-    )
-    polite.start()
-    polite.stop()
-    assert polite.exit_code == 7
-    stubborn = ChildProcess(
-        "stubborn",
-        ["/bin/sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"],
-        tmp_path / "log",
-        stop_timeout_s=0.2,
-    )
-    stubborn.start()
-    wait_until(lambda: "ready" in stubborn.log_tail(), timeout_s=10, what="the child is ready")
-    stubborn.stop()
-    assert stubborn.exit_code == -signal.SIGKILL
+@pytest.mark.parametrize(("trap", "ends_with"), [("exit 7", 7), ("", -signal.SIGKILL)], ids=["polite", "stubborn"])
+def test_a_child_ends_cleanly_or_is_killed_when_it_will_not(trap: str, ends_with: int, tmp_path: Path) -> None:
+    script = f"trap '{trap}' TERM; echo ready; while :; do sleep 0.05; done"
+    child = ChildProcess("child", ["/bin/sh", "-c", script], tmp_path / "log", stop_timeout_s=2)
+    child.start()
+    wait_until(lambda: "ready" in child.log_tail(), timeout_s=10, what="the child is ready")
+    child.stop()
+    assert child.exit_code == ends_with
 
 
 def test_addresses_are_read_back_and_nonsense_is_nothing(tmp_path: Path) -> None:
