@@ -581,6 +581,7 @@ def _malformed(error: Exception) -> Problem:
 def _require_json(body: bytes) -> None:
     try:
         msgspec.json.decode(body)
+        _require_unique_names(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(error) from None
 
