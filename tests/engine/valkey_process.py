@@ -33,7 +33,8 @@ def free_port() -> int:
 class ValkeyProcess:
     """One server on a loopback port and a Unix socket, nothing kept on disk. `start` after `kill` is a restart."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, program: Path | None = None) -> None:
+        self._program = str(program) if program is not None else redis_binary()
         self.port = free_port()
         self.socket_path = f"{folder}/valkey.sock"
         self._folder = folder
@@ -48,7 +49,7 @@ class ValkeyProcess:
         where = ("--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket", self.socket_path)
         what = ("--dir", str(self._folder), "--save", "", "--appendonly", "no", "--loglevel", "warning")
         with (self._folder / "valkey.log").open("ab") as log:
-            self._process = subprocess.Popen([redis_binary(), *where, *what, *self._options], stdout=log, stderr=log)
+            self._process = subprocess.Popen([self._program, *where, *what, *self._options], stdout=log, stderr=log)
         give_up_at = time.monotonic() + DEADLINE_S
         while not self._answers():
             assert self._process.poll() is None, (self._folder / "valkey.log").read_text()

@@ -4,16 +4,18 @@ from time import monotonic, sleep
 import pytest
 import redis
 
+from api.commands.server_files import RedisProgram, redis_programs
 from tests.engine.valkey_process import ValkeyProcess, free_port
 from tests.scripts.partition import Partition
 
 
-@pytest.fixture(scope="session")
-def cluster_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
-    """A cluster of one node, which refuses a call whose keys are not all of one slot."""
-    server = ValkeyProcess(
-        tmp_path_factory.mktemp("scripts"), "--cluster-enabled", "yes", "--cluster-port", str(free_port())
-    )
+@pytest.fixture(scope="session", params=redis_programs(), ids=lambda program: program.flavour)
+def cluster_node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+    """A cluster of one node, which refuses a call whose keys are not all of one slot; of each program there is."""
+    program: RedisProgram = request.param
+    folder = tmp_path_factory.mktemp(f"scripts-{program.flavour}")
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    server = ValkeyProcess(folder, *options, program=program.program)
     server.start()
     client = redis.Redis(port=server.port, protocol=2)
     client.cluster("ADDSLOTSRANGE", 0, 16383)
