@@ -34,6 +34,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from api.idempotency import KEYS_ARE_HONOURED
 from api.operations import OPERATIONS, Operation
 from api.problems import (
     BODY_TOO_LARGE,
@@ -113,7 +114,7 @@ class Call(Generic[BodyT, QueryT]):
     @property
     def repeatable(self) -> bool:
         """Whether the same request sent again cannot act twice."""
-        return self.operation.repeatable or self.idempotency_key is not None
+        return self.operation.repeatable or (KEYS_ARE_HONOURED and self.idempotency_key is not None)
 
 
 class Answer:
@@ -526,7 +527,7 @@ async def _send(send: Send, status: int, headers: list[Header], body: bytes) -> 
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
     except OSError:
-        # The client has gone; what was done stays done, and a repetition with its key will tell.
+        # The client has gone; what was done stays done.
         _log.debug("the client left before its answer")
 
 

@@ -104,7 +104,8 @@ def _retryable(kind: ProblemType) -> str:
 
 
 def _example(problem: Problem) -> str:
-    return msgspec.json.format(msgspec.json.encode(problem_value(problem)), indent=2).decode()
+    value = problem_value(problem, repeatable=False)
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
 def _code(text: str) -> str:

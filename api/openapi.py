@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the route table: it says what is checked and answered, no more and no less."""
+"""The OpenAPI 3.1 document, made from the route table: what is checked and answered, and what is not checked yet."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import orjson
 
 from api import schemas
 from api.examples import ORDER_PAID, examples_of
+from api.idempotency import KEYS_ARE_HONOURED
 from api.operations import OPERATIONS, TAGS, Operation
 from api.problems import (
     INVALID_REQUEST,
@@ -36,10 +37,12 @@ is no integer) and unknown query parameters are refused with 422; what is not JS
 over 64 KiB with 413.
 
 **How safe an answer is.** A changing answer carries a `position` and whether it is `durable`, that is, in PostgreSQL.
-With `Prefer: durable` the request waits for that. `GET /v1/positions/{position}` tells it later.
+With `Prefer: durable` the request waits for that. `GET /v1/positions/{{position}}` tells it later.
 
-**Repeating.** With an `Idempotency-Key` a POST may be sent again at will: it acts once, and the first answer comes
-again.
+**Who asks.** The bearer scheme is not checked yet, and so 401, 403 and 429 are not answered yet: the API serves
+loopback addresses only, and whoever reaches it is every user and an operator.
+
+**Repeating.** {repeating}
 
 **Problems** are `application/problem+json` (RFC 9457). `type` leads to a page that says what it means and what to do,
 `retryable` says whether the same request may do better. An unknown address answers 404 `not-found`, a wrong method 405
@@ -48,6 +51,18 @@ again.
 **Events.** Each paid order goes to the data platform as a CloudEvent: see the webhook `order.paid`.
 """
 
+_KEYS_IN_GENERAL: Final = (
+    "With an `Idempotency-Key` a POST may be sent again at will: it acts once, and the first answer comes again."
+    if KEYS_ARE_HONOURED
+    else "The header `Idempotency-Key` is checked for its form and not acted on yet: a charge sent twice is "
+    "two charges."
+)
+_KEY_MEANING: Final = (
+    "The same key with the same request gives the first answer again; it is kept for 24 hours once the request took "
+    "effect."
+    if KEYS_ARE_HONOURED
+    else "Checked for its form and not acted on yet: a request sent twice with one key is two requests."
+)
 _HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "XRequestId": {
         "description": "The request's id: the client's own if that was sane.",
@@ -69,22 +84,27 @@ _HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "required": True,
         "schema": {"type": "string"},
     },
-    "IdempotentReplayed": {
-        "description": "`true` when this is the first answer again, given for a repeated key.",
-        "schema": {"type": "string", "enum": ["true"]},
-    },
     "PreferenceApplied": {
         "description": "`durable` when the answer waited until every change was in PostgreSQL.",
         "schema": {"type": "string"},
     },
 }
+_KEY_HEADERS: Final[Mapping[str, Mapping[str, Any]]] = (
+    {
+        "IdempotentReplayed": {
+            "description": "`true` when this is the first answer again, given for a repeated key.",
+            "schema": {"type": "string", "enum": ["true"]},
+        }
+    }
+    if KEYS_ARE_HONOURED
+    else {}
+)
 _PROBLEM_HEADERS: Final = {"Retry-After": "RetryAfter", "WWW-Authenticate": "WWWAuthenticate"}
 
 _IDEMPOTENCY_KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "1 to 255 visible characters. The same key with the same request gives the first answer again; it "
-    "is kept for 24 hours once the request took effect.",
+    "description": f"1 to 255 visible characters. {_KEY_MEANING}",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 _PREFER: Final = {
@@ -117,7 +137,7 @@ def openapi_document() -> dict[str, Any]:
             "title": "Firstcome",
             "version": version("firstcome"),
             "summary": "A Redis-first commerce engine",
-            "description": _DESCRIPTION,
+            "description": _DESCRIPTION.format(repeating=_KEYS_IN_GENERAL),
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/", "description": "This server"}],
@@ -126,14 +146,14 @@ def openapi_document() -> dict[str, Any]:
         "webhooks": {"order.paid": {"post": _order_paid()}},
         "components": {
             "schemas": components,
-            "headers": _HEADERS,
+            "headers": {**_HEADERS, **_KEY_HEADERS},
             "parameters": {"IdempotencyKey": _IDEMPOTENCY_KEY, "Prefer": _PREFER},
             "securitySchemes": {
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "`sub` is the path's user, or the scope holds `admin`.",
+                    "description": "`sub` is the path's user, or the scope holds `admin`. Not checked yet.",
                 }
             },
         },
@@ -146,9 +166,9 @@ def problem_structs() -> Mapping[str, type[msgspec.Struct]]:
     return {name: body_struct(kind) for name, kind in PROBLEMS.items()}
 
 
-def problem_value(problem: Problem) -> dict[str, Any]:
-    """An example of a problem as plain values."""
-    value: dict[str, Any] = msgspec.json.decode(problem.encode(request_id=EXAMPLE_REQUEST_ID, repeatable=True))
+def problem_value(problem: Problem, *, repeatable: bool) -> dict[str, Any]:
+    """An example of a problem as plain values; `repeatable`: as the answer to a request that cannot act twice."""
+    value: dict[str, Any] = msgspec.json.decode(problem.encode(request_id=EXAMPLE_REQUEST_ID, repeatable=repeatable))
     return value
 
 
@@ -283,7 +303,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
         }
     for status in sorted({kind.status for kind in operation.problems}):
         kinds = [kind for kind in operation.problems if kind.status == status]
-        responses[str(status)] = _problem_response(kinds)
+        responses[str(status)] = _problem_response(kinds, repeatable=operation.repeatable)
     return responses
 
 
@@ -291,7 +311,7 @@ def _answer_headers(operation: Operation, status: int) -> dict[str, Any]:
     headers = {"X-Request-Id": _header("XRequestId")}
     if operation.has_location and status == 201:
         headers["Location"] = _header("Location")
-    if operation.takes_key:
+    if operation.takes_key and KEYS_ARE_HONOURED:
         headers["Idempotent-Replayed"] = _header("IdempotentReplayed")
     if operation.changing:
         headers["Preference-Applied"] = _header("PreferenceApplied")
@@ -302,7 +322,7 @@ def _header(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/headers/{name}"}
 
 
-def _problem_response(kinds: list[ProblemType]) -> dict[str, Any]:
+def _problem_response(kinds: list[ProblemType], *, repeatable: bool) -> dict[str, Any]:
     headers = {"X-Request-Id": _header("XRequestId")}
     # A header is promised for a status only where every problem of that status has it.
     for name, component in _PROBLEM_HEADERS.items():
@@ -316,7 +336,10 @@ def _problem_response(kinds: list[ProblemType]) -> dict[str, Any]:
             PROBLEM_MEDIA_TYPE: {
                 "schema": options[0] if len(options) == 1 else {"oneOf": options},
                 "examples": {
-                    example.name: {"summary": example.summary, "value": problem_value(example.problem)}
+                    example.name: {
+                        "summary": example.summary,
+                        "value": problem_value(example.problem, repeatable=repeatable),
+                    }
                     for kind in kinds
                     for example in examples_of(kind.name)
                 },

@@ -14,6 +14,7 @@ import msgspec
 
 from api import problems, schemas
 from api.examples import EXAMPLES, Example
+from api.idempotency import KEYS_ARE_HONOURED
 from api.problems import ProblemType
 
 Method = Literal["GET", "POST", "PUT"]
@@ -52,8 +53,8 @@ class Operation:
     """One method and path.
 
     `answers` maps each status that is no problem to the type of its body. `own_problems` are those beyond what all such
-    operations share, in the order in which they are checked. `repeatable`: sent twice, it cannot act twice, even
-    without a key. `has_location`: a 201 carries `Location`.
+    operations share, in the order in which they are checked. `repeatable`: sent twice, it cannot act twice,
+    even without a key. `has_location`: a 201 carries `Location`.
     """
 
     operation_id: str
@@ -78,7 +79,7 @@ class Operation:
 
     @property
     def takes_key(self) -> bool:
-        """Whether it honours `Idempotency-Key`."""
+        """Whether it takes `Idempotency-Key`; what becomes of one is said in `api.idempotency`."""
         return self.method == "POST"
 
     @property
@@ -120,7 +121,7 @@ _BODY_PROBLEMS: Final = (
     problems.UNSUPPORTED_MEDIA_TYPE,
     problems.MALFORMED_BODY,
 )
-_KEY_PROBLEMS: Final = (problems.IDEMPOTENCY_KEY_REUSED, problems.REQUEST_IN_PROGRESS)
+_KEY_PROBLEMS: Final = (problems.IDEMPOTENCY_KEY_REUSED, problems.REQUEST_IN_PROGRESS) if KEYS_ARE_HONOURED else ()
 _ORDER_PROBLEMS: Final = (
     problems.LINE_LIMIT,
     *_KEY_PROBLEMS,
@@ -167,8 +168,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         path="/v1/users/{user_id}/balance/charges",
         tag=BALANCE,
         summary="Charge a balance",
-        description="Puts an amount onto the balance. Without a key a second request is a second charge; the server "
-        "never repeats one by itself.",
+        description="Puts an amount onto the balance. The server never repeats a charge by itself. "
+        + ("Without a key a" if KEYS_ARE_HONOURED else "A")
+        + " second request is a second charge.",
         request=schemas.ChargeRequest,
         answers={201: schemas.Charge},
         own_problems=(problems.CHARGE_LIMIT, *_KEY_PROBLEMS, problems.BALANCE_LIMIT),

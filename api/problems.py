@@ -18,6 +18,7 @@ import orjson
 from msgspec import Meta
 
 from api import schemas
+from api.idempotency import KEYS_ARE_HONOURED
 from api.schemas import Body
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
@@ -59,8 +60,10 @@ class Retry(enum.Enum):
 
     NO = "no"
     YES = "yes"
-    WITH_KEY = (
+    IF_REPEATABLE = (
         "yes, where a repetition cannot act twice: a read, a request that repeats by its nature, or one with a key"
+        if KEYS_ARE_HONOURED
+        else "yes, where a repetition cannot act twice: a read, or a request that repeats by its nature"
     )
     CASE = "as the answer says"
 
@@ -129,7 +132,7 @@ class Problem(Exception):
                 return False
             case Retry.YES:
                 return True
-            case Retry.WITH_KEY:
+            case Retry.IF_REPEATABLE:
                 return repeatable
             case Retry.CASE:
                 return bool(self._retryable)
@@ -160,6 +163,12 @@ _RETRY_AFTER: Final = MappingProxyType({"Retry-After": str(RETRY_AFTER_SECONDS)}
 # The rest of such a request is never read, so the connection cannot serve another one.
 _CLOSE: Final = MappingProxyType({"Connection": "close"})
 _NOTHING_CHANGED: Final = "Nothing was changed."
+_KEYS_NOT_YET: Final = "" if KEYS_ARE_HONOURED else " Not answered yet: keys are checked for their form only."
+_FIND_OUT: Final = (
+    "Repeat the request with the same key; without one, first read what it would have changed."
+    if KEYS_ARE_HONOURED
+    else "Where `retryable` is true, repeat the request; else first read what it would have changed."
+)
 
 MALFORMED_BODY: Final = ProblemType(
     "malformed-body",
@@ -335,7 +344,7 @@ REQUEST_IN_PROGRESS: Final = ProblemType(
     "The first request with this key is under way",
     409,
     Retry.YES,
-    "A request with the same `Idempotency-Key` has not been answered yet.",
+    f"A request with the same `Idempotency-Key` has not been answered yet.{_KEYS_NOT_YET}",
     "Send it again with the same key after `Retry-After` seconds: it gives the first one's answer.",
     headers=_RETRY_AFTER,
 )
@@ -422,7 +431,7 @@ IDEMPOTENCY_KEY_REUSED: Final = ProblemType(
     "The key belongs to another request",
     422,
     Retry.NO,
-    "The user has sent a different request with this `Idempotency-Key` before.",
+    f"The user has sent a different request with this `Idempotency-Key` before.{_KEYS_NOT_YET}",
     "Make a new key for each new request.",
 )
 TOO_MANY_REQUESTS: Final = ProblemType(
@@ -438,9 +447,9 @@ INTERNAL_ERROR: Final = ProblemType(
     "internal-error",
     "Something went wrong here",
     500,
-    Retry.WITH_KEY,
+    Retry.IF_REPEATABLE,
     "The server failed in a way that it should not. Whether a change took effect is not known.",
-    "Read what the request would have changed, or repeat it with the same key. Tell the operators the `request_id`.",
+    f"{_FIND_OUT} Tell the operators the `request_id`.",
 )
 OVERLOADED: Final = ProblemType(
     "overloaded",
@@ -474,9 +483,9 @@ OUTCOME_UNKNOWN: Final = ProblemType(
     "outcome-unknown",
     "The outcome is not known",
     504,
-    Retry.WITH_KEY,
+    Retry.IF_REPEATABLE,
     "A server did not answer in time; the change may or may not have taken effect.",
-    "Repeat the request with the same key, or read the order named; without a key, first read what it would change.",
+    f"{_FIND_OUT} Where an order is named, read that.",
     {"order_id": schemas.OrderId | None},
 )
 

@@ -12,6 +12,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from api.examples import examples_of
+from api.idempotency import KEYS_ARE_HONOURED
 from api.mock import create_mock_app
 from api.openapi import openapi_document
 from api.operations import OPERATIONS
@@ -97,8 +98,25 @@ def test_every_problem_is_in_the_specification() -> None:
 
 def test_every_problem_is_answered_by_some_operation() -> None:
     answered = {kind.name for operation in OPERATIONS for kind in operation.problems}
-    # Both are about addresses that no operation has.
-    assert set(PROBLEMS) - answered == {"method-not-allowed"}
+    of_keys = set() if KEYS_ARE_HONOURED else {"idempotency-key-reused", "request-in-progress"}
+    # The other is about methods that no operation has.
+    assert set(PROBLEMS) - answered == {"method-not-allowed"} | of_keys
+
+
+def test_what_is_not_acted_on_yet_is_not_promised() -> None:
+    general = DOCUMENT["info"]["description"]
+    assert "bearer scheme is not checked yet" in general
+    assert ("a charge sent twice is two charges" in general) is not KEYS_ARE_HONOURED
+    assert ("Idempotent-Replayed" in str(DOCUMENT)) is KEYS_ARE_HONOURED
+    assert ("with the same key" in PROBLEMS["outcome-unknown"].remedy) is KEYS_ARE_HONOURED
+
+
+def test_a_charge_whose_outcome_is_unknown_is_not_called_retryable() -> None:
+    for operation_id, retryable in (("charge_balance", False), ("pay_order", True)):
+        (operation,) = [operation for _, operation in operations() if operation["operationId"] == operation_id]
+        for status in ("500", "504"):
+            examples = operation["responses"][status]["content"]["application/problem+json"]["examples"]
+            assert [example["value"]["retryable"] for example in examples.values()] == [retryable]
 
 
 def test_every_operation_says_in_which_order_it_checks() -> None:

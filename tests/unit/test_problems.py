@@ -47,7 +47,7 @@ def test_whether_to_retry_is_said_exactly_where_the_registry_leaves_it_open() ->
 def test_the_retry_rule_of_each_problem_is_kept(kind: ProblemType, repeatable: bool) -> None:
     for given in (True, False) if kind.retry is Retry.CASE else (None,):
         problem = Problem(kind, "so it is", retryable=given, **dict.fromkeys(kind.members))
-        expected = {Retry.NO: False, Retry.YES: True, Retry.WITH_KEY: repeatable, Retry.CASE: given}[kind.retry]
+        expected = {Retry.NO: False, Retry.YES: True, Retry.IF_REPEATABLE: repeatable, Retry.CASE: given}[kind.retry]
         assert decoded(problem, repeatable=repeatable)["retryable"] is expected
 
 
