@@ -8,7 +8,7 @@ is another; nor do this one's on a server that has copied the mark, whose identi
 import asyncio
 from collections.abc import Sequence
 
-from engine.errors import ClaimLost
+from engine.errors import ClaimLost, OutcomeUnknown
 from engine.keys import Keys
 from engine.lanes import Argument, Lanes
 from engine.runner import Reply
@@ -16,6 +16,7 @@ from engine.scripts import Scripts
 from engine.statuses import Status
 
 DEADLINE_S = 10.0
+SENDS_MAX = 6
 
 BACKLOG_MAX = 2**53 - 1
 """What a recovery still has to do is not held up by what it has done: it waits for the writers itself."""
@@ -64,7 +65,7 @@ class Claim:
         await self._call(partition, "clear_keys", keys, (), Status.CLEARED)
 
     async def load(self, partition: int, keys: Sequence[str], content: Sequence[Argument]) -> None:
-        """Put keys, at most some hundreds; ``content`` as load_keys takes it."""
+        """Put keys, at most some hundreds; ``content`` as load_keys takes it, from its command on."""
         await self._call(partition, "load_keys", keys, content, Status.LOADED)
 
     async def finish_load(self, partition: int, generation: int, epoch: int, seq: int, layout: str) -> None:
@@ -111,12 +112,15 @@ class Claim:
         *,
         claimed: bool,
     ) -> Reply:
-        script = self._scripts[name]
-        values = await self._lanes.call(
-            partition,
-            script.claimed(self._prefix) if claimed else script,
-            (self._keys.meta(partition), *keys),
-            arguments,
-            deadline=asyncio.get_running_loop().time() + DEADLINE_S,
-        )
+        script = self._scripts[name].claimed(self._prefix) if claimed else self._scripts[name]
+        names = (self._keys.meta(partition), *keys)
+        # All that a recovery runs is repeatable, and beginning anew costs more than waiting for a server that is slow.
+        for left in reversed(range(SENDS_MAX)):
+            deadline = asyncio.get_running_loop().time() + DEADLINE_S
+            try:
+                values = await self._lanes.call(partition, script, names, arguments, deadline=deadline)
+                break
+            except OutcomeUnknown:
+                if not left:
+                    raise
         return Reply(Status(values[0].decode()), values[1:])

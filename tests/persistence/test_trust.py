@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -16,43 +15,11 @@ from engine.engine import Engine, open_engine
 from engine.errors import Recovering
 from engine.settings import EngineSettings
 from persistence.database import connect
-from persistence.settings import WorkerSettings
 from persistence.trust import StartRefused, Trust, register_installation
-from persistence.writer import Writer
-from tests.persistence.shop import rows, until, value, write_all
+from tests.persistence.recovering import restart, writing
+from tests.persistence.shop import rows, value, write_all
 
 Connection = AsyncConnection[TupleRow]
-
-
-@asynccontextmanager
-async def _writing(engine: Engine, database_url: str) -> AsyncIterator[None]:
-    """A writer at work, as recovery needs one."""
-
-    async def write() -> None:
-        async with await connect(database_url, "test writer") as own:
-            writer = Writer(engine, own, WorkerSettings(database_url=database_url))
-            await writer.start()
-            while True:
-                await writer.round(range(engine.partitions.count))
-                await asyncio.sleep(0.005)
-
-    task = asyncio.create_task(write())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def _restart(valkey: EmbeddedValkey, engine: Engine) -> None:
-    before = engine.lanes.identity(0)
-    valkey.kill()
-    valkey.start()
-
-    async def is_another() -> bool:
-        return engine.lanes.identity(0) not in {None, before}
-
-    await until(is_another)
 
 
 @pytest.fixture
@@ -148,11 +115,11 @@ async def test_a_restarted_server_that_has_everything_is_trusted_in_a_new_epoch(
     await engine.wallets.charge("ann", 5)
     await write_all(engine, database_url)
     await engine.wallets.charge("ann", 7)
-    await _restart(own_valkey, engine)
+    await restart(own_valkey, engine)
     with pytest.raises(Recovering):
         await engine.wallets.balance("ann")
 
-    async with _writing(engine, database_url):
+    async with writing(engine, database_url):
         assert await trust.look(connection)
 
     assert await engine.wallets.balance("ann") == 12
@@ -173,8 +140,8 @@ async def test_a_flow_that_began_before_the_recovery_is_stale_everywhere(
     engine, trust = own_engine, Trust(own_engine)
     await trust.look(connection)
     await engine.wallets.charge("ann", 5)
-    await _restart(own_valkey, engine)
-    async with _writing(engine, database_url):
+    await restart(own_valkey, engine)
+    async with writing(engine, database_url):
         await trust.look(connection)
 
     metas = [await engine.recovery.inspect(partition) for partition in range(4)]
@@ -191,14 +158,14 @@ async def test_recovery_waits_for_the_writers_and_goes_on_at_the_next_look(
     engine, trust = own_engine, Trust(own_engine)
     await trust.look(connection)
     await engine.wallets.charge("ann", 5)
-    await _restart(own_valkey, engine)
+    await restart(own_valkey, engine)
     monkeypatch.setattr("persistence.recovery.NO_PROGRESS_S", 0.1)
 
     assert not await trust.look(connection)
     with pytest.raises(Recovering):
         await engine.wallets.balance("ann")
 
-    async with _writing(engine, database_url):
+    async with writing(engine, database_url):
         monkeypatch.setattr("persistence.recovery.NO_PROGRESS_S", 10)
         assert await trust.look(connection)
     assert await engine.wallets.balance("ann") == 5
@@ -213,11 +180,11 @@ async def test_a_redis_that_lost_what_was_durable_is_rebuilt_before_it_serves(
     await write_all(engine, database_url)
     async with redis.asyncio.Redis.from_url(own_valkey.url) as client:
         await client.flushall()
-    await _restart(own_valkey, engine)
+    await restart(own_valkey, engine)
     with pytest.raises(Recovering):
         await engine.wallets.balance("ann")
 
-    async with _writing(engine, database_url):
+    async with writing(engine, database_url):
         assert await trust.look(connection)
 
     assert await engine.wallets.balance("ann") == 5
@@ -237,7 +204,7 @@ async def test_a_server_emptied_under_way_is_rebuilt(
     async with redis.asyncio.Redis.from_url(own_valkey.url) as client:
         await client.flushall()
 
-    async with _writing(engine, database_url):
+    async with writing(engine, database_url):
         assert await trust.look(connection)
 
     assert await engine.wallets.balance("ann") == 5
@@ -260,7 +227,7 @@ async def test_an_empty_database_beside_a_full_redis_is_an_alarm(
     await connection.execute("UPDATE partition_cursor SET seq = 0, server = NULL WHERE partition = %s", (ann,))
     await connection.execute("TRUNCATE wallet, ledger_entry")
 
-    async with _writing(engine, database_url):
+    async with writing(engine, database_url):
         assert not await Trust(engine).look(connection)
         assert not await Trust(engine).look(connection)
 
@@ -280,8 +247,8 @@ async def test_a_database_that_went_back_is_fed_again_from_the_kept_events(
     await engine.wallets.charge("ann", 6)
     await write_all(engine, database_url)
     server = await value(connection, "SELECT server FROM partition_cursor WHERE partition = %s", ann)
-    await _restart(own_valkey, engine)
-    async with _writing(engine, database_url):
+    await restart(own_valkey, engine)
+    async with writing(engine, database_url):
         assert await Trust(engine).look(connection)
     await engine.wallets.charge("ann", 7)
     await write_all(engine, database_url)
@@ -294,7 +261,7 @@ async def test_a_database_that_went_back_is_fed_again_from_the_kept_events(
     await connection.execute("DELETE FROM ledger_entry WHERE seq > 1")
     await connection.execute("UPDATE wallet SET balance = 5, place = '1-1'")
 
-    async with _writing(engine, database_url):
+    async with writing(engine, database_url):
         assert await Trust(engine).look(connection)
 
     assert await engine.wallets.balance("ann") == 18

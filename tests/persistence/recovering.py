@@ -1,0 +1,73 @@
+"""What the tests of recovery do over and over: keep a writer at work, restart Redis, and compare all that it holds."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import redis
+
+from api.commands.embedded_valkey import EmbeddedValkey
+from engine.engine import Engine
+from persistence.database import connect
+from persistence.settings import WorkerSettings
+from persistence.writer import Writer
+from tests.persistence.shop import until
+from tests.servers import redis_client
+
+Dump = dict[str, dict[str, str]]
+
+
+@asynccontextmanager
+async def writing(engine: Engine, database_url: str) -> AsyncIterator[None]:
+    """A writer at work, as recovery needs one."""
+
+    async def write() -> None:
+        async with await connect(database_url, "test writer") as own:
+            writer = Writer(engine, own, WorkerSettings(database_url=database_url))
+            await writer.start()
+            while True:
+                await writer.round(range(engine.partitions.count))
+                await asyncio.sleep(0.005)
+
+    task = asyncio.create_task(write())
+    try:
+        yield
+    finally:
+        task.cancel()
+        outcome = (await asyncio.gather(task, return_exceptions=True))[0]
+        assert isinstance(outcome, asyncio.CancelledError), outcome
+
+
+async def restart(valkey: EmbeddedValkey, engine: Engine) -> None:
+    """Kill the server and start it again on what it has kept; wait until the engine is connected to it."""
+    before = engine.lanes.identity(0)
+    valkey.kill()
+    await asyncio.to_thread(valkey.start)
+
+    async def is_another() -> bool:
+        return engine.lanes.identity(0) not in {None, before}
+
+    await until(is_another)
+
+
+def dump(url: str) -> Dump:
+    """Every key's fields or members, as text; but the events, and in each meta what a recovery raises."""
+    with redis_client(url) as client:
+        found = {key.decode(): _value(client, key) for key in client.keys("*") if not key.endswith(b":events")}
+    for key, fields in found.items():
+        if key.endswith(":meta"):
+            for raised in ("server", "generation", "epoch"):
+                fields.pop(raised, None)
+        if ":user:" in key:
+            # Who never had money has no balance in Redis until the first charge; rebuilt, it is 0.
+            fields.setdefault("balance", "0")
+    return found
+
+
+def _value(client: redis.Redis, key: bytes) -> dict[str, str]:
+    if client.type(key) == b"hash":
+        value: Any = client.hgetall(key)
+        return {name.decode(): text.decode() for name, text in value.items()}
+    members: Any = client.zrange(key, 0, -1, withscores=True)
+    return {name.decode(): str(score) for name, score in members}
