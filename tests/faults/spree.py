@@ -12,6 +12,8 @@ from tests.running_shop import LOST, Crowd, RunningShop, put_campaign, put_produ
 CHARGE = 10_000
 PRODUCTS = [f"p{number}" for number in range(8)]
 RARE_UNITS = 3
+ROUNDS = 3
+"""Orders of each customer: enough that every process meets every step several times."""
 
 
 def stock_shop(shop: RunningShop) -> None:
@@ -76,23 +78,31 @@ class Spree:
         if kind == 1:
             rare = [{"product_id": f"rare-{self.name}", "quantity": 1}]
             await self._order(crowd, customer, "checkout", rare)
-            await self._order(crowd, customer, "checkout", [])
-            return
-        order_id = await self._order(crowd, customer, "orders", [])
-        if order_id is None or kind == 4:
-            return
-        answer = await self._ask(crowd, customer, f"orders/{order_id}/{'cancellation' if kind == 3 else 'payment'}")
+        for number in range(1 if kind == 4 else ROUNDS):
+            if kind == 1:
+                await self._order(crowd, customer, "checkout", [])
+                continue
+            coupon = customer.coupon if number == 0 else None
+            order_id = await self._order(crowd, customer, "orders", [], coupon)
+            if order_id is None or kind == 4:
+                continue
+            await self._finish(crowd, customer, order_id, "cancellation" if kind == 3 else "payment")
+
+    async def _finish(self, crowd: Crowd, customer: Customer, order_id: str, how: str) -> None:
+        answer = await self._ask(crowd, customer, f"orders/{order_id}/{how}")
         if answer is not None and answer.is_success:
             customer.finished[order_id] = answer.json()["status"]
         elif answer is not None and answer.status_code == httpx.codes.PAYMENT_REQUIRED:
             customer.finished[order_id] = "failed"
 
-    async def _order(self, crowd: Crowd, customer: Customer, at: str, extra: list[dict[str, object]]) -> str | None:
+    async def _order(
+        self, crowd: Crowd, customer: Customer, at: str, extra: list[dict[str, object]], coupon: str | None = None
+    ) -> str | None:
         lines = [
             {"product_id": product, "stock_id": self._random.choice("SM"), "quantity": self._random.randint(1, 3)}
             for product in self._random.sample(PRODUCTS, 3)
         ]
-        answer = await self._ask(crowd, customer, at, {"lines": extra + lines, "coupon_id": customer.coupon})
+        answer = await self._ask(crowd, customer, at, {"lines": extra + lines, "coupon_id": coupon})
         if answer is None or not answer.is_success:
             return None
         order = answer.json()
