@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import redis
 
@@ -71,3 +72,53 @@ def _value(client: redis.Redis, key: bytes) -> dict[str, str]:
         return {name.decode(): text.decode() for name, text in value.items()}
     members: Any = client.zrange(key, 0, -1, withscores=True)
     return {name.decode(): str(score) for name, score in members}
+
+
+def id_in(engine: Engine, partition: int, name: str) -> str:
+    """An id that begins so and belongs to the partition."""
+    return next(f"{name}{n}" for n in range(10_000) if engine.partitions.of(f"{name}{n}") == partition)
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """One partition as it was in Redis at some moment."""
+
+    url: str
+    engine: Engine
+    partition: int
+    keys: dict[bytes, bytes]
+
+    @classmethod
+    def of(cls, engine: Engine, partition: int) -> Self:
+        """As it is now."""
+        url = engine.settings.redis_url
+        with redis_client(url) as client:
+            keys = {key: _dumped(client, key) for key in _keys_of(client, engine, partition)}
+        return cls(url, engine, partition, keys)
+
+    def bring_back(self) -> None:
+        """Make it so again, as if a server of an earlier time had taken over: all that came since is lost."""
+        with redis_client(self.url) as client:
+            client.delete(*_keys_of(client, self.engine, self.partition))
+            for key, value in self.keys.items():
+                client.restore(key, 0, value)
+            client.hset(self.engine.keys.meta(self.partition), "server", "earlier:server")
+
+
+def _keys_of(client: redis.Redis, engine: Engine, partition: int) -> list[bytes]:
+    return [key for key in client.keys("*") if key.startswith(engine.keys.prefix(partition).encode())]
+
+
+def _dumped(client: redis.Redis, key: bytes) -> bytes:
+    value = client.dump(key)
+    assert isinstance(value, bytes)
+    return value
+
+
+async def write_of(engine: Engine, database_url: str, *partitions: int) -> None:
+    """Write all that these partitions have, and nothing of the others."""
+    async with await connect(database_url, "test writer") as connection:
+        writer = Writer(engine, connection, WorkerSettings(database_url=database_url))
+        await writer.start()
+        while (await writer.round(partitions)).events:
+            pass
