@@ -456,17 +456,18 @@ OVERLOADED: Final = ProblemType(
     "Too much is under way",
     503,
     Retry.YES,
-    f"More requests or events are waiting than are let in. {_NOTHING_CHANGED}",
+    "More is under way than can be decided in time: more requests or events wait than are let in, or this order waited "
+    "for too long. Nothing was changed, or it is given back.",
     "Wait for `Retry-After` seconds and send the request again.",
     headers=_RETRY_AFTER,
 )
 RECOVERING: Final = ProblemType(
     "recovering",
-    "This part of the shop is being recovered",
+    "This part of the shop cannot decide now",
     503,
     Retry.YES,
-    "A Redis server was restarted or replaced; what it holds is checked against PostgreSQL before it serves again. "
-    "What this request had begun is finished or undone by itself.",
+    "Its Redis server does not answer, or was restarted or replaced; then what it holds is checked against PostgreSQL "
+    "before it serves again. What this request had begun is finished or undone by itself.",
     "Wait for `Retry-After` seconds and send the request again.",
     headers=_RETRY_AFTER,
 )

@@ -209,9 +209,18 @@ def _overloaded(_: Exception) -> Problem:
     return Problem(problems.OVERLOADED, "More is waiting than is let in. Nothing was changed.")
 
 
-def _recovering(error: errors.EngineError) -> Problem:
+def _took_too_long(_: Exception) -> Problem:
+    return Problem(problems.OVERLOADED, "The order was not decided in time; nothing is on record, and nothing is held.")
+
+
+def _recovering(error: errors.Recovering) -> Problem:
     why = f": {error.reason}" if error.reason else ""
     return Problem(problems.RECOVERING, f"This part of the shop cannot decide now{why}. Try again shortly.")
+
+
+def _unavailable(_: errors.Unavailable) -> Problem:
+    # The reason names addresses and settings; it is in the log, where the lane has put it.
+    return Problem(problems.RECOVERING, "Redis does not answer now.")
 
 
 def _outcome_unknown(error: errors.OutcomeUnknown) -> Problem:
@@ -256,7 +265,8 @@ _TABLE: Final[dict[type[BaseException], Callable[[Any], Problem]]] = {
     errors.QuantityBelowIssued: _quantity_below_issued,
     errors.Overloaded: _overloaded,
     errors.WriterBehind: _overloaded,
-    errors.Unavailable: _recovering,
+    errors.TookTooLong: _took_too_long,
+    errors.Unavailable: _unavailable,
     errors.Recovering: _recovering,
     errors.OutcomeUnknown: _outcome_unknown,
     HistoryUnavailable: _history_unavailable,

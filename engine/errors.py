@@ -44,6 +44,10 @@ class Recovering(EngineError):
     """This part of the shop is not trusted yet, or a recovery came between; nothing can be said now."""
 
 
+class TookTooLong(EngineError):
+    """The order was not decided in the time that one may take. It never will be, and what it held is given back."""
+
+
 class StaleGeneration(EngineError):
     """A recovery came between the beginning of this flow and this step. Flows catch it; it never leaves the engine."""
 

@@ -1,6 +1,7 @@
 """A lane: all calls to one Redis server, multiplexed over one connection that is kept up."""
 
 import asyncio
+import logging
 import random
 import re
 import time
@@ -31,6 +32,8 @@ _SENT_MAX = 3  # a script that is still not there after this many tries does not
 _OWN = -1  # in the place of "how often sent": a command of the lane's own, which judges its errors itself
 _RECHECK_PAUSE_S = 0.02
 
+_log = logging.getLogger("firstcome.lane")
+
 
 @dataclass(frozen=True, slots=True)
 class LaneSettings:
@@ -60,7 +63,7 @@ class Lane:
     __slots__ = (
         "_address", "_attention", "_clock_offset_ms", "_closing", "_connection", "_failures", "_first", "_flush_due",
         "_identity", "_keeper", "_limit", "_load_errors", "_loop", "_queue", "_refused", "_settings",
-        "_timer", "_trouble", "_unloaded", "_wake_at",
+        "_timer", "_told", "_trouble", "_unloaded", "_wake_at",
     )  # fmt: skip
 
     def __init__(self, address: RedisAddress, settings: LaneSettings) -> None:
@@ -77,6 +80,7 @@ class Lane:
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = inf
         self._trouble = "not connected yet"
+        self._told = ""  # the trouble that stands in the log last, and still holds
         self._refused = ""
         self._failures = 0
         self._closing = False
@@ -223,6 +227,7 @@ class Lane:
             if self._connection is not None:
                 self._connection.finish()
         elif code in _SERVER_IN_NEED:
+            self._tell(f"refuses to write: {text}")
             future.set_exception(Unavailable(f"{self._address} refuses to write: {text}"))
         elif code == "NOSCRIPT" and script is not None and script.sha1 in self._load_errors:
             future.set_exception(ServerError(*self._load_errors[script.sha1]))
@@ -287,6 +292,8 @@ class Lane:
             try:
                 connection, identity = await self._connect()
                 self._connection = connection
+                if self._told:
+                    _log.warning("%s answers again", self._address)
                 self._adopt(identity)
                 self._trouble = "it does not take in what is sent"
                 self._flush_soon()
@@ -294,6 +301,7 @@ class Lane:
                     self._first.set_result(None)
                 connected_at = self._loop.time()
                 self._trouble = await self._watch(connection)
+                self._tell(self._trouble)
                 if self._loop.time() - connected_at > self._settings.backoff_max_s:
                     self._failures = 0
             except Exception as error:  # whatever it was: a lane that stops trying is of no use to anyone
@@ -310,14 +318,22 @@ class Lane:
             self._trouble = f"no answer within {self._settings.connect_timeout_s:g} s"
         else:
             self._trouble = str(error) or type(error).__name__
+        self._tell(self._trouble)
         if isinstance(error, ServerError) and error.code in _LOGIN_REFUSED and not self._first.done():
             self._first.set_exception(self._unavailable())
+
+    def _tell(self, trouble: str) -> None:
+        """Log what is wrong: once for as long as it stays the same and the server does not answer."""
+        if trouble != self._told:
+            self._told = trouble
+            _log.warning("%s: %s", self._address, trouble)
 
     def _backoff_s(self) -> float:
         longest = min(self._settings.backoff_max_s, self._settings.backoff_min_s * 2.0 ** min(self._failures, 16))
         return longest * random.uniform(0.5, 1.0)
 
     def _adopt(self, identity: ServerIdentity) -> None:
+        self._told = ""
         self._identity = identity.token
         self._clock_offset_ms = identity.clock_ms - time.time_ns() // 1_000_000
 

@@ -17,6 +17,7 @@ from engine.errors import (
     Recovering,
     Refusal,
     StaleGeneration,
+    TookTooLong,
 )
 from engine.hashes import hash_of
 from engine.order_ids import created_ms, make_order_id
@@ -269,13 +270,13 @@ class Orders:
             case Status.PAYMENT_LIMIT:
                 raise PaymentLimit(reply.integer(0), policy.payment_max)
             case Status.TOO_OLD:
-                raise Recovering("the order took too long")
+                raise TookTooLong
         return reply
 
     async def _on_record(self, flow: Flow, reply: Reply, draft: _Draft) -> Order:
         """The answer when an earlier send of this very order had arrived (status `EXISTS`)."""
         if reply.text(1) == "void":
-            raise Recovering("the order took too long")
+            raise TookTooLong
         try:
             order = await self.read(draft.user_id, draft.order_id)
         except EngineError as error:

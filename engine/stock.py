@@ -16,6 +16,7 @@ from engine.errors import (
     ShortLine,
     StaleGeneration,
     StockIdRequired,
+    TookTooLong,
     UnknownReference,
 )
 from engine.order_ids import created_ms
@@ -284,8 +285,10 @@ def _reserve_refusal(reply: Reply, policy: Policy) -> EngineError:
             return LineLimit(
                 reply.integer(2), policy.line_quantity_max, product_id=reply.text(0), stock_id=reply.text(1)
             )
+        case Status.TOO_OLD | Status.FINISHED:
+            return TookTooLong()
         case _:
-            return Recovering(f"the reservation took too long ({reply.status})")
+            raise AssertionError(f"reserve_stock does not answer {reply.status}")
 
 
 def _first_refusal(refusals: list[Refusal]) -> Refusal:

@@ -13,6 +13,7 @@ from engine.errors import (
     Overloaded,
     Recovering,
     ServerError,
+    TookTooLong,
     WriterBehind,
 )
 from engine.lanes import RedisLanes
@@ -242,6 +243,20 @@ async def test_a_flow_that_a_recovery_overtook_before_it_took_effect_begins_once
     assert (await troubled.orders.checkout("kim", TWO, None)).status == "completed"
     assert (await troubled.wallets.charge("kim", 1)).balance == 7_501
     assert (await kinds(engine))["stock.reserved"] == 2
+
+
+async def test_an_order_that_comes_too_late_to_its_user_is_not_placed_and_everything_is_given_back(
+    engine: Engine, proxy: Proxy
+) -> None:
+    age_max_ms = 200
+    url = await proxy.start()
+    async with opened(url, fresh=False, now_ms=None, order_age_max_ms=age_max_ms) as slow:
+        await slow.wallets.balance("kim")  # connected, so that only the placing is held up
+        proxy.before("place_order", lambda: asyncio.sleep(2 * age_max_ms / 1000))
+        with pytest.raises(TookTooLong):
+            await slow.orders.place("kim", TWO, None)
+    assert await all_units(engine) == UNTOUCHED
+    assert await orders_on_record(engine) == {}
 
 
 async def test_a_recovery_of_one_partition_of_the_cart_leaves_nothing_held(engine: Engine) -> None:
