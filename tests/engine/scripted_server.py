@@ -29,9 +29,9 @@ class Client:
 class ScriptedServer:
     """Answers a lane's own questions as a healthy primary does, and hands every other command to ``answer``.
 
-    ``commands`` are those others in the order they came; ``connections`` counts the connections made,
-    ``resets`` those that the lane ended hard. Change ``run_id``,
-    ``role``, ``mode`` or ``loading`` to become another server.
+    ``commands`` are those others in the order they came; ``connections`` counts the connections made, ``resets`` those
+    that the lane ended hard, ``received_bytes`` what was read. Without ``reading`` it reads once more and then nothing.
+    Change ``run_id``, ``role``, ``mode`` or ``loading`` to become another server.
     """
 
     def __init__(self, answer: Answer, tls: ssl.SSLContext | None = None) -> None:
@@ -45,6 +45,7 @@ class ScriptedServer:
         self.own_commands: list[Command] = []
         self.connections = 0
         self.resets = 0
+        self.received_bytes = 0
         self._answer = answer
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
@@ -73,6 +74,7 @@ class ScriptedServer:
         parser = Reader()
         try:
             while await self.reading.wait() and (data := await reader.read(2**16)):
+                self.received_bytes += len(data)
                 parser.feed(data)
                 while (command := parser.gets()) is not False:
                     reply = await self._reply(command, client)

@@ -268,7 +268,6 @@ async def test_the_identity_is_asked_for_at_once_when_something_is_wrong(trigger
 
     async with ScriptedServer(fail) as server, Connected(server, LaneSettings(probe_interval_s=60)) as lanes:
         server.run_id = "n" * 40
-        await asyncio.sleep(0.05)
         assert lanes.identity(0) == b"r" * 40 + b":" + b"a" * 40
         if trigger == "recheck":
             lanes.recheck(0)
@@ -313,9 +312,9 @@ async def test_a_server_that_takes_nothing_in_holds_later_calls_back_unsent() ->
     settings = LaneSettings(reply_timeout_s=30, probe_interval_s=60)
     async with ScriptedServer(echo) as server, Connected(server, settings) as lanes:
         server.reading.clear()
-        await asyncio.sleep(0.05)
+        received_before = server.received_bytes
         large = [lanes.execute(0, "ECHO", b"%02d" % n * 500_000, deadline=within(30)) for n in range(20)]
-        await asyncio.sleep(0.05)
+        await until(lambda: server.received_bytes > received_before)  # all of them were handed over in one write
         with pytest.raises(Unavailable):
             await lanes.execute(0, "ECHO", "held back, then out of time", deadline=within(0.1))
         held_back = lanes.execute(0, "ECHO", "held back", deadline=within(30))

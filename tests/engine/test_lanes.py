@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from engine.errors import OutcomeUnknown, Overloaded, ServerError, Unavailable
 from engine.lanes import LaneSettings, RedisLanes
@@ -33,6 +34,13 @@ def within(seconds: float) -> float:
 async def until(what: Any, deadline_s: float = 5.0) -> None:
     give_up_at = time.monotonic() + deadline_s
     while not what():
+        assert time.monotonic() < give_up_at, "it did not come to pass"
+        await asyncio.sleep(0.005)
+
+
+async def until_asked(ask: Callable[[], Awaitable[bool]], deadline_s: float = 5.0) -> None:
+    give_up_at = time.monotonic() + deadline_s
+    while not await ask():
         assert time.monotonic() < give_up_at, "it did not come to pass"
         await asyncio.sleep(0.005)
 
@@ -249,7 +257,8 @@ async def test_a_restarted_server_has_another_identity_and_calls_wait_for_it(
     own.kill()
     await until(lambda: own_lanes.identity(0) is None)
     waiting = [own_lanes.call(0, ECHO, [], [n], deadline=within(10)) for n in range(100)]
-    await asyncio.sleep(0.05)
+    with pytest.raises(Unavailable):
+        await own_lanes.call(0, ECHO, [], ["no time to wait"], deadline=within(0.05))
     own.start()
     replies = await asyncio.gather(*waiting)
     after = own_lanes.identity(0)
@@ -260,9 +269,14 @@ async def test_a_restarted_server_has_another_identity_and_calls_wait_for_it(
 async def test_what_a_killed_server_had_been_sent_is_of_unknown_outcome(
     own: ValkeyProcess, own_lanes: RedisLanes
 ) -> None:
-    own.freeze()
-    sent = [own_lanes.call(0, COUNT, ["n"], [], deadline=within(10)) for _ in range(20)]
-    await asyncio.sleep(0.05)
+    async with Redis.from_url(own.url, protocol=2) as admin:
+        await admin.client_pause(60_000, all=False)  # it takes scripts in and answers none
+        sent = [own_lanes.call(0, COUNT, ["n"], [], deadline=within(10)) for _ in range(20)]
+
+        async def received() -> bool:
+            return any(client["cmd"] == "evalsha" for client in await admin.client_list())
+
+        await until_asked(received)
     own.kill()
     replies = await asyncio.gather(*sent, return_exceptions=True)
     assert {type(reply) for reply in replies} == {OutcomeUnknown}
@@ -302,7 +316,15 @@ async def test_calls_wait_while_the_server_is_busy_with_a_script(own: ValkeyProc
     async with Redis.from_url(own.url, protocol=2, socket_timeout=None) as admin, Redis.from_url(own.url) as killer:
         await admin.config_set("busy-reply-threshold", 10)
         endless = asyncio.ensure_future(admin.eval("while true do end", 0))
-        await asyncio.sleep(0.05)
+
+        async def busy() -> bool:
+            try:
+                await killer.ping()
+            except ResponseError as error:
+                return str(error).startswith("BUSY")
+            return False
+
+        await until_asked(busy)
         waiting = own_lanes.call(0, COUNT, ["n"], [], deadline=within(10))
         with pytest.raises(Unavailable, match="BUSY"):
             await own_lanes.call(0, COUNT, ["n"], [], deadline=within(0.3))
