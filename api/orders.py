@@ -9,11 +9,11 @@ from api import schemas
 from api.answers import order_answer, recorded_order_answer
 from api.asgi import Answer, Call, Handler, location
 from api.shop import Shop
-from engine.errors import NotFound
+from engine.errors import NotFound, OrderNotCancellable, OrderNotPayable
 from engine.order_ids import is_order_id
 from engine.orders import Order
 from engine.stock import LineRequest
-from persistence.history import orders_cursor
+from persistence.history import RecordedOrder, orders_cursor
 
 
 def handlers(shop: Shop) -> dict[str, Handler]:
@@ -28,11 +28,17 @@ def handlers(shop: Shop) -> dict[str, Handler]:
         return await created(call, order)
 
     async def pay_order(call: Call[schemas.NothingRequest | None, schemas.NoQuery]) -> Answer:
-        order = await shop.engine.payments.pay(call.path_params["user_id"], _order_id(call))
+        try:
+            order = await shop.engine.payments.pay(call.path_params["user_id"], _order_id(call))
+        except NotFound as error:
+            return await _paid_before(shop, call, error)
         return await changed(call, order)
 
     async def cancel_order(call: Call[schemas.NothingRequest | None, schemas.NoQuery]) -> Answer:
-        order = await shop.engine.orders.cancel(call.path_params["user_id"], _order_id(call))
+        try:
+            order = await shop.engine.orders.cancel(call.path_params["user_id"], _order_id(call))
+        except NotFound as error:
+            return await _cancelled_before(shop, call, error)
         return await changed(call, order)
 
     async def get_order(call: Call[None, schemas.NoQuery]) -> Answer:
@@ -88,6 +94,35 @@ def handlers(shop: Shop) -> dict[str, Handler]:
         "get_order": get_order,
         "list_orders": list_orders,
     }
+
+
+# An order that is not in Redis any more is finished, and PostgreSQL answers what Redis would have.
+
+
+async def _paid_before(shop: Shop, call: Call[Any, schemas.NoQuery], error: NotFound) -> Answer:
+    order = await _finished_order(shop, call, error)
+    if order.status != "completed":
+        raise OrderNotPayable(order.order_id, order.status, order.failure) from error
+    return await _unchanged(shop, call, order)
+
+
+async def _cancelled_before(shop: Shop, call: Call[Any, schemas.NoQuery], error: NotFound) -> Answer:
+    order = await _finished_order(shop, call, error)
+    if order.failure != "cancelled":
+        raise OrderNotCancellable(order.order_id, order.status, order.failure) from error
+    return await _unchanged(shop, call, order)
+
+
+async def _finished_order(shop: Shop, call: Call[Any, schemas.NoQuery], error: NotFound) -> RecordedOrder:
+    order = await shop.history.order(call.path_params["user_id"], _order_id(call))
+    if order is None or order.status == "awaiting_payment":
+        raise error
+    return order
+
+
+async def _unchanged(shop: Shop, call: Call[Any, schemas.NoQuery], order: RecordedOrder) -> Answer:
+    safety = await shop.safety(call, ())
+    return Answer(200, recorded_order_answer(order, shop.currency), safety.headers)
 
 
 def _lines(request: schemas.OrderRequest) -> list[LineRequest]:

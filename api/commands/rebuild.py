@@ -1,0 +1,103 @@
+"""`firstcome rebuild`: Redis made anew from PostgreSQL, by hand."""
+
+import asyncio
+import time
+from collections.abc import Collection
+
+import click
+import uvloop
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from api.commands.logs import configure_logs
+from engine.engine import open_engine
+from engine.errors import EngineError
+from engine.settings import EngineSettings, SettingError
+from persistence.database import DatabaseError, connect
+from persistence.reconcile import Reconciled
+from persistence.recovery import RecoveryHeld
+from persistence.settings import WorkerSettings
+from persistence.trust import StartRefused, Trust, register_installation
+from persistence.writer import Writer
+
+
+@click.command()
+@click.option("--partition", "numbers", type=int, multiple=True, metavar="N", help="Only this one; may be repeated.")
+@click.option(
+    "--accept-loss",
+    is_flag=True,
+    help="Go on although PostgreSQL has lost events that Redis has not kept: they are lost for good.",
+)
+def rebuild(numbers: tuple[int, ...], accept_loss: bool) -> None:
+    """Make Redis anew from PostgreSQL: all of it, or some partitions.
+
+    Nothing that was answered is lost: what Redis has more is made durable first. Meanwhile these partitions answer
+    `recovering`; all else goes on. Workers do the same by themselves whenever a Redis cannot be trusted, so this is for
+    a Redis whose contents somebody has touched. It may be interrupted: what is left undone, the workers finish.
+    """
+    configure_logs()
+    try:
+        engine_settings, settings = EngineSettings.from_environment(), WorkerSettings.from_environment()
+        wrong = [number for number in numbers if number not in range(engine_settings.partitions)]
+        if wrong:
+            raise click.BadParameter(f"there are partitions 0 to {engine_settings.partitions - 1}, not {wrong}")
+        chosen = numbers or range(engine_settings.partitions)
+        began = time.monotonic()
+        done, rows = uvloop.run(_rebuild(engine_settings, settings, chosen, accept_loss))
+    except (SettingError, StartRefused, DatabaseError, EngineError, RecoveryHeld) as error:
+        raise click.ClickException(str(error)) from error
+    took_s = time.monotonic() - began
+    click.echo(f"{len(chosen)} partitions rebuilt from {rows:,} rows in {took_s:.1f} s. Reconciled: {done}.")
+
+
+async def _rebuild(
+    engine_settings: EngineSettings, settings: WorkerSettings, numbers: Collection[int], accept_loss: bool
+) -> tuple[Reconciled, int]:
+    shown = Shown()
+    async with (
+        open_engine(engine_settings) as engine,
+        # Waiting for a worker that recovers, and reading whole tables, may both take long.
+        await connect(settings.database_url, "firstcome rebuild", statement_ms=0) as connection,
+        await connect(settings.database_url, "firstcome rebuild writer") as writing,
+    ):
+        await register_installation(connection, engine_settings)
+        # The workers write what must be durable first; should there be none, this process does.
+        writer = Writer(engine, writing, settings)
+        await writer.start()
+        with shown.progress:
+            rebuilding = asyncio.create_task(
+                Trust(engine, settings).rebuild(connection, numbers, shown.show, accept_loss=accept_loss)
+            )
+            try:
+                while not rebuilding.done():
+                    await writer.round(range(engine_settings.partitions))
+                    await asyncio.wait({rebuilding}, timeout=settings.poll_idle_ms / 1000)
+                return await rebuilding, shown.rows
+            finally:
+                rebuilding.cancel()
+
+
+class Shown:
+    """What is loaded so far, on the terminal."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            TextColumn("{task.completed:,.0f}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    @property
+    def rows(self) -> int:
+        """Rows loaded."""
+        done = {task.id: task.completed for task in self.progress.tasks}
+        return int(sum(done[task] for name, task in self._tasks.items() if name != "keys removed"))
+
+    def show(self, section: str, rows: int) -> None:
+        """The rows of a section so far."""
+        if section not in self._tasks:
+            self._tasks[section] = self.progress.add_task(section, total=None)
+        self.progress.update(self._tasks[section], completed=rows)
