@@ -25,6 +25,7 @@ from api.problems import (
 )
 
 EXAMPLE_REQUEST_ID: Final = "3f2a9c0d71be-1a"
+EVENT_MEDIA_TYPE: Final = "application/cloudevents+json"
 _JSON: Final = "application/json"
 _REF: Final = "#/components/schemas/{name}"
 
@@ -349,23 +350,16 @@ def _problem_response(kinds: list[ProblemType], *, repeatable: bool) -> dict[str
 
 
 def _order_paid() -> dict[str, Any]:
-    def header(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-        return {"name": name, "in": "header", "required": True, "description": description, "schema": schema}
-
     return {
         "operationId": "order_paid",
         "summary": "An order was paid",
         "description": "Posted to the data platform's address, at least once and in order per user. A 2xx ends it; all "
-        "else is tried again, later and later. `id` is the same in every repetition.",
-        "parameters": [
-            header("webhook-id", "The event's id.", {"type": "string"}),
-            header("webhook-timestamp", "Seconds since 1970.", {"type": "integer"}),
-            header("webhook-signature", "As Standard Webhooks has it.", {"type": "string"}),
-        ],
+        "else is tried again, later and later, and in the end given up with an alarm; an operator may replay it. `id` "
+        "is the same in every repetition. Deliveries are not signed yet.",
         "requestBody": {
             "required": True,
             "content": {
-                "application/cloudevents+json": {
+                EVENT_MEDIA_TYPE: {
                     "schema": _schema(schemas.OrderPaid),
                     "examples": {"paid": {"summary": "A paid order", "value": msgspec.to_builtins(ORDER_PAID)}},
                 }

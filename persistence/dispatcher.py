@@ -17,6 +17,7 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from engine.positions import position_of, position_text
 from persistence.alarms import DELIVERY_DEAD, Alarm, raise_alarm
 from persistence.database import translated
 from persistence.settings import WorkerSettings
@@ -34,7 +35,7 @@ _DEAD_REMEDY = "See what the data platform answered, then replay the delivery"
 
 _DUE = """
 SELECT x.id, x.tries, x.event_id, x.user_id, x.order_id::text, o.subtotal, o.discount, o.total, o.coupon_id,
-       o.ordered_at, o.pay_before, o.paid_at, o.partition || ':' || o.place,
+       o.ordered_at, o.pay_before, o.paid_at, o.partition, o.place,
        (SELECT json_agg(json_build_object('product_id', l.product_id, 'stock_id', l.stock_id, 'name', l.name,
                                           'option', l.option, 'unit_price', l.unit_price, 'quantity', l.quantity,
                                           'amount', l.amount) ORDER BY l.line_no)
@@ -118,7 +119,7 @@ class Dispatcher:
 
     def _delivery(self, row: Sequence[Any]) -> Delivery:
         (outbox_id, tries, event_id, user_id, order_id, subtotal, discount, total, coupon_id, ordered_at, pay_before,
-         paid_at, position, lines) = row  # fmt: skip
+         paid_at, partition, place, lines) = row  # fmt: skip
         event = {
             "specversion": "1.0",
             "id": event_id,
@@ -141,7 +142,7 @@ class Dispatcher:
                 "coupon_id": coupon_id,
                 "ordered_at": _rfc3339(ordered_at),
                 "pay_before": None if pay_before is None else _rfc3339(pay_before),
-                "position": position,
+                "position": position_text((position_of(partition, place),)),
                 "durable": True,
             },
         }

@@ -6,16 +6,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from api.openapi import openapi_document
+from api.schemas import OrderPaid
 from engine.engine import Engine
 from engine.orders import Order
 from persistence.database import connect
 from persistence.dispatcher import Dispatcher
 from persistence.settings import WorkerSettings
+from tests.contract.specification import SpecValidator
 from tests.persistence.shop import fill, line, rows, until, value, write_all
 
 Connection = AsyncConnection[TupleRow]
@@ -26,6 +30,8 @@ class Platform:
 
     def __init__(self) -> None:
         self.taken: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        """Of every request, names in lower case."""
         self.seen: Counter[str] = Counter()
         self.answers: list[int] = []
         """What to answer next, before 204: a status, or 0 to close the connection without a word."""
@@ -54,9 +60,10 @@ class Platform:
         self._connections.add(writer)
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
-                headers = dict(row.lower().split(b": ", 1) for row in head.split(b"\r\n")[1:] if row)
-                assert headers[b"content-type"].startswith(b"application/cloudevents+json")
-                event = orjson.loads(await reader.readexactly(int(headers[b"content-length"])))
+                pairs = (row.split(": ", 1) for row in head.decode().split("\r\n")[1:] if row)
+                headers = {name.lower(): value for name, value in pairs}
+                self.headers.append(headers)
+                event = orjson.loads(await reader.readexactly(int(headers["content-length"])))
                 status = self._judge(event)
                 if status == 0:
                     break
@@ -157,6 +164,23 @@ async def test_a_paid_order_arrives_as_a_cloud_event(
     assert event["time"] == data["payment"]["paid_at"]
     assert data["payment"]["paid_at"].endswith("Z")
     assert await rows(connection, "SELECT state, tries FROM outbox") == [("delivered", 1)]
+
+
+async def test_a_delivery_is_what_the_specification_says_of_the_webhook(
+    engine: Engine, platform: Platform, connection: Connection, database_url: str
+) -> None:
+    await _buy(engine, 1, 1)
+    await write_all(engine, database_url)
+    async with _dispatching(_settings(database_url, platform)):
+        await _all_delivered(connection)
+
+    webhook = openapi_document()["webhooks"]["order.paid"]["post"]
+    ((media_type, content),) = webhook["requestBody"]["content"].items()
+    (headers,), (event,) = platform.headers, platform.taken
+    assert headers["content-type"].partition(";")[0] == media_type
+    assert {parameter["name"] for parameter in webhook.get("parameters", ())} <= headers.keys()
+    SpecValidator(openapi_document()).check_value(content["schema"], event)
+    assert msgspec.to_builtins(msgspec.convert(event, OrderPaid)) == event
 
 
 async def test_every_paid_order_arrives_though_the_platform_was_down_for_a_part(
