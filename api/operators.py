@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from datetime import datetime
 from importlib.metadata import version
-from typing import Final
 
 from api import schemas
 from api.asgi import Answer, Call, Handler
 from api.cursors import decode_number_cursor, encode_cursor
 from api.problems import NOT_FOUND, Problem
 from api.shop import Shop
-from api.times import format_time
+from api.times import format_moment, format_optional_moment
 from engine.errors import EngineError
 from engine.recovery import Meta
-from persistence.operations import CursorRow, OperatorReads, RecordedAlarm, RecordedDelivery
-
-READ_WITHIN_S: Final = 2.0
+from engine.settings import without_password
+from persistence.oversight import CursorRow, Oversight, RecordedAlarm, RecordedDelivery
 
 
 def handlers(shop: Shop) -> dict[str, Handler]:
-    """The operations of operators that read, and the replay of a delivery."""
-    reads = OperatorReads(shop.history)
+    """The operations of operators that look, and the replay of a delivery."""
+    oversight = Oversight(shop.history)
     engine = shop.engine
 
     async def get_status(_: Call[None, schemas.NoQuery]) -> Answer:
-        progress = await reads.progress()
+        progress = await oversight.progress()
         metas = await asyncio.gather(*(inspect(cursor.partition) for cursor in progress.cursors))
         partitions = [
             _partition(cursor, meta, engine.lanes.identity(cursor.partition))
@@ -47,14 +44,14 @@ def handlers(shop: Shop) -> dict[str, Handler]:
             servers=[
                 schemas.ServerStatus(
                     kind="redis",
-                    address=_without_password(engine.settings.redis_url),
+                    address=without_password(engine.settings.redis_url),
                     version=await redis_version(),
                     identity=None if identity is None else identity.decode(),
                     reachable=identity is not None,
                 ),
                 schemas.ServerStatus(
                     kind="postgresql",
-                    address=_without_password(shop.database_url),
+                    address=without_password(shop.database_url),
                     version=progress.server_version,
                     identity=None,
                     reachable=True,
@@ -74,45 +71,32 @@ def handlers(shop: Shop) -> dict[str, Handler]:
 
     async def oldest_ms(cursor: CursorRow) -> int | None:
         """When the oldest event that is not durable happened, by its partition's clock."""
-        deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
-        after = f"({cursor.epoch}-{cursor.seq}"
-        key = engine.keys.events(cursor.partition)
         try:
-            entries = await engine.lanes.execute(
-                cursor.partition, "XRANGE", key, after, "+", "COUNT", 1, deadline=deadline
-            )
+            return await engine.recovery.oldest_event_after_ms(cursor.partition, cursor.epoch, cursor.seq)
         except EngineError:
             return None
-        if not entries:
-            return None
-        flat = entries[0][1]
-        return int(flat[flat.index(b"at") + 1])
 
     async def redis_version() -> str | None:
-        deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
         try:
-            info: bytes = await engine.lanes.execute(0, "INFO", "server", deadline=deadline)
+            return await engine.recovery.server_version(0)
         except EngineError:
             return None
-        lines = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
-        name = "Valkey" if "valkey_version" in lines else "Redis"
-        return f"{name} {lines.get('valkey_version') or lines.get('redis_version')}"
 
     async def list_deliveries(call: Call[None, schemas.DeliveriesQuery]) -> Answer:
-        page = await reads.deliveries(call.query.state, call.query.limit, decode_number_cursor(call.query.cursor))
+        page = await oversight.deliveries(call.query.state, call.query.limit, decode_number_cursor(call.query.cursor))
         cursor = None if page.next_cursor is None else encode_cursor(page.next_cursor)
         return Answer(
             200, schemas.DeliveryPage(items=[_delivery(delivery) for delivery in page.items], next_cursor=cursor)
         )
 
     async def replay_delivery(call: Call[schemas.NothingRequest | None, schemas.NoQuery]) -> Answer:
-        delivery = await reads.replay_delivery(int(call.path_params["delivery_id"]))
+        delivery = await oversight.replay_delivery(int(call.path_params["delivery_id"]))
         if delivery is None:
             raise Problem(NOT_FOUND, f"There is no delivery {call.path_params['delivery_id']}.")
         return Answer(200, _delivery(delivery))
 
     async def list_alarms(call: Call[None, schemas.AlarmsQuery]) -> Answer:
-        page = await reads.alarms(call.query.state, call.query.limit, decode_number_cursor(call.query.cursor))
+        page = await oversight.alarms(call.query.state, call.query.limit, decode_number_cursor(call.query.cursor))
         cursor = None if page.next_cursor is None else encode_cursor(page.next_cursor)
         return Answer(200, schemas.AlarmPage(items=[_alarm(alarm) for alarm in page.items], next_cursor=cursor))
 
@@ -146,9 +130,9 @@ def _delivery(delivery: RecordedDelivery) -> schemas.Delivery:
         user_id=delivery.user_id,
         state=delivery.state,  # type: ignore[arg-type]
         tries=delivery.tries,
-        created_at=format_time(round(delivery.created_at.timestamp() * 1000)),
-        next_try_at=_moment(delivery.next_try_at),
-        delivered_at=_moment(delivery.delivered_at),
+        created_at=format_moment(delivery.created_at),
+        next_try_at=format_optional_moment(delivery.next_try_at),
+        delivered_at=format_optional_moment(delivery.delivered_at),
         last_error=delivery.last_error,
     )
 
@@ -161,17 +145,6 @@ def _alarm(alarm: RecordedAlarm) -> schemas.Alarm:
         subject=alarm.subject,
         detail=alarm.detail,
         remedy=alarm.remedy,
-        raised_at=format_time(round(alarm.raised_at.timestamp() * 1000)),
-        cleared_at=_moment(alarm.cleared_at),
+        raised_at=format_moment(alarm.raised_at),
+        cleared_at=format_optional_moment(alarm.cleared_at),
     )
-
-
-def _moment(at: datetime | None) -> str | None:
-    return None if at is None else format_time(round(at.timestamp() * 1000))
-
-
-def _without_password(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    credentials, at, address = rest.rpartition("@")
-    user = credentials.partition(":")[0]
-    return f"{scheme}{separator}{user}{at}{address}"

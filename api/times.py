@@ -35,6 +35,16 @@ def format_optional_time(ms: int | None) -> str | None:
     return None if ms is None else format_time(ms)
 
 
+def format_moment(at: datetime) -> str:
+    """`format_time` of an aware datetime, rounded to a millisecond."""
+    return format_time(round(at.timestamp() * 1000))
+
+
+def format_optional_moment(at: datetime | None) -> str | None:
+    """`format_moment`, where an absent time stays absent."""
+    return None if at is None else format_moment(at)
+
+
 def parse_time(text: str) -> int:
     """Text as milliseconds since 1970. Takes UTC (`Z`) with up to three decimals of a second; ValueError for all else,
     for a day that does not exist and for a time before 1970."""

@@ -8,6 +8,7 @@ from engine.claim import Claim
 from engine.keys import ALL_KEYS, Keys
 from engine.lanes import Lanes
 from engine.scripts import Scripts
+from engine.server_identity import read_version
 from engine.statuses import Status
 
 FORMAT = "1"
@@ -65,6 +66,21 @@ class Recovery:
             return None
         later_epoch, _, later_seq = entries[0][0].partition(b"-")
         return int(later_epoch), int(later_seq)
+
+    async def oldest_event_after_ms(self, partition: int, epoch: int, seq: int) -> int | None:
+        """When the first event kept that is later happened, ms since 1970; ``None`` where there is none."""
+        entries = await self._lanes.execute(
+            partition, "XRANGE", self._keys.events(partition), f"({epoch}-{seq}", "+", "COUNT", 1, deadline=_deadline()
+        )
+        if not entries:
+            return None
+        flat = entries[0][1]
+        return int(flat[flat.index(b"at") + 1])
+
+    async def server_version(self, partition: int) -> str:
+        """Name and version of the server that has this partition: ``Redis 7.4.1``, ``Valkey 9.1.0``."""
+        info: bytes = await self._lanes.execute(partition, "INFO", "server", deadline=_deadline())
+        return read_version(info)
 
     async def scan_keys(self, partition: int, count: int) -> AsyncIterator[list[bytes]]:
         """All keys of ours on the server that has this partition, other partitions' too, some at a time."""

@@ -45,5 +45,12 @@ def read_identity(server: bytes, replication: bytes, persistence: bytes, time: l
     return ServerIdentity(token, int(seconds) * 1000 + int(microseconds) // 1000)
 
 
+def read_version(server: bytes) -> str:
+    """The server's name and version from its ``INFO server``."""
+    about = _fields(server)
+    valkey = about.get(b"valkey_version")
+    return f"Redis {about[b'redis_version'].decode()}" if valkey is None else f"Valkey {valkey.decode()}"
+
+
 def _fields(info: bytes) -> dict[bytes, bytes]:
     return dict(line.split(b":", 1) for line in info.splitlines() if b":" in line and not line.startswith(b"#"))

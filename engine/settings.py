@@ -1,6 +1,7 @@
 """The engine's settings: one frozen object, read from ``FIRSTCOME_*`` in one place."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
@@ -87,6 +88,19 @@ def _convert(variable: str, text: str, default: Any) -> Any:
     return text
 
 
+def without_password(url: str) -> str:
+    """A server's URL for people to read: ``***`` in the place of the password.
+
+    It rather hides too much than too little: all that stands between the first colon and the last ``@``, for a password
+    may hold characters that ought to be escaped; and a password among the options.
+    """
+    scheme, separator, rest = url.partition("://")
+    credentials, at, address = (rest if separator else scheme).rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    shown = f"{scheme if separator else ''}{separator}{user}{colon and ':***'}{at}{address}"
+    return re.sub(r"([?&][^=&]*password=)[^&#]*", r"\1***", shown)
+
+
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
     """What the engine needs to know to run; every process of an installation uses the same values."""
@@ -97,7 +111,7 @@ class EngineSettings:
     partitions: int = setting(
         64,
         unit="partitions",
-        reason="fixed at the first start and recorded in PostgreSQL; the share of a node is a multiple",
+        reason="the shares that all state is divided into: fixed at the first start, recorded in PostgreSQL",
     )
     time_zone: str = setting("Asia/Seoul", unit="IANA name", reason="the business day of coupon ids and best sellers")
     currency: str = setting("KRW", unit="ISO 4217", reason="shown with every price; amounts are in its minor unit")

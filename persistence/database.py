@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import AsyncConnection
@@ -12,6 +11,8 @@ from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
+
+from engine.settings import without_password
 
 
 class DatabaseError(Exception):
@@ -75,14 +76,8 @@ def libpq_url(database_url: str) -> str:
     ``postgresql://user@/name?host=/folder``. Raises ``ValueError`` for another scheme."""
     scheme, colon, rest = database_url.partition("://")
     if not colon or scheme not in {"postgresql", "postgres", "postgresql+psycopg"}:
-        raise ValueError(f"a database URL begins with postgresql://, not {scheme if colon else database_url!r}")
+        raise ValueError(f"a database URL begins with postgresql://, not {without_password(database_url)!r}")
     return f"postgresql://{rest}"
-
-
-def without_password(database_url: str) -> str:
-    """The URL for people to read."""
-    password = urlsplit(database_url).password
-    return database_url.replace(f":{password}@", ":***@", 1) if password else database_url
 
 
 def _session(application_name: str, *, idle_in_transaction_ms: int, statement_ms: int) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from rich.table import Table
 
 from api.commands.api import environment
 from api.commands.data_folder import Addresses
-from engine.settings import EngineSettings, SettingError
-from persistence.database import DatabaseError, libpq_url, without_password
+from engine.settings import EngineSettings, SettingError, without_password
+from persistence.database import DatabaseError, libpq_url
 from persistence.migrations import require_head
 from persistence.settings import WorkerSettings
 
@@ -89,10 +89,10 @@ def _redis_checks(url: str) -> list[Check]:
             info: dict[str, Any] = client.info("everything")
     except (redis.RedisError, OSError, ValueError) as error:
         remedy = "start it, or set FIRSTCOME_REDIS_URL to where it is; `firstcome up` brings one of its own"
-        return [Check("Redis", f"{_without_password(url)}: {error}", remedy)]
+        return [Check("Redis", f"{without_password(url)}: {error}", remedy)]
     theirs_ms = int(seconds) * 1000 + int(microseconds) // 1000
     return [
-        Check("Redis", f"{_without_password(url)} answers"),
+        Check("Redis", f"{without_password(url)} answers"),
         _redis_version(info),
         _policy_check(str(info.get("maxmemory_policy", "unknown"))),
         _append_only_check(info),
@@ -179,10 +179,6 @@ def _clock_check(name: str, theirs_ms: int, began: float, ended: float) -> Check
     difference_ms = round(theirs_ms - (began + ended) / 2 * 1000)
     remedy = "" if abs(difference_ms) <= CLOCK_DIFFERENCE_MS_MAX else "keep both machines' clocks right, by NTP"
     return Check(name, f"{difference_ms:+d} ms from ours", remedy)
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"//([^:@/]*):[^@/]*@", r"//\1:***@", url)
 
 
 def _table(checks: list[Check]) -> Table:

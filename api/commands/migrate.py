@@ -2,8 +2,8 @@
 
 import click
 
-from engine.settings import SettingError
-from persistence.database import DatabaseError, without_password
+from engine.settings import SettingError, without_password
+from persistence.database import DatabaseError
 from persistence.migrations import current_revision, upgrade
 from persistence.settings import WorkerSettings
 

@@ -20,8 +20,8 @@ from api.commands.embedded_postgres import EmbeddedPostgres
 from api.commands.embedded_valkey import EmbeddedValkey
 from api.commands.listening import CannotListen, free_port, http_url, listen, require_loopback
 from api.commands.processes import ChildProcess, Interrupted, ProcessFailed, Supervisor, stop_signals, wait_until
-from engine.settings import EngineSettings, SettingError
-from persistence.database import DatabaseError, without_password
+from engine.settings import EngineSettings, SettingError, without_password
+from persistence.database import DatabaseError
 from persistence.migrations import upgrade
 from persistence.settings import WorkerSettings
 
@@ -200,7 +200,10 @@ class _Up:
         rows = [("API", addresses.api_url), ("documentation", f"{addresses.api_url}/docs")]
         if receiver_url is not None:
             rows.append(("paid orders received", receiver_url))
-        rows += [("Redis", addresses.redis_url), ("PostgreSQL", without_password(addresses.database_url))]
+        rows += [
+            ("Redis", without_password(addresses.redis_url)),
+            ("PostgreSQL", without_password(addresses.database_url)),
+        ]
         rows += [("data", str(self._request.data))]
         rows += [(name, str(folder)) for name, folder in self._stores_at if self._request.data not in folder.parents]
         rows += [("logs", str(self._request.data / "logs"))]

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.times import LAST_MS, TIME_PATTERN, format_optional_time, format_time, parse_time
+from api.times import (
+    LAST_MS,
+    TIME_PATTERN,
+    format_moment,
+    format_optional_moment,
+    format_optional_time,
+    format_time,
+    parse_time,
+)
 
 
 def test_a_time_is_written_in_utc_with_milliseconds() -> None:
@@ -21,6 +30,13 @@ def test_a_time_is_written_in_utc_with_milliseconds() -> None:
 def test_an_absent_time_stays_absent() -> None:
     assert format_optional_time(None) is None
     assert format_optional_time(5) == "1970-01-01T00:00:00.005Z"
+    assert format_optional_moment(None) is None
+
+
+def test_a_moment_of_any_zone_is_written_in_utc_rounded_to_a_millisecond() -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, 677_600, UTC)
+    assert format_moment(moment) == "2026-01-02T03:04:05.678Z"
+    assert format_optional_moment(moment.astimezone(timezone(timedelta(hours=9)))) == "2026-01-02T03:04:05.678Z"
 
 
 @pytest.mark.parametrize("ms", [-1, LAST_MS + 1])

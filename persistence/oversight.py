@@ -1,4 +1,4 @@
-"""What operators read and repeat: the writer's progress, deliveries, alarms."""
+"""What operators look at and set right: the writer's progress, deliveries, alarms."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -60,8 +60,11 @@ class RecordedAlarm:
     cleared_at: datetime | None
 
 
-class OperatorReads:
-    """Reads and replays over the history's pool; each raises `HistoryUnavailable` when PostgreSQL does not answer."""
+class Oversight:
+    """Over the history's pool; each call raises `HistoryUnavailable` when PostgreSQL does not answer.
+
+    All of them read, but `replay_delivery`, which puts a delivery back in line.
+    """
 
     def __init__(self, history: History) -> None:
         self._history = history
