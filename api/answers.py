@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import msgspec
 
 from api import schemas
-from api.times import format_optional_time, format_time
+from api.times import format_moment, format_optional_moment, format_optional_time, format_time
 from engine.catalog import Product
 from engine.coupons import Campaign, Coupon, Discount
 from engine.orders import Order
@@ -59,7 +57,7 @@ def recorded_order_answer(order: RecordedOrder, currency: str) -> schemas.Order:
         payment=schemas.Payment(
             status=PAYMENT_STATUS[order.status],
             amount=order.total,
-            paid_at=_moment(order.paid_at),
+            paid_at=format_optional_moment(order.paid_at),
             failure=order.failure,  # type: ignore[arg-type]
         ),
         lines=[
@@ -79,8 +77,8 @@ def recorded_order_answer(order: RecordedOrder, currency: str) -> schemas.Order:
         total=order.total,
         currency=currency,
         coupon_id=order.coupon_id,
-        ordered_at=format_time(round(order.ordered_at.timestamp() * 1000)),
-        pay_before=_moment(order.pay_before),
+        ordered_at=format_moment(order.ordered_at),
+        pay_before=format_optional_moment(order.pay_before),
         position=order.position,
         durable=True,
     )
@@ -169,10 +167,6 @@ def changed_campaign_answer(
         position=position_text(positions),
         durable=durable,
     )
-
-
-def _moment(at: datetime | None) -> str | None:
-    return None if at is None else format_time(round(at.timestamp() * 1000))
 
 
 def _coupon_fields(coupon: Coupon, at_ms: int) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from api import schemas
 from api.asgi import Answer, Call, Handler
 from api.shop import Shop
-from api.times import format_time
+from api.times import format_moment, format_time
 from engine.positions import position_text
 from persistence.history import BalanceEntry
 
@@ -53,5 +53,5 @@ def _entry(entry: BalanceEntry) -> schemas.LedgerEntry:
         amount=entry.amount,
         balance=entry.balance,
         order_id=entry.order_id,
-        at=format_time(round(entry.at.timestamp() * 1000)),
+        at=format_moment(entry.at),
     )

@@ -22,7 +22,7 @@ from engine.errors import (
 from engine.hashes import hash_of
 from engine.order_ids import created_ms, make_order_id
 from engine.policy import Policy
-from engine.positions import Position, parse_position, position_of
+from engine.positions import Position, position_of
 from engine.runner import Flow, Reply, ScriptRunner
 from engine.statuses import Status
 from engine.stock import Held, HeldLine, LineRequest, Stock
@@ -357,5 +357,5 @@ def _order(order_id: str, fields: dict[str, str], partition: int) -> Order:
         ordered_at_ms=int(fields["ordered_at"]),
         pay_before_ms=int(fields["pay_before"]) if fields["pay_before"] else None,
         paid_at_ms=int(fields["paid_at"]) if fields["paid_at"] else None,
-        positions=parse_position(f"{partition}:{fields['seq']}"),
+        positions=(position_of(partition, fields["seq"]),),
     )

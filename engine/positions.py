@@ -11,9 +11,9 @@ class Position(NamedTuple):
     seq: int
 
 
-def position_of(partition: int, place: bytes) -> Position:
-    """From a script's reply: ``place`` is ``<epoch>-<seq>``."""
-    epoch, _, seq = place.partition(b"-")
+def position_of(partition: int, place: bytes | str) -> Position:
+    """From a script's reply or from a row: ``place`` is ``<epoch>-<seq>``."""
+    epoch, seq = place.split(b"-") if isinstance(place, bytes) else place.split("-")
     return Position(partition, int(epoch), int(seq))
 
 

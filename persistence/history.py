@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.order_ids import is_order_id
+from engine.positions import Position, position_of, position_text
 from persistence.alarms import Alarm
 from persistence.database import DatabaseError, history_engine, translated
 from persistence.settings import HistorySettings
@@ -107,7 +108,12 @@ class History:
             rows = (await connection.execute(query)).all()
         items = tuple(
             BalanceEntry(
-                f"{row.partition}:{row.epoch}-{row.seq}", row.kind, row.amount, row.balance, row.order_id, row.at
+                position_text((Position(row.partition, row.epoch, row.seq),)),
+                row.kind,
+                row.amount,
+                row.balance,
+                row.order_id,
+                row.at,
             )
             for row in rows[:limit]
         )
@@ -215,7 +221,7 @@ async def _with_lines(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> 
             ordered_at=row.ordered_at,
             pay_before=row.pay_before,
             paid_at=row.paid_at,
-            position=f"{row.partition}:{row.place}",
+            position=position_text((position_of(row.partition, row.place),)),
         )
         for row in rows
     )

@@ -19,6 +19,7 @@ from api.commands.api import program
 from api.commands.listening import http_url, listen
 from api.commands.processes import ChildProcess, wait_until
 from api.openapi import openapi_document
+from api.times import format_moment
 from engine.keys import Keys
 from engine.partitions import Partitions
 from tests.books import Books, broken_laws, broken_ledger, differences, read_postgres, read_redis
@@ -294,19 +295,14 @@ def put_campaign(client: httpx.Client, campaign_id: str, **changes: Any) -> dict
         "name": f"Campaign {campaign_id}",
         "discount": {"kind": "amount", "value": 300},
         "quantity": 100,
-        "opens_at": wire_time(now - timedelta(hours=1)),
-        "closes_at": wire_time(now + timedelta(hours=1)),
+        "opens_at": format_moment(now - timedelta(hours=1)),
+        "closes_at": format_moment(now + timedelta(hours=1)),
         "valid_days": 7,
         **changes,
     }
     answer = client.put(f"/admin/v1/campaigns/{campaign_id}", json=body)
     assert answer.is_success, answer.text
     return dict(answer.json())
-
-
-def wire_time(at: datetime) -> str:
-    """A time as the HTTP surface writes it."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def charge(client: httpx.Client, user: str, amount: int = 100_000) -> int:

@@ -5,6 +5,8 @@ from typing import Any
 
 import httpx
 
+from api.times import format_moment
+
 _SIZES = ("S", "M", "L", "XL")
 
 PRODUCTS: dict[str, tuple[str, int, dict[str, int]]] = {
@@ -46,18 +48,14 @@ def _campaign(now: datetime) -> dict[str, Any]:
         "name": "첫 구매 10% 쿠폰 · 10 % off the first order",
         "discount": {"kind": "percent", "value": 10, "minimum_order": 10_000, "maximum_discount": 20_000},
         "quantity": 1_000,
-        "opens_at": _rfc3339(now),
-        "closes_at": _rfc3339(now + timedelta(days=CAMPAIGN_DAYS)),
+        "opens_at": format_moment(now),
+        "closes_at": format_moment(now + timedelta(days=CAMPAIGN_DAYS)),
         "valid_days": 30,
     }
 
 
 def _put(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
     client.put(path, json=body, timeout=TIMEOUT_S).raise_for_status()
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def first_purchase(api_url: str, user: str = "mina") -> list[str]:

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import httpx
 import pytest
 
+from api.times import format_moment
 from tests.running_shop import (
     RunningShop,
     place,
@@ -14,7 +15,6 @@ from tests.running_shop import (
     put_campaign,
     put_product,
     take_coupon,
-    wire_time,
 )
 
 
@@ -68,7 +68,7 @@ def test_who_comes_after_the_last_coupon_gets_none(client: httpx.Client, user: s
 def test_a_campaign_gives_coupons_only_while_it_is_open(
     client: httpx.Client, user: str, campaign: str, now: datetime, opens: int, closes: int, retryable: bool
 ) -> None:
-    opens_at, closes_at = (wire_time(now + timedelta(hours=hours)) for hours in (opens, closes))
+    opens_at, closes_at = (format_moment(now + timedelta(hours=hours)) for hours in (opens, closes))
     put_campaign(client, campaign, opens_at=opens_at, closes_at=closes_at)
     refused = problem(
         client.post(f"/v1/users/{user}/coupons", json={"campaign_id": campaign}), 409, "campaign-not-open"
@@ -207,7 +207,7 @@ def test_what_is_issued_keeps_its_rule_when_the_campaign_changes(
 def test_campaigns_are_listed_by_their_opening_and_by_state(client: httpx.Client, campaign: str, now: datetime) -> None:
     states = {"closed": (-3, -2), "open": (-1, 1), "upcoming": (2, 3)}
     for state, hours in states.items():
-        opens_at, closes_at = (wire_time(now + timedelta(hours=each)) for each in hours)
+        opens_at, closes_at = (format_moment(now + timedelta(hours=each)) for each in hours)
         put_campaign(client, f"{campaign}-{state}", opens_at=opens_at, closes_at=closes_at)
 
     def listed(**query: str) -> list[str]:

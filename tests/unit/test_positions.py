@@ -13,7 +13,7 @@ def test_positions_survive_the_way_to_the_client_and_back(positions: tuple[Posit
 
 
 def test_a_position_is_partition_epoch_and_sequence() -> None:
-    assert position_of(3, b"1-42") == Position(3, 1, 42)
+    assert position_of(3, b"1-42") == position_of(3, "1-42") == Position(3, 1, 42)
     assert position_text((Position(3, 1, 42), Position(7, 2, 9))) == "3:1-42,7:2-9"
 
 
