@@ -1,4 +1,4 @@
-"""For operators: the catalogue, stock and campaigns; status, deliveries and alarms."""
+"""For operators: making and changing products, stock and campaigns. What they look at is in `api.operators`."""
 
 from __future__ import annotations
 

@@ -77,8 +77,8 @@ class StockChange:
 class RowBatch:
     """Everything that a run of events changes, by table. Cells are text as COPY takes them, or `NULL`.
 
-    Lists named for a table are new rows in that table's columns (see `persistence.writer`); ``*_changes`` are staged
-    and applied to rows that exist.
+    Lists named for a table are new rows in that table's columns (see `persistence.row_statements`); ``*_changes`` are
+    staged and applied to rows that exist.
     """
 
     events: int = 0
@@ -268,7 +268,7 @@ def _pay(batch: RowBatch, event: _Event, order: str, user: str, total: int, bala
 
 # --- Orders ---
 
-# Places of the cells of an order that a later event changes; see ORDERS in persistence.writer.
+# Places of the cells of an order that a later event changes; see ORDERS in persistence.row_statements.
 _STATUS, _FAILURE, _PAID_AT, _FINISHED_AT, _ORDER_PLACE = 3, 4, 11, 12, 13
 _DISCOUNT_STATE, _DISCOUNT_AT = 11, 12
 
@@ -450,7 +450,7 @@ def _order_voided(batch: RowBatch, event: _Event, order: str, user: str) -> None
 
 # --- Coupons ---
 
-# Places of the cells of a coupon that a later event changes; see COUPONS in persistence.writer.
+# Places of the cells of a coupon that a later event changes; see COUPONS in persistence.row_statements.
 _COUPON_STATE, _COUPON_ORDER, _COUPON_USED_AT, _COUPON_PLACE = 9, 10, 14, 15
 
 
