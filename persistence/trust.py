@@ -183,16 +183,20 @@ class Trust:
             # A recovery that was cut short may have left the partitions at different generations.
             numbers = [partition.number for partition in plan.trusted]
             await each(numbers, lambda number: self._engine.recovery.raise_generation(number, generation))
+            await self._clear_alarms(connection)
         return True
 
     async def _attempt(self, connection: AsyncConnection[TupleRow], plan: Plan, progress: Progress) -> Reconciled:
         for partition in plan.lost:
             await self._raise_untrusted(connection, partition)
         done = await Attempt(self._engine, connection, plan, self._hot_ms, progress).run()
-        for partition in (*plan.trusted, *plan.continuing, *plan.lost):
-            await clear_alarms(connection, UNTRUSTED, partition.number)
-            await clear_alarms(connection, POSTGRES_BEHIND, partition.number)
+        await self._clear_alarms(connection)
         return done
+
+    async def _clear_alarms(self, connection: AsyncConnection[TupleRow]) -> None:
+        for number in range(self._engine.partitions.count):
+            await clear_alarms(connection, UNTRUSTED, number)
+            await clear_alarms(connection, POSTGRES_BEHIND, number)
 
     async def _begin(self, partition: Partition, generation: int) -> None:
         if partition.meta is None and not await self._engine.recovery.init(partition.number, generation):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import redis
 
@@ -55,7 +55,8 @@ async def restart(valkey: EmbeddedValkey, engine: Engine) -> None:
 def dump(url: str) -> Dump:
     """Every key's fields or members, as text; but the events, and in each meta what a recovery raises."""
     with redis_client(url) as client:
-        found = {key.decode(): _value(client, key) for key in client.keys("*") if not key.endswith(b":events")}
+        keys = cast("list[bytes]", client.keys("*"))
+        found = {key.decode(): _value(client, key) for key in keys if not key.endswith(b":events")}
     for key, fields in found.items():
         if key.endswith(":meta"):
             for raised in ("server", "generation", "epoch"):
@@ -106,7 +107,8 @@ class Past:
 
 
 def _keys_of(client: redis.Redis, engine: Engine, partition: int) -> list[bytes]:
-    return [key for key in client.keys("*") if key.startswith(engine.keys.prefix(partition).encode())]
+    keys = cast("list[bytes]", client.keys("*"))
+    return [key for key in keys if key.startswith(engine.keys.prefix(partition).encode())]
 
 
 def _dumped(client: redis.Redis, key: bytes) -> bytes:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection
 
+import orjson
 import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -12,9 +13,6 @@ from engine.engine import Engine
 from engine.errors import InsufficientBalance, NotFound
 from engine.order_ids import make_order_id
 from engine.orders import Order
-from persistence.event_rows import CompletedOrder
-from persistence.settings import WorkerSettings
-from persistence.settler import Settler
 from persistence.trust import Trust
 from tests.persistence.recovering import dump, writing
 from tests.persistence.shop import fill, line, open_campaign, rows, value, write_all
@@ -36,7 +34,7 @@ async def rich(engine: Engine, connection: Connection, database_url: str) -> dic
     await open_campaign(engine)
     await open_campaign(engine, "autumn", quantity=20_000_000_000)
     lines = [line(), line("p1", "i1", 2), line("p3", "i2", 3)]
-    orders = {}
+    orders: dict[str, Order] = {}
     for user in ("open", "paid", "poor", "checked", "cancelled", "리|@~.-"):
         coupon = await engine.coupons.issue(user, "spring")
         if user != "poor":
@@ -54,17 +52,21 @@ async def rich(engine: Engine, connection: Connection, database_url: str) -> dic
         await engine.orders.checkout("pauper", lines, None)
     await engine.orders.void("nobody", make_order_id(engine.lanes.now_ms(0)))
     await write_all(engine, database_url)
-    settler = Settler(engine, WorkerSettings(database_url=database_url))
-    found = await rows(
-        connection,
-        """SELECT order_id::text, user_id, (date_part('epoch', paid_at) * 1000)::bigint
-           FROM orders WHERE status = 'completed'""",
-    )
-    completed = [CompletedOrder(*row, None) for row in found]
-    assert len(completed) == 2
-    await settler.confirm_orders(connection, completed)
+    for order in (orders["paid"], orders["checked"]):
+        await confirm(engine, order)
     await write_all(engine, database_url)
     return orders
+
+
+async def confirm(engine: Engine, order: Order) -> None:
+    """Sell what a completed order holds, as the settler does."""
+    products: dict[int, dict[str, None]] = {}
+    for each in orjson.loads(order.lines_json):
+        products.setdefault(engine.partitions.of(each["product_id"]), {})[each["product_id"]] = None
+    day = engine.days.text(order.paid_at_ms or 0)
+    for partition, product_ids in products.items():
+        reply = await engine.stock.confirm(partition, order.order_id, list(product_ids), day)
+        assert reply.status == "confirmed"
 
 
 async def rebuilt(engine: Engine, connection: Connection, database_url: str) -> None:
@@ -133,7 +135,7 @@ async def age(connection: Connection, order_ids: Collection[str], at_ms: int) ->
         aged = make_order_id_like(order_id, at_ms)
         for table in ("orders", "order_line", "reservation", "discount", "coupon"):
             await connection.execute(
-                f"UPDATE {table} SET order_id = %s WHERE order_id = %s",  # type: ignore[arg-type]  # noqa: S608
+                f"UPDATE {table} SET order_id = %s WHERE order_id = %s",  # noqa: S608
                 (aged, order_id),
             )
 
