@@ -108,6 +108,22 @@ epoch_end = Table(
     Column("last_seq", BigInteger, nullable=False),
 )
 
+# An event that an operator has let the writer pass over, as it stood in the stream: what it said is in no other table.
+set_aside_event = Table(
+    "set_aside_event",
+    metadata,
+    _partition(primary_key=True),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    # The fields as a JSON array of pairs: text, because a field may hold what jsonb does not take.
+    _text("fields"),
+    # Why the writer had stopped, and why the operator passed over it.
+    _text("stopped"),
+    _text("reason"),
+    _text("set_aside_by"),
+    _moment("set_aside_at", server_default=_NOW),
+)
+
 worker_presence = Table(
     "worker_presence",
     metadata,

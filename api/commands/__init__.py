@@ -12,7 +12,10 @@ COMMANDS = {
     "worker": "Make what Redis decided durable in PostgreSQL, and finish what was begun.",
     "migrate": "Bring the PostgreSQL schema to this program's version.",
     "doctor": "Check Redis, PostgreSQL and the settings; name the remedy for what is wrong.",
+    "audit": "Compare Redis with PostgreSQL and check the laws of conservation, while traffic runs.",
+    "events": "The events that writers have stopped at: list, show, retry, set aside.",
     "mock": "Serve the API's examples, without any server behind it.",
+    "rebuild": "Make Redis anew from PostgreSQL, with progress.",
     "replay": "Sell real orders from a file once more, and check the books.",
     "receiver": "A small data platform for the demo: keeps the paid orders it is sent.",
 }

@@ -1,0 +1,122 @@
+"""`firstcome audit`: Redis beside PostgreSQL, and PostgreSQL beside the laws, while traffic runs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import click
+import uvloop
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from api.commands.api import environment
+from api.commands.data_folder import Addresses
+from engine.engine import Engine, open_engine
+from engine.errors import EngineError
+from engine.settings import EngineSettings, SettingError
+from persistence.audited import Connection
+from persistence.auditor import Auditor, AuditReport
+from persistence.database import DatabaseError, connect
+from persistence.settings import WorkerSettings
+
+MISMATCH = 1
+INCOMPLETE = 2
+"""Exit codes; 0 says that everything that could be compared is right."""
+
+
+class CannotAudit(click.ClickException):
+    """Nothing, or not all, could be looked at."""
+
+    exit_code = INCOMPLETE
+
+
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".firstcome"),
+    show_default=True,
+    help="The data folder of `firstcome up`, looked at for what FIRSTCOME_* does not say.",
+)
+
+
+@asynccontextmanager
+async def opened_stores(data: Path, purpose: str) -> AsyncIterator[tuple[Engine, Connection]]:
+    """An engine and a connection, where FIRSTCOME_* or a running `firstcome up` say that Redis and PostgreSQL are.
+
+    Raises `SettingError`, `EngineError` or `DatabaseError`.
+    """
+    settings = environment()
+    addresses = Addresses.read(data)
+    if addresses is not None:
+        settings.setdefault("FIRSTCOME_REDIS_URL", addresses.redis_url)
+        settings.setdefault("FIRSTCOME_DATABASE_URL", addresses.database_url)
+    url = WorkerSettings.from_environment(settings).database_url
+    async with (
+        open_engine(EngineSettings.from_environment(settings)) as engine,
+        await connect(url, f"firstcome {purpose}") as connection,
+    ):
+        yield engine, connection
+
+
+@click.command()
+@click.option("--full", is_flag=True, help="Compare everything there is, not what changed lately and a sample.")
+@data_option
+def audit(full: bool, data: Path) -> None:
+    """Compare Redis with PostgreSQL and check the laws of conservation, while traffic runs.
+
+    Nothing is repaired. Exit code 0: nothing is wrong. 1: something is. 2: not all could be looked at.
+    """
+    console = Console()
+    try:
+        auditor = uvloop.run(_audit(full, data, console))
+    except (SettingError, DatabaseError, EngineError) as error:
+        raise CannotAudit(str(error)) from error
+    console.print(_table(auditor.report))
+    for example in auditor.report.examples:
+        named = f"{example.entity.subject} {example.entity.name} (partition {example.entity.partition})"
+        console.print(Text(f"✗ {example.check}: {named}: {example.detail}"), soft_wrap=True)
+    if auditor.unread:
+        numbers = ", ".join(map(str, sorted(auditor.unread)))
+        console.print(Text(f"Not trusted or out of reach, so left out: partitions {numbers}"), soft_wrap=True)
+    if auditor.report.mismatches:
+        console.print(f"{auditor.report.mismatches} mismatches", style="bold red")
+        raise SystemExit(MISMATCH)
+    if auditor.unread:
+        raise SystemExit(INCOMPLETE)
+    console.print("Nothing is wrong.")
+
+
+async def _audit(full: bool, data: Path, console: Console) -> Auditor:
+    async with opened_stores(data, "audit") as (engine, connection):
+        await _require_installation(connection, engine)
+        auditor = Auditor(engine, connection)
+        with console.status("") as status:
+            async for turn in auditor.everything() if full else auditor.lately():
+                status.update(f"looking at {turn}")
+                await asyncio.sleep(0)
+    return auditor
+
+
+async def _require_installation(connection: Connection, engine: Engine) -> None:
+    """Refuse to compare by another division of the state than the one that was recorded."""
+    try:
+        row = await (await connection.execute("SELECT partitions FROM installation")).fetchone()
+    except Exception as error:
+        raise DatabaseError(f"there is no shop in this database: {error}") from error
+    if row is None:
+        raise DatabaseError("there is no shop in this database: no worker has started on it yet")
+    if row[0] != engine.partitions.count:
+        raise SettingError(f"FIRSTCOME_PARTITIONS is {engine.partitions.count}, but this shop was begun with {row[0]}")
+
+
+def _table(report: AuditReport) -> Table:
+    table = Table("", "what", "compared", "in motion", "cold", "mismatches", show_edge=False)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for tally in report.tallies.values():
+        sign = "[red]✗[/]" if tally.mismatches else "[green]✓[/]" if tally.compared else "·"
+        counts = (tally.compared, tally.moving, tally.cold, tally.mismatches)
+        table.add_row(sign, Text(tally.title), *(f"{count:,}" if count else "" for count in counts))
+    return table
