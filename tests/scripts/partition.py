@@ -27,7 +27,7 @@ for _, key in ipairs(KEYS) do
   declared[key] = true
 end
 local reads = {HGET = 1, HMGET = 1, HGETALL = 1, EXISTS = 2, ZRANGE = 1, ZRANGEBYLEX = 1, TIME = 0}
-local writes = {XADD = 1, HSET = 1, HDEL = 1, HINCRBY = 1, ZADD = 1, ZINCRBY = 1, XTRIM = 1}
+local writes = {XADD = 1, HSET = 1, HDEL = 1, HINCRBY = 1, ZADD = 1, ZINCRBY = 1, XTRIM = 1, DEL = 1, UNLINK = 1}
 local server = redis
 local redis = {error_reply = server.error_reply, call = function(command, ...)
   local keys = reads[command] or writes[command]
