@@ -18,7 +18,7 @@ from engine.errors import EngineError
 from engine.settings import EngineSettings, SettingError
 from persistence.audited import Connection
 from persistence.auditor import Auditor, AuditReport
-from persistence.database import DatabaseError, connect
+from persistence.database import DatabaseError, connect, translated
 from persistence.settings import WorkerSettings
 
 MISMATCH = 1
@@ -100,11 +100,9 @@ async def _audit(full: bool, data: Path, console: Console) -> Auditor:
 
 
 async def _require_installation(connection: Connection, engine: Engine) -> None:
-    """Refuse to compare by another division of the state than the one that was recorded."""
-    try:
+    """Refuse to compare where there is no shop, or by another number of partitions than it was begun with."""
+    with translated():
         row = await (await connection.execute("SELECT partitions FROM installation")).fetchone()
-    except Exception as error:
-        raise DatabaseError(f"there is no shop in this database: {error}") from error
     if row is None:
         raise DatabaseError("there is no shop in this database: no worker has started on it yet")
     if row[0] != engine.partitions.count:

@@ -242,7 +242,8 @@ IN_POSTGRES: dict[str, tuple[LiteralString, set[str]]] = {
     ),
     "an order": (
         "DELETE FROM orders WHERE status = 'awaiting_payment'",
-        {"order", "wallet", "discount-is-recorded", "order-adds-up", "coupon-has-its-order", "reservation-has-its-order"},
+        {"order", "wallet", "discount-is-recorded", "order-adds-up", "coupon-has-its-order",
+         "reservation-has-its-order"},
     ),
     "a subtotal": (
         "UPDATE orders SET subtotal = subtotal + 1, total = total + 1 WHERE status = 'awaiting_payment'",
