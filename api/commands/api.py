@@ -28,9 +28,9 @@ KEEP_ALIVE_S = 75
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes on the port.")
+@click.option("--processes", default=1, show_default=True, type=click.IntRange(1, 256), help="How many share the port.")
 @click.option("--fd", type=int, hidden=True, help="Serve on this inherited socket.")
-def api(host: str, port: int, workers: int, fd: int | None) -> None:
+def api(host: str, port: int, processes: int, fd: int | None) -> None:
     """Serve HTTP.
 
     Where Redis and PostgreSQL are is read from FIRSTCOME_REDIS_URL and FIRSTCOME_DATABASE_URL. A SIGTERM ends it once
@@ -42,11 +42,11 @@ def api(host: str, port: int, workers: int, fd: int | None) -> None:
         return
     try:
         require_loopback(host)
-        listeners = listen(host, port, workers)
+        listeners = listen(host, port, processes)
     except CannotListen as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"serving on {http_url(host, listeners[0].getsockname()[1])}", err=True)
-    if workers == 1:
+    if processes == 1:
         serve(listeners[0])
     else:
         _serve_with_children(listeners)

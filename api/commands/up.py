@@ -144,7 +144,7 @@ class _Up:
         # The parts are stopped from the last to the first: the API drains while the workers still make things durable.
         for number in range(1, request.workers + 1):
             self._run_child(f"worker-{number}", ["worker"], env)
-        listen_on = ["--host", request.host, "--port", str(port), "--workers", str(request.api_workers)]
+        listen_on = ["--host", request.host, "--port", str(port), "--processes", str(request.api_workers)]
         api = self._run_child("api", ["api", *listen_on], env, stop_timeout_s=DRAIN_S + 10)
         with httpx.Client(base_url=addresses.api_url, timeout=READY_POLL_TIMEOUT_S, trust_env=False) as client:
             with self._step("starting the workers and the API"):

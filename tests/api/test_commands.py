@@ -169,14 +169,14 @@ def test_doctor_refuses_settings_that_cannot_be() -> None:
     assert "FIRSTCOME_PARTITIONS" in failed(examine({"FIRSTCOME_PARTITIONS": "many"}))["settings"]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("processes", [1, 2])
 def test_an_api_ends_cleanly_on_sigterm_and_leaves_its_port(
-    workers: int, redis_url: str, database_url: str, tmp_path: Path
+    processes: int, redis_url: str, database_url: str, tmp_path: Path
 ) -> None:
     port = free_port()
     env = environment(FIRSTCOME_REDIS_URL=redis_url, FIRSTCOME_DATABASE_URL=database_url)
     api = ChildProcess(
-        "api", [*program(), "api", "--port", str(port), "--workers", str(workers)], tmp_path / "log", env
+        "api", [*program(), "api", "--port", str(port), "--processes", str(processes)], tmp_path / "log", env
     )
     api.start()
     try:
