@@ -2,6 +2,8 @@
 
 import ast
 import re
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ BYTES_MAX = 512 * 1024
 MACHINE_PATHS = re.compile("|".join([r"/ro" r"ot/", r"/ho" r"me/[a-z]+/", r"/wo" r"rk/", r"/Us" r"ers/[a-z]+/"]))
 REGISTRIES = re.compile("|".join([r"py" r"pi\.", r"python" r"hosted", r"npm" r"js\.", r"(extra-)?index" r"-url"]))
 PACKAGES = ("api", "engine", "persistence")
+# What others load by its name: uvicorn its parser, zoneinfo its zones, httpcore what tells it its event loop.
+LOADED_BY_OTHERS = {"httptools", "tzdata", "sniffio"}
 
 
 def python_files() -> list[Path]:
@@ -88,6 +92,22 @@ def test_versions_are_pinned_by_name_and_number_alone() -> None:
     pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert [pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.+!]*", pin)] == []
     assert pins == sorted(pins, key=lambda pin: pin.partition("==")[0].lower())
+
+
+def test_every_dependency_is_imported_somewhere() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    wanted = {re.split(r"[^A-Za-z0-9_.-]", line)[0].lower() for line in declared} - LOADED_BY_OTHERS
+    imported = {
+        name.partition(".")[0]
+        for path in python_files()
+        if path.parts[0] in PACKAGES
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    }
+    provided_by = packages_distributions()
+    used = {distribution.lower() for name in imported for distribution in provided_by.get(name, ())}
+    assert wanted - used == set()
 
 
 def test_make_targets_are_all_in_the_help() -> None:
