@@ -145,5 +145,7 @@ def test_a_payment_after_the_deadline_expires_the_order_even_while_no_worker_run
 def test_an_expired_order_that_nobody_swept_yet_does_not_bar_the_next_one_for_long(hasty_shop: RunningShop) -> None:
     client = hasty_shop.client()
     put_product(client, "cup", S=5)
-    place(client, "late", ("cup", "S", 5))
+    first = place(client, "late", ("cup", "S", 5)).json()["order_id"]
     eventually(lambda: place(client, "late", ("cup", "S", 1)).status_code == 201, what="the user may order again")
+    expired = client.get(f"/v1/users/late/orders/{first}").json()
+    assert (expired["status"], expired["payment"]["failure"]) == ("failed", "expired")
