@@ -18,7 +18,7 @@ from persistence.conservation import LAWS
 from persistence.continuous_audit import ContinuousAudit
 from persistence.settings import WorkerSettings
 from persistence.worker import Worker
-from tests.persistence.shop import fill, line, open_campaign, rows, value, write_all
+from tests.persistence.shop import fill, line, open_campaign, rows, until, value, write_all
 
 Connection = AsyncConnection[TupleRow]
 
@@ -341,7 +341,12 @@ async def test_traffic_in_motion_gives_no_false_alarm(
     reports = []
     # A confirmation at once is the strictest: whatever is found would count.
     auditor_limits = AuditLimits(age_s=5, confirm_s=0, pause_s=0)
+
+    async def some_orders_are_written() -> bool:
+        return bool(await value(connection, "SELECT count(*) FROM orders") > 20)
+
     try:
+        await until(some_orders_are_written, within_s=30)
         async with asyncio.timeout(60):
             for full in (True, False, True, False):
                 auditor = Auditor(engine, connection, auditor_limits)
@@ -355,7 +360,8 @@ async def test_traffic_in_motion_gives_no_false_alarm(
         await worker
 
     assert [report.examples for report in reports] == [[]] * len(reports)
-    assert sum(report.tallies["wallet"].compared for report in reports) > 0
+    # Whose orders follow each other so fast may never stand still; an order that is over does.
+    assert sum(report.tallies["order"].compared for report in reports) > 20
     assert sum(tally.moving for report in reports for tally in report.tallies.values()) > 0
 
 
