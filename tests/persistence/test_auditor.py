@@ -348,7 +348,7 @@ async def test_traffic_in_motion_gives_no_false_alarm(
     try:
         await until(some_orders_are_written, within_s=30)
         async with asyncio.timeout(60):
-            for full in (True, False, True, False):
+            for full in (True, False, True):
                 auditor = Auditor(engine, connection, auditor_limits)
                 async for _ in auditor.everything() if full else auditor.lately():
                     pass
