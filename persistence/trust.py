@@ -86,6 +86,14 @@ class Trust:
 
     async def look(self, connection: AsyncConnection[TupleRow]) -> bool:
         """Begin, recover or alarm what needs it; whether every partition is trusted now. Raises `DatabaseError`."""
+        try:
+            return await self._look(connection)
+        except (EngineError, RecoveryHeld) as error:
+            # A partition that cannot be reached holds the others back; the next look begins anew.
+            _log.warning("Recovery waits: %s", error)
+            return False
+
+    async def _look(self, connection: AsyncConnection[TupleRow]) -> bool:
         generation = await read_generation(connection)
         partitions = await self._survey(connection)
         if self._was_settled and all(partition.is_settled(generation) for partition in partitions):
@@ -96,10 +104,6 @@ class Trust:
         try:
             self._was_settled = await self._recover(connection)
             return self._was_settled
-        except (EngineError, RecoveryHeld) as error:
-            # A partition that cannot be reached holds the others back; the next look begins anew.
-            _log.warning("Recovery waits: %s", error)
-            return False
         finally:
             await self._unlock(connection)
 

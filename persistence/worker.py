@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from engine.engine import Engine, open_engine
+from engine.errors import EngineError
 from engine.settings import EngineSettings
 from persistence.continuous_audit import ContinuousAudit
 from persistence.database import DatabaseError, connect
@@ -63,7 +64,7 @@ class Worker:
         self._share: tuple[int, ...] = ()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until ``stop`` is set. Duties that lose PostgreSQL begin again when it is back."""
+        """Work until ``stop`` is set. Duties that lose PostgreSQL or Redis begin again when it is back."""
         async with await self._connect("start") as connection:
             await register_installation(connection, self._engine.settings)
         duties: dict[str, _Duty] = {"trust": self._keep_trust, "settler": self._settler.run, "sweeper": self._sweep}
@@ -84,7 +85,7 @@ class Worker:
         return await connect(self._settings.database_url, f"firstcome {duty}")
 
     async def _keep(self, name: str, duty: _Duty, stop: asyncio.Event | None = None) -> None:
-        """Keep a duty going over losses of PostgreSQL, with a backoff, until it ends by itself or ``stop`` is set."""
+        """Keep a duty going over losses of its servers, with a backoff, until it ends by itself or ``stop`` is set."""
         loop = asyncio.get_running_loop()
         pause = BACKOFF_S
         while stop is None or not stop.is_set():
@@ -95,6 +96,8 @@ class Worker:
                     return
             except DatabaseError as error:
                 _log.warning("The %s waits for PostgreSQL: %s", name, error)
+            except EngineError as error:
+                _log.warning("The %s waits for Redis: %s", name, error)
             pause = BACKOFF_S if loop.time() - began > BACKOFF_MAX_S else min(pause * 2, BACKOFF_MAX_S)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 

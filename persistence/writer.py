@@ -30,6 +30,12 @@ from persistence.settings import WorkerSettings
 
 READ_WITHIN_S = 2.0
 RECOVERY_TAKES_S = 0.2
+FIRST_PASS_EVENTS = 128
+"""How many events a round reads before it knows how large they are."""
+
+BATCH_BYTES_MAX = 8 * 1024 * 1024
+"""Most bytes of events in one transaction, but for its last pass: parsed within seconds, however long the orders."""
+
 LEFT_FOR_S = 5.0
 """How long a partition that is stopped, or has an unknown event, is left alone before this worker looks again."""
 
@@ -40,6 +46,9 @@ _STOPPED_REMEDY = (
 _UNKNOWN_REMEDY = "Upgrade the workers: they must be as new as the newest API process"
 
 _log = logging.getLogger("firstcome.writer")
+
+Entry = tuple[bytes, Sequence[bytes]]
+"""An entry of a stream: its id, and its fields and values in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,15 +162,12 @@ class Writer:
     async def _write(self, behind: dict[int, Head], events_max: int) -> Round:
         batch = RowBatch()
         troubles: list[EventError] = []
-        full = False
         with translated():
             async with self._connection.transaction():
                 cursors, unmarked = await self._lock(behind)
-                count_max = max(1, events_max // len(cursors)) if cursors else 0
-                streams = await self._read(cursors, behind, count_max)
+                streams, full = await self._read(cursors, behind, events_max)
                 for partition, entries in streams.items():
                     epoch, seq = cursors[partition]
-                    full = full or len(entries) == count_max
                     try:
                         if not entries and behind[partition].seq > seq:
                             raise SequenceGap(partition, f"{epoch}-{seq + 1}", "it is not in the stream")
@@ -197,7 +203,7 @@ class Writer:
                 self._leave(partition)
             elif server == head.server and head.seq > seq:
                 locked[partition] = (epoch, seq)
-            elif server == head.server and head.durable < seq == head.seq:
+            elif server == head.server and head.durable < seq:
                 unmarked[partition] = (epoch, seq)
         return locked, unmarked
 
@@ -210,31 +216,57 @@ class Writer:
         return head is not None and head.seq > self._written.get(partition, -1)
 
     async def _read(
-        self, cursors: dict[int, tuple[int, int]], heads: dict[int, Head], count_max: int
-    ) -> dict[int, Sequence[tuple[bytes, Sequence[bytes]]]]:
-        """The events after the cursors, from the servers that the locked rows name and from no other."""
+        self, cursors: dict[int, tuple[int, int]], heads: dict[int, Head], events_max: int
+    ) -> tuple[dict[int, list[Entry]], bool]:
+        """The events after the cursors, from the servers that the locked rows name and from no other; whether there
+        may be more.
+
+        An event may be an order of some hundred lines, so a batch is bounded by its bytes too: the first pass takes
+        few events, each next one twice as many for as long as they are small. The row locks are not held for ever.
+        """
+        streams: dict[int, list[Entry]] = {}
+        after = dict(cursors)
+        events = size = 0
+        pass_max = FIRST_PASS_EVENTS
+        while after and events < events_max and size < BATCH_BYTES_MAX:
+            count = max(1, min(pass_max, events_max - events) // len(after))
+            entries_of = await self._read_pass(after, heads, count)
+            after = {}
+            for partition, entries in entries_of.items():
+                streams.setdefault(partition, []).extend(entries)
+                events += len(entries)
+                size += sum(sum(map(len, fields)) for _, fields in entries)
+                if len(entries) == count:
+                    epoch, _, seq = entries[-1][0].partition(b"-")
+                    after[partition] = (int(epoch), int(seq))
+            pass_max = min(pass_max * 2, max(1, (BATCH_BYTES_MAX - size) * events // size)) if size else pass_max
+        return streams, bool(after)
+
+    async def _read_pass(
+        self, after: dict[int, tuple[int, int]], heads: dict[int, Head], count: int
+    ) -> dict[int, Sequence[Entry]]:
         engine = self._engine
         deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
         # A server that has changed since the heads were read has other events, which are the recovery's to judge.
-        cursors = {partition: cursors[partition] for partition in cursors if self._is_served_by(partition, heads)}
+        after = {partition: after[partition] for partition in after if self._is_served_by(partition, heads)}
         replies = await asyncio.gather(
             *[
                 engine.lanes.execute(
-                    partition, "XRANGE", engine.keys.events(partition), f"({epoch}-{seq}", "+", "COUNT", count_max,
+                    partition, "XRANGE", engine.keys.events(partition), f"({epoch}-{seq}", "+", "COUNT", count,
                     deadline=deadline,
                 )
-                for partition, (epoch, seq) in cursors.items()
+                for partition, (epoch, seq) in after.items()
             ],
             return_exceptions=True,
         )  # fmt: skip
-        streams = {}
-        for partition, reply in zip(cursors, replies, strict=True):
+        entries_of = {}
+        for partition, reply in zip(after, replies, strict=True):
             if isinstance(reply, EngineError) or not self._is_served_by(partition, heads):
                 continue
             if isinstance(reply, BaseException):
                 raise reply
-            streams[partition] = reply
-        return streams
+            entries_of[partition] = reply
+        return entries_of
 
     def _is_served_by(self, partition: int, heads: dict[int, Head]) -> bool:
         server = self._engine.lanes.identity(partition)

@@ -8,6 +8,7 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from api.commands.embedded_valkey import EmbeddedValkey
 from engine.engine import Engine, open_engine
 from engine.errors import EngineError
 from engine.settings import EngineSettings
@@ -95,6 +96,34 @@ async def test_a_worker_goes_on_after_its_sessions_were_ended(
     second = await engine.wallets.charge("ann", 1)
     assert await engine.durability.wait(second.positions, 15)
     assert await value(connection, "SELECT balance FROM wallet") == 2
+    stop.set()
+    await asyncio.wait_for(task, 10)
+
+
+async def test_a_worker_goes_on_after_redis_was_silent(
+    engine: Engine,
+    database_url: str,
+    valkey_server: EmbeddedValkey,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stop = asyncio.Event()
+    task = asyncio.create_task(Worker(engine, WorkerSettings(database_url=database_url)).run(stop))
+    first = await engine.wallets.charge("ann", 1)
+    assert await engine.durability.wait(first.positions, 10)
+
+    async def is_noticed() -> bool:
+        return "Recovery waits" in caplog.text or task.done()
+
+    os.kill(valkey_server.pid, signal.SIGSTOP)
+    try:
+        await until(is_noticed)
+    finally:
+        os.kill(valkey_server.pid, signal.SIGCONT)
+
+    assert not task.done()
+    await until(lambda: _serves(engine))
+    second = await engine.wallets.charge("ann", 1)
+    assert await engine.durability.wait(second.positions, 15)
     stop.set()
     await asyncio.wait_for(task, 10)
 

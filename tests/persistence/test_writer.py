@@ -11,10 +11,11 @@ from psycopg.rows import TupleRow
 
 from engine.engine import Engine
 from engine.errors import InsufficientBalance
+from engine.order_ids import make_order_id
 from persistence.copy_text import NULL, copy_text
 from persistence.database import DatabaseUnavailable, connect
 from persistence.settings import WorkerSettings
-from persistence.writer import Writer
+from persistence.writer import BATCH_BYTES_MAX, FIRST_PASS_EVENTS, Writer
 from tests.persistence.shop import fill, line, open_campaign, rows, until, value, write_all
 
 Connection = AsyncConnection[TupleRow]
@@ -398,3 +399,47 @@ async def test_a_paused_writer_holds_its_partition_back_and_no_other(
     await write_all(engine, database_url)
 
     assert await rows(connection, "SELECT user_id FROM wallet ORDER BY 1") == [("ann",), ("bob",)]
+
+
+async def test_a_batch_of_large_orders_is_bounded_by_its_bytes(
+    engine: Engine, events: Events, connection: Connection, database_url: str
+) -> None:
+    lines = b"[%b]" % b",".join(
+        b'{"product_id":"p%d","stock_id":"s","name":"%b","option":"o","unit_price":1,"quantity":1,"amount":1}'
+        % (number, b"n" * 200)
+        for number in range(200)
+    )
+    count = 1 + BATCH_BYTES_MAX // len(lines) + FIRST_PASS_EVENTS
+    for number in range(count):
+        order_id = make_order_id(1_700_000_000_000 + number)
+        await events.add(
+            "order.placed", order=order_id, user=f"u{number}", lines=lines.decode(), subtotal=200, discount=0,
+            total=200, coupon="", rule="", pay_before=1_800_000_000_000, key="", fingerprint="",
+        )  # fmt: skip
+    async with await connect(database_url, "test writer") as own:
+        writer = Writer(engine, own, WorkerSettings(database_url=database_url))
+        await writer.start()
+
+        first = await writer.round({0})
+        second = await writer.round({0})
+
+    assert first.full
+    assert first.events < count
+    assert (second.full, first.events + second.events) == (False, count)
+    assert await value(connection, "SELECT count(*) FROM orders") == count
+
+
+async def test_a_writer_that_died_before_it_told_redis_is_made_good_by_one_that_looked_before(
+    engine: Engine, events: Events, client: redis.asyncio.Redis, connection: Connection, database_url: str
+) -> None:
+    await events.charge("ann", 5, 5)
+    async with await connect(database_url, "test writer") as own:
+        writer = Writer(engine, own, WorkerSettings(database_url=database_url))
+        await writer.start()
+        heads = await writer._heads([0])
+        await events.charge("ann", 7, 12)
+        await connection.execute("UPDATE partition_cursor SET seq = 2 WHERE partition = 0")
+
+        await writer._write_apart(heads, 100)
+
+    assert await client.hget(engine.keys.meta(0), "durable") == b"2"
