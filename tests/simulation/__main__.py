@@ -13,6 +13,8 @@ from tests.simulation.simulation import STEPS
 FAILURES_MAX = 5
 """So many are enough to look at."""
 
+SHRINK_BY = 2
+
 
 @click.command()
 @click.option("--seed", type=int, help="the seed to replay")
@@ -48,11 +50,21 @@ def _run(servers: Servers, seed: int, steps: int, trace: bool) -> bool:
         if not isinstance(trouble, AssertionError):
             traceback.print_exception(trouble, file=sys.stdout)
         click.echo(f"seed {seed}: {type(trouble).__name__}: {trouble}")
-        click.echo(f"replay it: python -m tests.simulation --seed {seed} --steps {steps} --trace")
+        click.echo(f"replay it: python -m tests.simulation --seed {seed} --steps {_fewest_steps(servers, seed, steps)}")
         return False
     took_ms = (time.perf_counter() - began) * 1000
     click.echo(f"seed {seed}: {simulation.network.calls} calls, {simulation.loop.time():.0f} s, in {took_ms:.0f} ms")
     return True
+
+
+def _fewest_steps(servers: Servers, seed: int, steps: int) -> int:
+    """How few steps make a failing seed fail, if only in another way: the shorter is the easier to read."""
+    for fewer in range(SHRINK_BY, steps, SHRINK_BY):
+        try:
+            servers.simulate(seed, fewer).run()
+        except Exception:
+            return fewer
+    return steps
 
 
 if __name__ == "__main__":

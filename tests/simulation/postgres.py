@@ -1,8 +1,8 @@
 """PostgreSQL as the worker sees it: the real one, a statement at a time, whose clock is the simulation's."""
 
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 import psycopg
@@ -73,7 +73,7 @@ class VirtualConnection:
         self._committed = committed
         self._session, self.is_new = sessions.take(kind)
         self._is_open = True
-        self._is_in_pipeline = False
+        self._has_steps = True
 
     def close(self) -> None:
         """The session ends, and with it what was not committed."""
@@ -113,16 +113,21 @@ class VirtualConnection:
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[None]:
         await self.step()
-        with self._session.pipeline():
-            self._is_in_pipeline = True
-            try:
-                yield
-            finally:
-                self._is_in_pipeline = False
+        with self._session.pipeline(), self.without_steps():
+            yield
+
+    @contextmanager
+    def without_steps(self) -> Iterator[None]:
+        """What is done within happens at once."""
+        self._has_steps = False
+        try:
+            yield
+        finally:
+            self._has_steps = True
 
     async def step(self) -> None:
         """Between two statements; there is no such place within a pipeline."""
-        if not self._is_in_pipeline:
+        if self._has_steps:
             await self._process.step(self._network.weather)
 
     def _at_our_time(self, query: Any) -> Any:

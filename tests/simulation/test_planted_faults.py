@@ -164,6 +164,7 @@ def test_a_planted_fault_is_found(servers: Servers, name: str) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", RARE_FAULTS)
 def test_a_fault_that_seldom_shows_is_found(servers: Servers, name: str) -> None:
     assert found_at(servers, RARE_FAULTS[name], SOAK_SEEDS_MAX) is not None
