@@ -105,7 +105,9 @@ class Sweeper:
         return len(rows)
 
     async def _void(self, orphans: Sequence[tuple[str, Release]]) -> list[Release]:
-        """Those whose order is void or failed. One that is on record after all is soon in PostgreSQL too."""
+        """Those whose order never will be. One that is on record after all is soon in PostgreSQL too, and only what is
+        there may be acted on: Redis may yet lose that it has failed.
+        """
         answers = []
         for start in range(0, len(orphans), self._settings.settle_in_flight_max):
             some = orphans[start : start + self._settings.settle_in_flight_max]
@@ -113,7 +115,7 @@ class Sweeper:
                 *[self._engine.orders.void(user_id, release.order_id) for user_id, release in some],
                 return_exceptions=True,
             )
-        over = (_is(answer, "void") or _is(answer, "failed") for answer in answers)
+        over = (_is(answer, "void") for answer in answers)
         return [release for (_, release), is_over in zip(orphans, over, strict=True) if is_over]
 
 

@@ -1,7 +1,9 @@
 """Redis is emptied, killed, or comes back as it was earlier, under load: what was durable is there, and it sells on."""
 
 import asyncio
+import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from api.commands.api import program
 from api.commands.embedded_valkey import EmbeddedValkey
 from engine.keys import Keys
 from engine.partitions import Partitions
@@ -194,7 +197,31 @@ async def test_one_partition_that_goes_back_in_time_alone_is_noticed_before_any_
     await lose_and_heal(shop, f"one-{kind}", go_back)
 
 
+async def test_a_rebuild_by_hand_under_load_loses_nothing_at_all(lossy: tuple[RunningShop, EmbeddedValkey]) -> None:
+    """Somebody has touched a balance in Redis: it is what the ledger says again."""
+    shop, _ = lossy
+    charge(shop.client(), "touched", 70)
+    partitions = Partitions(PARTITIONS)
+    wallet = Keys(partitions).wallet(partitions.of("touched"), "touched")
+    own = {"REDIS_URL": shop.redis_url, "DATABASE_URL": shop.database_url, "PARTITIONS": str(PARTITIONS)}
+    environment = {**os.environ, **{f"FIRSTCOME_{name}": value for name, value in own.items()}}
+    outcomes: list[subprocess.CompletedProcess[str]] = []
+
+    def rebuild() -> None:
+        with redis_client(shop.redis_url) as client:
+            client.hset(wallet, "balance", "70000000")
+        command = [*program(), "rebuild"]
+        outcomes.append(subprocess.run(command, env=environment, capture_output=True, text=True, check=False))
+
+    await lose_and_heal(shop, "rebuilt", rebuild)
+
+    assert outcomes[0].returncode == 0, outcomes[0].stderr
+    assert outcomes[0].stdout.startswith(f"{PARTITIONS} partitions rebuilt from ")
+    assert shop.client().get("/v1/users/touched/balance").json()["balance"] == 70
+
+
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("fsync", ["everysec", "always"])
 async def test_however_often_redis_is_killed_nothing_durable_is_lost(databases: Databases, fsync: str) -> None:
     with opened(databases, appendfsync=fsync) as (shop, valkey):
@@ -208,6 +235,7 @@ async def test_however_often_redis_is_killed_nothing_durable_is_lost(databases: 
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 async def test_however_often_redis_is_emptied_nothing_durable_is_lost(
     lossy: tuple[RunningShop, EmbeddedValkey],
 ) -> None:
