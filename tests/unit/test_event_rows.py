@@ -13,6 +13,7 @@ from persistence.event_rows import (
     LaterEpoch,
     RowBatch,
     SequenceGap,
+    StockChange,
     UnknownEvent,
     UnreadableEvent,
     read_events,
@@ -201,6 +202,51 @@ def test_confirmed_units_are_sold_and_counted_for_their_day() -> None:
     assert batch.daily_sales == {("20251122", "tea"): ("3", 5)}
     assert (batch.stock_changes["tea", "s"].reserved, batch.stock_changes["tea", "s"].sold) == (-2, 2)
     assert batch.reservation_changes["3", ORDER] == ("3", ORDER, "sold", MOMENT, "1-1")
+
+
+def _adopted(lines: str = "tea:s:5,tea:m:1", short: str = "tea:s:2") -> list[bytes]:
+    return _event("stock.adopted", order=ORDER, user="ann", lines=lines, short=short)
+
+
+def test_an_adopted_reservation_is_held_anew_and_what_was_short_counts_as_received() -> None:
+    batch = _fold(_adopted())
+
+    assert batch.adoptions == {("3", ORDER): ["3", ORDER, "ann", "held", "tea:s:5,tea:m:1", MOMENT, NULL, "1-1"]}
+    assert batch.stock_changes == {
+        ("tea", "s"): StockChange("3", received=2, available=-3, reserved=5),
+        ("tea", "m"): StockChange("3", available=-1, reserved=1),
+    }
+
+
+def test_what_is_adopted_and_confirmed_in_one_batch_is_one_row() -> None:
+    batch = _fold(_adopted(), _event("stock.confirmed", order=ORDER, day="20251122", lines="tea:s:5,tea:m:1"))
+
+    assert batch.reservation_changes == {}
+    ((_, _, _, state, _, at, finished_at, place),) = batch.adoptions.values()
+    assert (state, at, finished_at, place) == ("sold", MOMENT, MOMENT, "1-2")
+
+
+def test_what_is_reserved_released_and_adopted_in_one_batch_is_held() -> None:
+    reserved = _event("stock.reserved", order=ORDER, user="ann", lines="tea:s:5")
+    released = _event("stock.released", order=ORDER, lines="tea:s:5")
+    batch = _fold(reserved, released, _adopted("tea:s:5", ""))
+
+    assert batch.adoptions == {}
+    assert [cells[3] for cells in batch.reservations.values()] == ["held"]
+    assert batch.stock_changes["tea", "s"] == StockChange("3", available=-5, reserved=5)
+
+
+def test_an_adopted_issue_keeps_its_number_and_time() -> None:
+    batch = _fold(
+        _event(
+            "coupon.adopted", campaign="spring", user="ann", number=5, issued_at=AT - 1_000, kind="amount", value=100,
+            minimum_order="", maximum_discount=30, valid_days=7, issued=8, quantity=10,
+        )
+    )  # fmt: skip
+
+    before = MOMENT.replace(":00.123", ":59.123").replace("00:30", "00:29")
+    assert batch.coupon_issues == [("spring", "ann", "3", "5", "amount", "100", NULL, "30", "7", before)]
+    assert batch.campaign_issues == {"spring": ("spring", "8", "1-1")}
 
 
 def test_a_product_put_adds_new_stock_items_and_renames_those_that_exist() -> None:
