@@ -24,6 +24,7 @@ from engine.runner import Reply
 from engine.statuses import Status
 from persistence.alarms import STOCK_SHORT, Alarm, raise_alarm
 from persistence.database import translated
+from persistence.together import all_of
 
 AT_ONCE_MAX = 64
 
@@ -190,7 +191,7 @@ class Reconciliation:
         by_partition: dict[int, list[_Lost]] = {}
         for each in lost.values():
             by_partition.setdefault(each.partition, []).append(each)
-        await asyncio.gather(*(self._adopt_all(group) for group in by_partition.values()))
+        await all_of(self._adopt_all(group) for group in by_partition.values())
 
     async def _adopt_all(self, group: Sequence[_Lost]) -> None:
         for lost in group:
@@ -265,7 +266,7 @@ class Reconciliation:
             if self._engine.partitions.of(row[0]) in held:
                 groups.setdefault(row[0], []).append(row)
         # In the order of the numbers, so that whatever a recovery leaves undone lies above what is issued.
-        await asyncio.gather(*(self._adopt_campaign(group) for group in groups.values()))
+        await all_of(self._adopt_campaign(group) for group in groups.values())
 
     async def _adopt_campaign(self, rows: Sequence[TupleRow]) -> None:
         for row in rows:
@@ -317,4 +318,4 @@ def _unique(names: Iterable[str]) -> list[str]:
 
 async def _at_once(rows: Sequence[TupleRow], call: Callable[[TupleRow], Awaitable[None]]) -> None:
     for start in range(0, len(rows), AT_ONCE_MAX):
-        await asyncio.gather(*map(call, rows[start : start + AT_ONCE_MAX]))
+        await all_of(map(call, rows[start : start + AT_ONCE_MAX]))

@@ -25,6 +25,7 @@ from persistence.alarms import STOPPED, clear_alarms
 from persistence.cursors import Cursor, end_epoch, next_generation, read_cursors, set_servers
 from persistence.rebuild import Progress, Rebuild
 from persistence.reconcile import Reconciled, Reconciliation
+from persistence.together import all_of
 
 NO_PROGRESS_S = 10.0
 """How long an attempt waits for writers that write nothing; the next look begins another."""
@@ -173,15 +174,22 @@ class Attempt:
         # No writer reads for these while they are loaded: their rows stand still, and are one snapshot.
         fences = {number: self._claim.mark(server) for number, server in servers.items()}
         await set_servers(self._connection, fences, {partition.number: partition.cursor for partition in partitions})
-        for number in servers:
-            await self._claim.begin_load(number, await self._engine.recovery.mark(number))
+        for number, server in servers.items():
+            mark = await self._engine.recovery.mark(number)
+            if mark == server:
+                # Redis trusts itself, but PostgreSQL has gone back: nothing more may happen there.
+                await self._claim.hold(number, mark)
+            await self._claim.begin_load(number, mark if mark != server else self._claim.mark(server))
         await self._rebuild.clear(servers)
         now_ms = max(self._engine.lanes.now_ms(number) for number in servers)
         await self._rebuild.load(self._connection, servers, now_ms)
         cursors = await read_cursors(self._connection)
+        # A database that went back may know less of epochs than Redis does; no position is ever given twice.
+        epochs = {partition.number: partition.meta.epoch for partition in partitions if partition.meta is not None}
         for number, server in servers.items():
             cursor = cursors[number]
-            begun = await end_epoch(self._connection, number, cursor, cursor.epoch + 1, rebuilt_on=server)
+            next_epoch = max(cursor.epoch, epochs.get(number, 0)) + 1
+            begun = await end_epoch(self._connection, number, cursor, next_epoch, rebuilt_on=server)
             await self._claim.finish_load(number, generation, begun.epoch, begun.seq, FORMAT)
             await clear_alarms(self._connection, STOPPED, number)
 
@@ -218,4 +226,4 @@ class Attempt:
 async def each(numbers: Iterable[int], call: Callable[[int], Awaitable[Answer]]) -> dict[int, Answer]:
     """Call for all at once; the answers by number."""
     wanted = list(numbers)
-    return dict(zip(wanted, await asyncio.gather(*map(call, wanted)), strict=True))
+    return dict(zip(wanted, await all_of(map(call, wanted)), strict=True))

@@ -4,7 +4,6 @@ One worker at a time does this, under an advisory lock of PostgreSQL. Every step
 anywhere leaves work that the next one finishes.
 """
 
-import asyncio
 import logging
 from collections.abc import Collection
 
@@ -22,6 +21,7 @@ from persistence.rebuild import Progress
 from persistence.reconcile import Reconciled
 from persistence.recovery import Attempt, Partition, Plan, RecoveryHeld, each
 from persistence.settings import WorkerSettings
+from persistence.together import all_of
 
 _LOCK = 0x46430002
 IDLE_S = 60.0
@@ -169,7 +169,7 @@ class Trust:
             return False
         begun = [partition for partition in partitions if _is_new(partition)]
         generation = await read_generation(connection)
-        await asyncio.gather(*[self._begin(partition, generation) for partition in begun])
+        await all_of(self._begin(partition, generation) for partition in begun)
         await set_servers(
             connection,
             {partition.number: str(partition.server) for partition in begun},

@@ -15,6 +15,7 @@ from engine.engine import Engine, open_engine
 from engine.errors import Recovering
 from engine.settings import EngineSettings
 from persistence.database import connect
+from persistence.recovery import RecoveryHeld
 from persistence.trust import StartRefused, Trust, register_installation
 from tests.persistence.recovering import restart, writing
 from tests.persistence.shop import rows, value, write_all
@@ -234,6 +235,15 @@ async def test_an_empty_database_beside_a_full_redis_is_an_alarm(
     kinds = await rows(connection, "SELECT kind, partition FROM alarm WHERE cleared_at IS NULL")
     assert kinds == [("postgres_behind", ann)]
     assert await engine.wallets.balance("ann") == 11
+
+    async with writing(engine, database_url):
+        with pytest.raises(RecoveryHeld):
+            await Trust(engine).rebuild(connection, [ann], lambda *_: None)
+        await Trust(engine).rebuild(connection, [ann], lambda *_: None, accept_loss=True)
+    assert await engine.wallets.balance("ann") == 0
+    assert await rows(connection, "SELECT epoch, last_seq FROM epoch_end WHERE partition = %s", ann) == [(1, 0)]
+    assert (await engine.wallets.charge("ann", 1)).positions[0] == (ann, 2, 1)
+    assert await value(connection, "SELECT count(*) FROM alarm WHERE cleared_at IS NULL") == 0
 
 
 async def test_a_database_that_went_back_is_fed_again_from_the_kept_events(
