@@ -5,6 +5,7 @@ An event is a CloudEvent 1.0 in structured JSON. It is written by hand: a dictio
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Collection, Sequence
@@ -16,6 +17,7 @@ import httpx
 import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
+from psycopg.sql import SQL
 
 from engine.positions import position_of, position_text
 from persistence.alarms import DELIVERY_DEAD, Alarm, raise_alarm
@@ -30,6 +32,10 @@ _LOCK = 0x46430003
 IDLE_S = 0.1
 """Pause while nothing is due."""
 SHARE_EVERY_S = 1.0
+BODY_WITHIN_S = 1.0
+BODY_BYTES_MAX = 65_536
+SILENT_MAX_MS = 15_000
+"""A dispatcher asks PostgreSQL something every `IDLE_S`; one that is silent for so long gives its share away."""
 
 _DEAD_REMEDY = "See what the data platform answered, then replay the delivery"
 
@@ -75,6 +81,9 @@ class Dispatcher:
     async def run(self, connection: AsyncConnection[TupleRow], share: Callable[[], Collection[int]]) -> None:
         """Deliver until cancelled. The locks live as long as the connection. Raises `DatabaseError`."""
         self._held.clear()
+        # A worker that was stopped, and asks nothing, loses its locks with its session.
+        with translated():
+            await connection.execute(SQL("SET idle_session_timeout = {}").format(SILENT_MAX_MS))
         timeout = self._settings.delivery_timeout_ms / 1000
         limits = httpx.Limits(max_connections=self._settings.delivery_in_flight_max)
         shared_at = float("-inf")
@@ -149,13 +158,20 @@ class Dispatcher:
         return Delivery(outbox_id, tries, event_id, user_id, orjson.dumps(event))
 
     async def _post(self, client: httpx.AsyncClient, delivery: Delivery) -> tuple[Delivery, str | None]:
-        """Post once; None when it was taken, else what went wrong."""
+        """Post once; None when it was taken, else what went wrong. The status alone is the answer."""
         headers = {"content-type": CONTENT_TYPE}
+        url = self._settings.data_platform_url
         try:
-            answer = await client.post(self._settings.data_platform_url, content=delivery.body, headers=headers)
+            async with (
+                asyncio.timeout(self._settings.delivery_timeout_ms / 1000),
+                client.stream("POST", url, content=delivery.body, headers=headers) as answer,
+            ):
+                await _read_to_end(answer)
+                return delivery, None if answer.is_success else f"answered {answer.status_code}"
         except httpx.HTTPError as error:
             return delivery, f"{type(error).__name__}: {error}"
-        return delivery, None if answer.is_success else f"answered {answer.status_code}"
+        except TimeoutError:
+            return delivery, f"no answer within {self._settings.delivery_timeout_ms} ms"
 
     async def _finish(self, connection: AsyncConnection[TupleRow], *, idle: bool) -> None:
         """Wait a little for posts under way and note what became of those that are answered."""
@@ -206,6 +222,17 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*self._under_way.values(), return_exceptions=True)
         self._under_way.clear()
+
+
+async def _read_to_end(answer: httpx.Response) -> None:
+    """Read a body that ends soon, so that its connection serves again; leave one that is slow or long."""
+    size = 0
+    with contextlib.suppress(TimeoutError, httpx.HTTPError):
+        async with asyncio.timeout(BODY_WITHIN_S):
+            async for chunk in answer.aiter_raw():
+                size += len(chunk)
+                if size > BODY_BYTES_MAX:
+                    return
 
 
 def _rfc3339(moment: datetime) -> str:

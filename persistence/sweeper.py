@@ -20,6 +20,7 @@ FINISHED_FOR_S = 2.0
 """The API gives back, and the fast path confirms, within this time; the walk does what they did not."""
 
 _FIRST = (datetime(1970, 1, 1, tzinfo=UTC), 0, UUID(int=0))
+_FIRST_DUE = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
 
 
 class Sweeper:
@@ -30,6 +31,7 @@ class Sweeper:
         self._settler = settler
         self._settings = settings
         self._walked_to: tuple[datetime, int, UUID] = _FIRST
+        self._expired_to: tuple[datetime, UUID] = _FIRST_DUE
 
     async def step(self, connection: AsyncConnection[TupleRow], share: Sequence[int]) -> None:
         """One step of everything, for the partitions of this share. Raises `DatabaseError`."""
@@ -39,15 +41,21 @@ class Sweeper:
         await clear_passed(connection)
 
     async def expire(self, connection: AsyncConnection[TupleRow], share: Sequence[int]) -> int:
-        """Fail orders past their deadline and give back what they hold; how many expired."""
+        """Fail the next orders past their deadline, round and round, and give back what they hold; how many expired.
+
+        What has expired is due here until PostgreSQL has it, in a stopped partition for long: others have their turn.
+        """
         with translated():
             cursor = await connection.execute(
-                """SELECT order_id::text, user_id FROM orders
-                   WHERE status = 'awaiting_payment' AND pay_before <= now() AND partition = ANY(%s)
-                   ORDER BY pay_before LIMIT %s""",
-                (list(share), self._settings.settle_in_flight_max),
+                """SELECT order_id::text AS id, user_id, pay_before, order_id FROM orders
+                   WHERE status = 'awaiting_payment' AND pay_before <= now() AND (pay_before, order_id) > (%s, %s)
+                     AND partition = ANY(%s)
+                   ORDER BY pay_before, order_id LIMIT %s""",
+                (*self._expired_to, list(share), self._settings.settle_in_flight_max),
             )
-            due = await cursor.fetchall()
+            rows = await cursor.fetchall()
+        self._expired_to = rows[-1][2:] if len(rows) == self._settings.settle_in_flight_max else _FIRST_DUE
+        due = [(order_id, user_id) for order_id, user_id, *_ in rows]
         outcomes = await asyncio.gather(
             *[self._engine.orders.expire(user_id, order_id) for order_id, user_id in due], return_exceptions=True
         )

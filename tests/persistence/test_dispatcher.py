@@ -16,6 +16,7 @@ from api.openapi import openapi_document
 from api.schemas import OrderPaid
 from engine.engine import Engine
 from engine.orders import Order
+from persistence import dispatcher
 from persistence.database import connect
 from persistence.dispatcher import Dispatcher
 from persistence.settings import WorkerSettings
@@ -37,6 +38,8 @@ class Platform:
         """What to answer next, before 204: a status, or 0 to close the connection without a word."""
         self.refused: set[str] = set()
         """Order ids that are always answered 500."""
+        self.never_ends = False
+        """Whether it answers 200 and a body without an end."""
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
         self.port = 0
@@ -67,6 +70,11 @@ class Platform:
                 status = self._judge(event)
                 if status == 0:
                     break
+                if self.never_ends:
+                    writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+                    while not writer.is_closing():
+                        writer.write(b"4000\r\n" + b"x" * 0x4000 + b"\r\n")
+                        await writer.drain()
                 writer.write(b"HTTP/1.1 %d Whatever\r\ncontent-length: 0\r\n\r\n" % status)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -266,3 +274,43 @@ async def test_a_dispatcher_that_ends_leaves_its_work_to_the_next(
 
     assert {event["subject"] for event in platform.taken} == {order.order_id for order in bought}
     _assert_in_order_per_user(platform, bought)
+
+
+async def test_an_answer_without_an_end_is_taken_by_its_status(
+    engine: Engine, connection: Connection, database_url: str, platform: Platform
+) -> None:
+    platform.never_ends = True
+    bought = await _buy(engine, users=3, orders_each=2)
+    await write_all(engine, database_url)
+
+    async def are_delivered() -> bool:
+        return bool(await value(connection, "SELECT count(*) FROM outbox WHERE state = 'delivered'") == len(bought))
+
+    async with _dispatching(_settings(database_url, platform)):
+        await until(are_delivered)
+
+    assert sorted(event["subject"] for event in platform.taken) == sorted(order.order_id for order in bought)
+
+
+async def test_a_dispatcher_that_stands_still_gives_its_share_away(
+    engine: Engine, connection: Connection, database_url: str, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "SILENT_MAX_MS", 500)
+    bought = await _buy(engine, users=2, orders_each=1)
+    await write_all(engine, database_url)
+    settings = _settings(database_url, platform)
+    async with await connect(database_url, "stopped") as stopped:
+        still = Dispatcher(settings, "KRW")
+        task = asyncio.create_task(still.run(stopped, lambda: range(4)))
+        await until(lambda: _count(connection, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'", 4))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+        async with _dispatching(settings):
+            await until(
+                lambda: _count(connection, "SELECT count(*) FROM outbox WHERE state = 'delivered'", len(bought))
+            )
+
+
+async def _count(connection: Connection, query: str, expected: int) -> bool:
+    return bool(await value(connection, query) == expected)

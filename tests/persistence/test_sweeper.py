@@ -60,6 +60,24 @@ async def test_an_order_past_its_deadline_fails_and_gives_back_stock_and_coupon(
         await engine.payments.pay("ann", order.order_id)
 
 
+@pytest.mark.requirement("R3.13")
+async def test_orders_that_expired_in_a_stopped_partition_do_not_keep_others_from_expiring(
+    engine: Engine, engine_settings: EngineSettings, connection: Connection, database_url: str
+) -> None:
+    short = EngineSettings(redis_url=engine_settings.redis_url, partitions=4, payment_deadline_ms=1)
+    await fill(engine)
+    async with open_engine(short) as hurried:
+        for user in ("ann", "bob", "cho"):
+            await hurried.orders.place(user, [line(quantity=1)], None)
+    await write_all(engine, database_url)
+    settings = WorkerSettings(database_url=database_url, settle_in_flight_max=1)
+    sweeper = Sweeper(engine, Settler(engine, settings), settings)
+
+    expired = [await sweeper.expire(connection, ALL) for _ in range(4)]
+
+    assert sum(expired) == 3, "although PostgreSQL has heard of none of it"
+
+
 async def test_an_order_before_its_deadline_is_left_alone(
     engine: Engine, connection: Connection, database_url: str
 ) -> None:
