@@ -61,6 +61,7 @@ REQUEST_ID_LENGTH_MAX: Final = 128
 QUERY_FIELDS_MAX: Final = 20
 ERROR_MESSAGE_LENGTH_MAX: Final = 300
 
+_DOT_SEGMENTS: Final = (".", "..")
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
 _REQUEST_ID_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~:-"
 _JSON: Final = b"application/json"
@@ -279,6 +280,8 @@ class Application(Starlette):
     def __init__(self, surface: Surface, **starlette_arguments: Any) -> None:
         self.surface = surface
         super().__init__(**starlette_arguments, exception_handlers={HTTPException: _answer_http_exception})
+        # A redirect would be an answer outside of the specification; an address is one or it is not.
+        self.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (found := self.surface.find(_path(scope))) is not None:
@@ -393,8 +396,10 @@ class _Endpoint:
         path_params = call.path_params
         for name, characters, length_max in self._parameters:
             value = path_params[name]
-            if len(value) > length_max or value.strip(characters):
-                raise invalid_request(f"path.{name}", f"Expected 1 to {length_max} characters of [{characters}]")
+            if len(value) > length_max or value.strip(characters) or value in _DOT_SEGMENTS:
+                raise invalid_request(
+                    f"path.{name}", f"Expected 1 to {length_max} characters of [{characters}], not `.` or `..`"
+                )
         call.query = self._read_query(query_string) if query_string else self._query_default
         call.body = None if self._decode is None else await self._read_body(headers, receive)
         return await self._handler(call)

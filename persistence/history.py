@@ -21,6 +21,9 @@ from persistence.tables import alarm, epoch_end, ledger_entry, order_line, order
 
 Item = TypeVar("Item")
 
+SEQ_MAX = 2**63 - 1
+"""Largest sequence that a column can hold."""
+
 
 class HistoryUnavailable(Exception):
     """PostgreSQL cannot answer now; nothing is wrong with the request."""
@@ -102,6 +105,8 @@ class History:
         where = [ledger_entry.c.user_id == user_id]
         if cursor is not None:
             (seq,) = _read_cursor(cursor, int)
+            if not 0 <= seq <= SEQ_MAX:
+                raise InvalidCursor
             where.append(ledger_entry.c.seq < seq)
         query = select(ledger_entry).where(and_(*where)).order_by(ledger_entry.c.seq.desc()).limit(limit + 1)
         async with self.connection() as connection:

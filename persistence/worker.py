@@ -98,6 +98,9 @@ class Worker:
                 _log.warning("The %s waits for PostgreSQL: %s", name, error)
             except EngineError as error:
                 _log.warning("The %s waits for Redis: %s", name, error)
+            except Exception:
+                # A duty that nobody foresaw to fail must not end the others: the writer above all.
+                _log.exception("The %s failed, and begins anew", name)
             pause = BACKOFF_S if loop.time() - began > BACKOFF_MAX_S else min(pause * 2, BACKOFF_MAX_S)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 

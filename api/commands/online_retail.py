@@ -36,7 +36,7 @@ PRICE_PENCE_MAX = 10**12
 
 _NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._~@|-]")
 _WHOLE_NUMBER = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
-_SPACES = re.compile(r"\s+")
+_SPACES = re.compile(r"[\s\x00-\x1f\x7f]+")
 
 Vote = TypeVar("Vote", int, str)
 
@@ -199,7 +199,9 @@ def pence(pounds: str) -> int | None:
 
 def to_id(code: str) -> str:
     """The code with each character that an id may not have replaced by `_`."""
-    return _NOT_IN_AN_ID.sub("_", code)
+    new = _NOT_IN_AN_ID.sub("_", code)
+    # A path segment of one dot or two leads elsewhere.
+    return new.replace(".", "_") if new in {".", ".."} else new
 
 
 class _Ids:
@@ -281,15 +283,24 @@ def _find_columns(header: list[str] | None) -> dict[str, int]:
 
 
 def _records(text: Iterable[str]) -> Iterator[list[str] | None]:
-    """The csv records; None for one that csv gives up on (a field of over 128 KiB), after which it goes on."""
+    """The csv records, each of one line; None for each line that csv gives up on (a field of over 128 KiB), or that an
+    unclosed quote has made a part of another's, so that no line is lost."""
     reader = csv.reader(text)
+    lines_before = 0
     while True:
+        record: list[str] | None = None
         try:
-            yield next(reader)
+            record = next(reader)
         except csv.Error:
-            yield None
+            pass
         except StopIteration:
             return
+        lines = reader.line_num - lines_before
+        lines_before = reader.line_num
+        if lines == 1:
+            yield record
+        else:
+            yield from [None] * lines
 
 
 @contextmanager

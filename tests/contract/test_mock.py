@@ -242,3 +242,9 @@ def spoil(value: Any, where: str) -> list[tuple[Any, str]]:
             copy[key] = replacement
             spoilt.append((copy, place))
     return spoilt
+
+
+@pytest.mark.parametrize("path", ["/problems/..%2f", "/problems/"])
+async def test_an_address_with_a_slash_too_many_is_not_found(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.get(path)
+    assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")

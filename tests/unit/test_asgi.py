@@ -162,6 +162,15 @@ async def test_an_unknown_address_is_not_found(path: str) -> None:
     assert not shop.calls
 
 
+@pytest.mark.parametrize("segment", ["%2E", "%2E%2E"])
+async def test_a_dot_segment_is_no_id(segment: str) -> None:
+    shop = recorder()
+    async with shop.client() as client:
+        response = await client.get(f"/v1/users/{segment}/balance")
+    assert problem_name(response) == "invalid-request"
+    assert not shop.calls
+
+
 async def test_a_wrong_method_is_told_the_right_ones() -> None:
     shop = recorder()
     async with shop.client() as client:

@@ -123,6 +123,26 @@ def test_characters_that_an_id_may_not_have_become_an_underscore() -> None:
     assert [product.product_id for product in sales.products] == ["BANK_CHARGES", "GIFT_20_"]
 
 
+@pytest.mark.parametrize("code", [".", ".."])
+def test_a_code_that_no_path_can_hold_becomes_underscores(code: str) -> None:
+    assert to_id(code) == "_" * len(code)
+
+
+def test_control_characters_in_a_description_become_spaces() -> None:
+    assert read(line(description="GLASS\x00\x07BALL")).products[0].name == "GLASS BALL"
+
+
+def test_an_unclosed_quote_loses_no_line_of_those_it_swallows() -> None:
+    text = ",".join(HEADER) + "\n" + ",".join(line()) + "\n"
+    text += (
+        '489435,85049,"A GLASS,1,2009-12-01 07:45:00,1,13085,UK\n' + ",".join(line()) + "\n" + ",".join(line()) + "\n"
+    )
+
+    sales = read_sales(text.splitlines(keepends=True))
+
+    assert (sales.lines_read, sales.sale_lines, skipped(sales)) == (4, 1, {SkipReason.UNREADABLE: 3})
+
+
 def test_two_codes_that_would_share_an_id_are_refused_by_name() -> None:
     with pytest.raises(CollidingIds, match=r"'GIFT 20' and 'GIFT/20' would both get the id 'GIFT_20'"):
         read(line(code="Gift 20"), line(code="Gift/20"))
