@@ -114,7 +114,10 @@ async def test_positions_are_accepted_then_durable_and_lost_past_the_end_of_thei
     assert await history.position_state(position.partition, 2, 2) == "accepted"
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "!!", "W10", "WyJhIl0", "WzEsMl0", "bnVsbA", "a" * 999, "WzkyMjMzNzIwMzY4NTQ3NzU4MDhd", "Wy0xXQ"])
+@pytest.mark.parametrize(
+    "cursor",
+    ["", "x", "!!", "W10", "WyJhIl0", "WzEsMl0", "bnVsbA", "a" * 999, "WzkyMjMzNzIwMzY4NTQ3NzU4MDhd", "Wy0xXQ"],
+)
 async def test_a_cursor_that_no_answer_held_is_refused(history: History, cursor: str) -> None:
     with pytest.raises(InvalidCursor):
         await history.balance_entries("ann", 5, cursor)
