@@ -71,7 +71,7 @@ class Climate:
             return rng.uniform(0.0, most) if rng.random() < 0.6 else 0.0
 
         weather = Weather(some(0.06), some(0.08), some(0.06), some(0.2), some(0.03), some(0.01))
-        return cls(weather, some(0.05), some(0.05), some(0.06), some(0.05))
+        return cls(weather, some(0.15), some(0.05), some(0.06), some(0.05))
 
 
 @dataclass(slots=True)
