@@ -137,13 +137,13 @@ FAULTS: dict[str, Fault] = {
     "durable_before_commit": durable_before_commit,
     "release_not_written": release_not_written,
     "living_orders_released": living_orders_released,
+    "nothing_adopted": nothing_adopted,
 }
 """Found soon."""
 
 RARE_FAULTS: dict[str, Fault] = {
     "late_originals_reserve": in_script("reserve_stock", "now - created_ms > age_max_ms", "false"),
     "late_originals_place": in_script("*", "now - created_ms > limits.age_max_ms", "false"),
-    "nothing_adopted": nothing_adopted,
     "no_cut": no_cut,
 }
 """They need several accidents at once."""
