@@ -51,6 +51,7 @@ class Settlement:
 
     is_done: bool
     what: str
+    cursors: dict[int, int]
 
 
 @dataclass(slots=True)
@@ -163,24 +164,36 @@ class RunningShop:
             if not seq or seq != durable or int(seq) != cursors[partition]
         ]
         what = f"partitions {behind} are behind, {unsettled} reservations or issues are left over"
-        return Settlement(not behind and not unsettled, what)
+        return Settlement(not behind and not unsettled, what, cursors)
 
-    def settle(self, within_s: float = SETTLED_WITHIN_S) -> None:
+    def settle(self, within_s: float = SETTLED_WITHIN_S) -> Settlement:
         """Waits until nothing is under way any more; AssertionError says what is."""
         deadline = time.monotonic() + within_s
         while not (settlement := self.settlement()).is_done:
             assert time.monotonic() < deadline, f"not settled within {within_s:g} s: {settlement.what}"
             time.sleep(0.02)
+        return settlement
 
     def assert_conserved(self, within_s: float = SETTLED_WITHIN_S) -> Books:
         """Once settled, both stores agree and every law holds in each; the books, for what a test knows besides."""
-        self.settle(within_s)
-        in_redis, in_postgres = read_redis(self.redis_url), read_postgres(self.database_url)
+        in_redis, in_postgres = self.settled_books(within_s)
         broken = [f"Redis: {law}" for law in broken_laws(in_redis)]
         broken += [f"PostgreSQL: {law}" for law in (*broken_laws(in_postgres), *broken_ledger(self.database_url))]
         broken += differences(in_redis, in_postgres)
         assert not broken, "\n".join(broken[:20])
         return in_redis
+
+    def settled_books(self, within_s: float) -> tuple[Books, Books]:
+        """The books of both stores at one moment: an order that expires while they are read makes them be read anew."""
+        before = self.settle(within_s)
+        deadline = time.monotonic() + within_s
+        while True:
+            books = read_redis(self.redis_url), read_postgres(self.database_url)
+            after = self.settle(within_s)
+            if after.cursors == before.cursors:
+                return books
+            assert time.monotonic() < deadline, f"something has changed at every look for {within_s:g} s"
+            before = after
 
     def errors_logged(self) -> list[str]:
         """Lines of level error in the logs: what nobody foresaw, or what must alarm an operator."""

@@ -16,7 +16,7 @@ from api.commands.api import program
 from api.commands.embedded_valkey import EmbeddedValkey
 from engine.keys import Keys
 from engine.partitions import Partitions
-from tests.books import Books, broken_laws, broken_ledger, differences, read_postgres, read_redis
+from tests.books import Books, broken_laws, broken_ledger, differences
 from tests.faults.buyers import Buyers, stock_shop
 from tests.running_shop import PARTITIONS, RunningShop, charge, problem
 from tests.servers import Databases, reachable_folder, redis_client
@@ -61,8 +61,7 @@ def lossy(databases: Databases) -> Iterator[tuple[RunningShop, EmbeddedValkey]]:
 
 def whole(shop: RunningShop) -> Books:
     """Once settled, both stores agree, and every law holds in each."""
-    shop.settle(HEALED_WITHIN_S)
-    in_redis, in_postgres = read_redis(shop.redis_url), read_postgres(shop.database_url)
+    in_redis, in_postgres = shop.settled_books(HEALED_WITHIN_S)
     broken = [*broken_laws(in_redis), *broken_laws(in_postgres), *broken_ledger(shop.database_url)]
     broken += differences(in_redis, in_postgres)
     assert [law for law in broken if not law.startswith(GAP)] == []
