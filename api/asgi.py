@@ -61,7 +61,6 @@ REQUEST_ID_LENGTH_MAX: Final = 128
 QUERY_FIELDS_MAX: Final = 20
 ERROR_MESSAGE_LENGTH_MAX: Final = 300
 
-_DOT_SEGMENTS: Final = (".", "..")
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
 _REQUEST_ID_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~:-"
 _JSON: Final = b"application/json"
@@ -369,9 +368,7 @@ class _Endpoint:
         self._body_bytes_max = body_bytes_max
         self._body_seconds_max = body_seconds_max
         self._decode = None if operation.request is None else msgspec.json.Decoder(operation.request).decode
-        self._parameters = tuple(
-            (parameter.name, parameter.characters, parameter.length_max) for parameter in operation.path_parameters
-        )
+        self._parameters = operation.path_parameters
         self._takes_key = operation.takes_key
         self._query_type = operation.query
         self._query_default = operation.query()
@@ -394,11 +391,11 @@ class _Endpoint:
                 )
             call.idempotency_key = key.decode("ascii")
         path_params = call.path_params
-        for name, characters, length_max in self._parameters:
-            value = path_params[name]
-            if len(value) > length_max or value.strip(characters) or value in _DOT_SEGMENTS:
+        for parameter in self._parameters:
+            if not parameter.allows(path_params[parameter.name]):
                 raise invalid_request(
-                    f"path.{name}", f"Expected 1 to {length_max} characters of [{characters}], not `.` or `..`"
+                    f"path.{parameter.name}",
+                    f"Expected 1 to {parameter.length_max} characters of [{parameter.characters}], not `.` or `..`",
                 )
         call.query = self._read_query(query_string) if query_string else self._query_default
         call.body = None if self._decode is None else await self._read_body(headers, receive)

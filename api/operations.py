@@ -30,6 +30,13 @@ class PathParameter:
     characters: str
     length_max: int
 
+    def allows(self, value: str) -> bool:
+        """Whether the type would take this value."""
+        return 0 < len(value) <= self.length_max and not value.strip(self.characters) and value not in _DOT_SEGMENTS
+
+
+_DOT_SEGMENTS: Final = (".", "..")
+"""What clients and proxies take out of a path."""
 
 PATH_PARAMETERS: Final[Mapping[str, PathParameter]] = MappingProxyType(
     {

@@ -30,7 +30,7 @@ PAGE_LIMIT_MAX: Final = 100
 # `\Z` and not `$`, which in Python also matches before a line feed at the end; the published schema says `$`.
 # A path segment of one dot or two leads elsewhere, so it is no id.
 _ID_PATTERN: Final = r"^(?!\.{1,2}\Z)[A-Za-z0-9._~@|-]{1,64}\Z"
-_MADE_ID_PATTERN: Final = r"^[A-Za-z0-9._~@|-]{1,128}\Z"
+_MADE_ID_PATTERN: Final = r"^(?!\.{1,2}\Z)[A-Za-z0-9._~@|-]{1,128}\Z"
 # No control characters: PostgreSQL keeps no U+0000, and nothing else in that range belongs in a name.
 _TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*\Z"
 
