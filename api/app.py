@@ -13,8 +13,7 @@ from api.documents import document_routes
 from api.refusals import translate
 from api.settings import ApiSettings
 from api.shop import Shop
-from engine.engine import Engine
-from engine.lanes import LaneSettings, RedisLanes
+from engine.engine import make_engine
 from engine.settings import EngineSettings
 from persistence.history import History
 from persistence.settings import HistorySettings
@@ -35,26 +34,19 @@ def make_app(
     engine_settings: EngineSettings, api_settings: ApiSettings, history_settings: HistorySettings
 ) -> Application:
     """The application with these settings; servers are reached when its lifespan begins."""
-    lanes = RedisLanes(
-        engine_settings.redis_url,
-        LaneSettings(
-            reply_timeout_s=engine_settings.reply_timeout_ms / 1000, in_flight_limit=engine_settings.in_flight_max
-        ),
-    )
-    engine = Engine(engine_settings, lanes)
+    engine = make_engine(engine_settings)
     shop = Shop(
         engine, History(history_settings.database_url, history_settings), api_settings, history_settings.database_url
     )
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await lanes.start()
+        await engine.start()
         try:
             yield
         finally:
             shop.stop()
-            await engine.durability.close()
-            await lanes.close()
+            await engine.close()
             await shop.history.close()
 
     handlers: dict[str, Handler] = {}

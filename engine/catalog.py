@@ -2,7 +2,6 @@
 
 import asyncio
 import heapq
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -148,9 +147,7 @@ class Catalog:
     async def read_many(self, product_ids: Iterable[str]) -> list[Product]:
         """The products that there are of these, in the order asked for; each consistent in itself."""
         wanted = list(product_ids)
-        by_partition: defaultdict[int, list[str]] = defaultdict(list)
-        for product_id in wanted:
-            by_partition[self._runner.partitions.of(product_id)].append(product_id)
+        by_partition = self._runner.partitions.group(wanted)
 
         async def read_partition(partition: int, ids: list[str]) -> list[Product]:
             keys = self._runner.keys

@@ -22,7 +22,7 @@ from engine.wallet import Wallets
 
 
 class Engine:
-    """Balance, stock, orders, payments and coupons, decided in Redis."""
+    """Balance, stock, orders, payments and coupons, decided in Redis. Serves from `start` to `close`."""
 
     def __init__(self, settings: EngineSettings, lanes: Lanes) -> None:
         self.settings = settings
@@ -43,18 +43,30 @@ class Engine:
         self.coupons = Coupons(self.runner, self.days)
         self.bestsellers = BestSellers(self.runner, self.catalog, self.days)
 
+    async def start(self) -> None:
+        """Connect. Raises `Unavailable` when Redis is out of reach."""
+        await self.lanes.start()
+
+    async def close(self) -> None:
+        """Answer who waits, then disconnect."""
+        await self.durability.close()
+        await self.lanes.close()
+
+
+def make_engine(settings: EngineSettings) -> Engine:
+    """An engine on the Redis of the settings, which is not connected before `Engine.start`."""
+    lane_settings = LaneSettings(
+        reply_timeout_s=settings.reply_timeout_ms / 1000, in_flight_limit=settings.in_flight_max
+    )
+    return Engine(settings, RedisLanes(settings.redis_url, lane_settings))
+
 
 @asynccontextmanager
 async def open_engine(settings: EngineSettings) -> AsyncIterator[Engine]:
     """An engine on the Redis of the settings, until the context ends. Raises `Unavailable` when it is out of reach."""
-    lane_settings = LaneSettings(
-        reply_timeout_s=settings.reply_timeout_ms / 1000, in_flight_limit=settings.in_flight_max
-    )
-    lanes = RedisLanes(settings.redis_url, lane_settings)
-    await lanes.start()
-    engine = Engine(settings, lanes)
+    engine = make_engine(settings)
+    await engine.start()
     try:
         yield engine
     finally:
-        await engine.durability.close()
-        await lanes.close()
+        await engine.close()

@@ -1,11 +1,8 @@
-"""Reading a partition's events from its stream."""
+"""A partition's events, as entries of its stream."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from engine.keys import Keys
-from engine.lanes import Lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +21,6 @@ class Event:
     def place(self) -> str:
         """``<epoch>-<seq>``, as entities carry it."""
         return f"{self.epoch}-{self.seq}"
-
-
-async def read_events(
-    lanes: Lanes, keys: Keys, partition: int, after: tuple[int, int], count_max: int, deadline: float
-) -> list[Event]:
-    """The events after ``after`` (epoch, seq), oldest first, at most ``count_max``."""
-    epoch, seq = after
-    entries = await lanes.execute(
-        partition, "XRANGE", keys.events(partition), f"({epoch}-{seq}", "+", "COUNT", count_max, deadline=deadline
-    )
-    return [decode_event(partition, entry) for entry in entries]
 
 
 def decode_event(partition: int, entry: list[Any]) -> Event:

@@ -139,18 +139,11 @@ class Orders:
     async def finish(self, flow: Flow, script: str, user_id: str, order_id: str) -> Reply:
         """Run one of the scripts that decide a placed order: pay_order, cancel_order or expire_order."""
         partition = self._runner.partitions.of(user_id)
-        keys = self._runner.keys
         return await self._runner.change(
             flow,
             partition,
             script,
-            (
-                keys.meta(partition),
-                keys.events(partition),
-                keys.wallet(partition, user_id),
-                keys.coupons(partition, user_id),
-                keys.order(partition, order_id),
-            ),
+            self._order_keys(partition, user_id, order_id),
             (order_id, user_id),
             urgent=True,
         )
@@ -164,12 +157,7 @@ class Orders:
 
     async def give_back(self, flow: Flow, order: Order) -> Order:
         """Release all that a failed order held; the same order, with the positions of the releases."""
-        products: dict[int, list[str]] = {}
-        for line in orjson.loads(order.lines_json):
-            partition = self._runner.partitions.of(line["product_id"])
-            ids = products.setdefault(partition, [])
-            if line["product_id"] not in ids:
-                ids.append(line["product_id"])
+        products = self._runner.partitions.group(line["product_id"] for line in orjson.loads(order.lines_json))
         released = await self._stock.give_back(flow, order.order_id, products)
         return replace(order, positions=order.positions + released)
 
@@ -230,22 +218,26 @@ class Orders:
             return await self._on_record(flow, reply, draft)
         return self._placed(draft, reply, "completed", paid_at_ms=reply.integer(3))
 
+    def _order_keys(self, partition: int, user_id: str, order_id: str) -> tuple[str, ...]:
+        """What every script that decides an order is given."""
+        keys = self._runner.keys
+        return (
+            keys.meta(partition),
+            keys.events(partition),
+            keys.wallet(partition, user_id),
+            keys.coupons(partition, user_id),
+            keys.order(partition, order_id),
+        )
+
     async def _decide(self, flow: Flow, script: str, draft: _Draft, before_key: tuple[int, ...]) -> Reply:
         user_id, order_id = draft.user_id, draft.order_id
         partition = self._runner.partitions.of(user_id)
-        keys = self._runner.keys
         policy = self._policy
         reply = await self._runner.change(
             flow,
             partition,
             script,
-            (
-                keys.meta(partition),
-                keys.events(partition),
-                keys.wallet(partition, user_id),
-                keys.coupons(partition, user_id),
-                keys.order(partition, order_id),
-            ),
+            self._order_keys(partition, user_id, order_id),
             (
                 order_id,
                 created_ms(order_id),

@@ -1,6 +1,7 @@
 """Partitions: the hash tags that all state lives under, and which id belongs to which."""
 
 from binascii import crc_hqx
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from zlib import crc32
@@ -28,6 +29,13 @@ class Partitions:
     def of(self, id: str) -> int:
         """The partition of a user, product or campaign id."""
         return crc32(id.encode()) % self.count
+
+    def group(self, ids: Iterable[str]) -> dict[int, list[str]]:
+        """The ids by their partitions, each once, in the order given."""
+        groups: dict[int, dict[str, None]] = {}
+        for id in ids:
+            groups.setdefault(self.of(id), {})[id] = None
+        return {partition: list(group) for partition, group in groups.items()}
 
     def tag(self, partition: int) -> str:
         """The hash tag of a partition, without braces."""

@@ -1,7 +1,6 @@
 """Alarms: what an operator must see. One row while it lasts, however often it is raised."""
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -27,7 +26,6 @@ class Alarm:
     subject: str
     detail: str
     remedy: str
-    raised_at: datetime | None = None
 
 
 async def raise_alarm(connection: AsyncConnection[TupleRow], alarm: Alarm) -> bool:

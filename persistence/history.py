@@ -14,10 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.order_ids import is_order_id
 from engine.positions import Position, position_of, position_text
-from persistence.alarms import Alarm
 from persistence.database import DatabaseError, history_engine, translated
 from persistence.settings import HistorySettings
-from persistence.tables import alarm, epoch_end, ledger_entry, order_line, orders, partition_cursor
+from persistence.tables import epoch_end, ledger_entry, order_line, orders, partition_cursor
 
 Item = TypeVar("Item")
 
@@ -173,13 +172,6 @@ class History:
         if epoch == row.epoch:
             return "durable" if seq <= row.seq else "accepted"
         return "durable" if row.last_seq is not None and seq <= row.last_seq else "lost"
-
-    async def open_alarms(self, limit: int) -> list[Alarm]:
-        """Alarms that are not cleared, newest first. Raises `HistoryUnavailable`."""
-        query = select(alarm).where(alarm.c.cleared_at.is_(None)).order_by(alarm.c.id.desc()).limit(limit)
-        async with self.connection() as connection:
-            rows = (await connection.execute(query)).all()
-        return [Alarm(row.kind, row.partition, row.subject, row.detail, row.remedy, row.raised_at) for row in rows]
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:

@@ -7,7 +7,7 @@ worker that died) is found in PostgreSQL by the sweeper's walk. Every call is re
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -91,20 +91,13 @@ class Settler:
         for order in completed:
             products = [line[0] for line in order.lines] if order.lines is not None else loaded.get(order.order_id, ())
             day = self.day_of(order.paid_at_ms)
-            for partition, product_ids in self.by_partition(products).items():
-                steps.append(Confirm(partition, order.order_id, product_ids, day))
+            for partition, product_ids in self._engine.partitions.group(products).items():
+                steps.append(Confirm(partition, order.order_id, tuple(product_ids), day))
         await self.confirm(connection, steps)
 
     def day_of(self, paid_at_ms: int) -> str:
         """The business day, yyyymmdd, that an order paid then counts for."""
         return self._day_of_minute(paid_at_ms // 60_000)
-
-    def by_partition(self, product_ids: Iterable[str]) -> dict[int, tuple[str, ...]]:
-        """The products, each once, by the partition that has them."""
-        groups: dict[int, dict[str, None]] = {}
-        for product_id in product_ids:
-            groups.setdefault(self._engine.partitions.of(product_id), {})[product_id] = None
-        return {partition: tuple(products) for partition, products in groups.items()}
 
     async def confirm(self, connection: AsyncConnection[TupleRow], steps: Sequence[Confirm]) -> None:
         """Run confirms, many at once. One that finds no reservation to confirm is an alarm."""

@@ -64,9 +64,9 @@ class Sweeper:
         ]
         if expired:
             steps = [
-                Release(partition, order_id, group)
+                Release(partition, order_id, tuple(group))
                 for order_id, product_ids in (await product_ids_of(connection, expired)).items()
-                for partition, group in self._settler.by_partition(product_ids).items()
+                for partition, group in self._engine.partitions.group(product_ids).items()
             ]
             await self._settler.release(connection, steps)
         return len(expired)

@@ -11,6 +11,7 @@ from engine.errors import InsufficientBalance
 from engine.order_ids import make_order_id
 from persistence.alarms import Alarm, raise_alarm
 from persistence.history import History, HistoryUnavailable, InvalidCursor, RecordedOrder
+from persistence.oversight import Oversight
 from persistence.settings import HistorySettings
 from tests.persistence.shop import fill, line, write_all
 
@@ -131,7 +132,7 @@ async def test_open_alarms_are_listed_once_however_often_they_are_raised(
     for detail in ("first", "again"):
         await raise_alarm(connection, Alarm("partition_stopped", 3, "writer", detail, "do this"))
 
-    (alarm,) = await history.open_alarms(10)
+    (alarm,) = (await Oversight(history).alarms("open", 10, None)).items
 
     assert (alarm.kind, alarm.partition, alarm.detail) == ("partition_stopped", 3, "again")
     assert alarm.raised_at is not None

@@ -59,3 +59,14 @@ def test_tags_are_found_quickly_and_once() -> None:
     misses = partitions_module._tags.cache_info().misses
     assert Partitions(64).tag(0) is first
     assert partitions_module._tags.cache_info().misses == misses
+
+
+def test_ids_are_grouped_by_their_partitions_each_once_and_in_order() -> None:
+    partitions = Partitions(4)
+    ids = ["tea", "cup", "pot", "tea", "jar", "cup"]
+
+    groups = partitions.group(ids)
+
+    assert sorted(id for group in groups.values() for id in group) == ["cup", "jar", "pot", "tea"]
+    assert all(partitions.of(id) == partition for partition, group in groups.items() for id in group)
+    assert all(group == sorted(group, key=ids.index) for group in groups.values())
