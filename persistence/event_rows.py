@@ -86,7 +86,7 @@ class RowBatch:
     cursors: dict[int, tuple[int, int]] = field(default_factory=dict)
     # when the last event of each partition happened, ms
     times: dict[int, int] = field(default_factory=dict)
-    # user -> partition, balance, coupon number, place
+    # user -> partition, balance, coupon number, last order, place
     wallets: dict[str, Cells] = field(default_factory=dict)
     ledger: list[Row] = field(default_factory=list)
     products: dict[str, Cells] = field(default_factory=dict)
@@ -238,17 +238,25 @@ def _unpack(lines: str) -> list[tuple[str, str, int]]:
 
 
 def _change_wallet(
-    batch: RowBatch, event: _Event, user: str, *, balance: str = NULL, coupon_number: str = NULL
+    batch: RowBatch,
+    event: _Event,
+    user: str,
+    *,
+    balance: str = NULL,
+    coupon_number: str = NULL,
+    last_order: str = NULL,
 ) -> None:
     cells = batch.wallets.get(user)
     if cells is None:
-        batch.wallets[user] = [event.partition, balance, coupon_number, event.place]
+        batch.wallets[user] = [event.partition, balance, coupon_number, last_order, event.place]
         return
     if balance is not NULL:
         cells[1] = balance
     if coupon_number is not NULL:
         cells[2] = coupon_number
-    cells[3] = event.place
+    if last_order is not NULL:
+        cells[3] = last_order
+    cells[4] = event.place
 
 
 def _wallet_charged(batch: RowBatch, event: _Event, user: str, amount: str, balance: str) -> None:
@@ -358,7 +366,7 @@ def _order_placed(
     pay_before = _moment(int(pay_before))
     _put_order(batch, event, new, status="awaiting_payment", failure="", pay_before=pay_before, discount_state="taken")
     batch._lines[new.order] = new.lines
-    _change_wallet(batch, event, new.user)
+    _change_wallet(batch, event, new.user, last_order=new.order)
     if new.coupon:
         _change_coupon(batch, event, new.coupon, "taken", order=new.order)
 
@@ -383,6 +391,7 @@ def _order_checked_out(
     if status == "completed":
         _put_order(batch, event, new, status=status, failure="", pay_before=NULL, discount_state="used")
         _pay(batch, event, new.order, new.user, int(new.total), balance)
+        _change_wallet(batch, event, new.user, last_order=new.order)
         if new.coupon:
             _change_coupon(batch, event, new.coupon, "used", order=new.order, used_at=event.at)
         batch.completed.append(CompletedOrder(new.order, new.user, event.at_ms, new.lines))
@@ -391,7 +400,7 @@ def _order_checked_out(
         _put_order(
             batch, event, new, status=status, failure=_required(failure), pay_before=NULL, discount_state="returned"
         )
-        _change_wallet(batch, event, new.user)
+        _change_wallet(batch, event, new.user, last_order=new.order)
     else:
         raise ValueError(f"status {status!r}")
 

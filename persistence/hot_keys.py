@@ -58,14 +58,11 @@ def _users(keys: Keys, rows: Sequence[TupleRow]) -> Iterator[Write]:
 USERS = Section(
     "users",
     """SELECT w.partition, w.user_id, w.balance, w.coupon_number, w.place,
-               open.order_id::text, open.pay_before, latest.order_id::text
+               open.order_id::text, open.pay_before,
+               CASE WHEN w.last_order >= %(hot_from)s OR w.last_order = open.order_id THEN w.last_order::text END
         FROM wallet w
         LEFT JOIN (SELECT user_id, order_id, pay_before FROM orders
                    WHERE partition = ANY(%(partitions)s) AND status = 'awaiting_payment') open USING (user_id)
-        LEFT JOIN (SELECT DISTINCT ON (user_id) user_id, order_id FROM orders
-                   WHERE partition = ANY(%(partitions)s) AND status <> 'void'
-                     AND (order_id >= %(hot_from)s OR status = 'awaiting_payment')
-                   ORDER BY user_id, ordered_at DESC, order_id DESC) latest USING (user_id)
         WHERE w.partition = ANY(%(partitions)s)""",
     _users,
 )

@@ -55,13 +55,14 @@ class Staging:
 # A wallet's cell is empty where the batch did not change it, and a row may not exist yet.
 WALLETS = Staging(
     "staged_wallet",
-    "user_id text, partition smallint, balance bigint, coupon_number bigint, place text",
-    """INSERT INTO wallet (user_id, partition, balance, coupon_number, place)
+    "user_id text, partition smallint, balance bigint, coupon_number bigint, last_order uuid, place text",
+    """INSERT INTO wallet (user_id, partition, balance, coupon_number, last_order, place)
        SELECT s.user_id, s.partition, coalesce(s.balance, w.balance, 0), coalesce(s.coupon_number, w.coupon_number, 0),
-              s.place
+              coalesce(s.last_order, w.last_order), s.place
        FROM staged_wallet s LEFT JOIN wallet w ON w.user_id = s.user_id
        ON CONFLICT (user_id) DO UPDATE
-       SET balance = excluded.balance, coupon_number = excluded.coupon_number, place = excluded.place""",
+       SET balance = excluded.balance, coupon_number = excluded.coupon_number, last_order = excluded.last_order,
+           place = excluded.place""",
 )
 PRODUCTS = Staging(
     "staged_product",

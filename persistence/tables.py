@@ -140,6 +140,7 @@ wallet = Table(
     _partition(),
     _amount("balance"),
     _count("coupon_number"),
+    Column("last_order", Uuid(as_uuid=False)),
     _text("place"),
     CheckConstraint("balance >= 0", name="balance"),
 )

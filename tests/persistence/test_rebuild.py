@@ -138,6 +138,7 @@ async def age(connection: Connection, order_ids: Collection[str], at_ms: int) ->
                 f"UPDATE {table} SET order_id = %s WHERE order_id = %s",  # noqa: S608
                 (aged, order_id),
             )
+        await connection.execute("UPDATE wallet SET last_order = %s WHERE last_order = %s", (aged, order_id))
 
 
 def make_order_id_like(order_id: str, at_ms: int) -> str:

@@ -162,14 +162,6 @@ class Model:
             if each.name not in {"meta", "event", "now"}:
                 setattr(self, each.name, copy.deepcopy(getattr(other, each.name)))
 
-    def order_within_milliseconds(self) -> None:
-        """Of a user's orders of one millisecond, let that be the last which a rebuild takes for it."""
-        for user, wallet in self.wallets.items():
-            mine = [
-                (each.at, name) for name, each in self.orders.items() if each.user == user and each.status != "void"
-            ]
-            wallet.last_order = max(mine)[1] if mine else ""
-
     # ---- what every script begins and ends with ----------------------------------------------------------------------
 
     def _guard(self, a: Arguments) -> Reply | None:

@@ -76,7 +76,6 @@ class Witness:
             # What was loaded is what PostgreSQL had when it was fenced, and that has not changed since.
             cut = self._cuts.setdefault(executed, Model())
             cut.take_state_of(self.durable[number])
-            cut.order_within_milliseconds()
             model.take_state_of(cut)
         return reply
 

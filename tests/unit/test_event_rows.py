@@ -95,14 +95,14 @@ def test_a_charge_becomes_a_ledger_entry_and_the_wallet_after_it() -> None:
     batch = _fold(_charged())
 
     assert batch.ledger == [("3", "1", "1", "ann", "charge", "5", "5", NULL, MOMENT)]
-    assert batch.wallets == {"ann": ["3", "5", NULL, "1-1"]}
+    assert batch.wallets == {"ann": ["3", "5", NULL, NULL, "1-1"]}
     assert batch.cursors == {3: (1, 1)}
 
 
 def test_many_charges_of_one_wallet_become_one_row_change() -> None:
     batch = _fold(*(_charged(balance=5 * number) for number in range(1, 101)))
 
-    assert batch.wallets == {"ann": ["3", "500", NULL, "1-100"]}
+    assert batch.wallets == {"ann": ["3", "500", NULL, NULL, "1-100"]}
     assert len(batch.ledger) == batch.events == 100
 
 
@@ -124,7 +124,7 @@ def test_an_order_placed_and_paid_in_one_batch_is_one_completed_row() -> None:
         "1-3",
     ]
     assert batch.discounts[ORDER][4:] == ["spring", "7", "amount", "50", NULL, NULL, "50", "used", MOMENT]
-    assert batch.wallets["ann"] == ["3", "800", "1", "1-3"]
+    assert batch.wallets["ann"] == ["3", "800", "1", ORDER, "1-3"]
 
 
 def test_an_order_paid_in_a_later_batch_changes_the_row_that_is_there() -> None:
@@ -152,7 +152,13 @@ def test_a_failed_checkout_pays_nothing_and_leaves_its_coupon_alone() -> None:
     assert (batch.ledger, batch.outbox, batch.completed) == ([], [], [])
     assert batch.coupon_changes == {}
     assert batch.discounts[ORDER][-2:] == ["returned", MOMENT]
-    assert batch.wallets == {"ann": ["3", NULL, NULL, "1-1"]}
+    assert batch.wallets == {"ann": ["3", NULL, NULL, ORDER, "1-1"]}
+
+
+def test_of_two_orders_of_one_millisecond_the_one_placed_later_is_the_last() -> None:
+    batch = _fold(_checked_out(order=OTHER), _checked_out(order=ORDER), _charged())
+
+    assert batch.wallets["ann"][3] == ORDER
 
 
 @pytest.mark.requirement("R3.5")
@@ -390,7 +396,7 @@ def test_a_reservation_finishes_once() -> None:
 def test_fields_in_another_order_or_more_of_them_are_read_by_name() -> None:
     batch = _fold(_event("wallet.charged", balance=5, note="x", user="ann", amount=5), _charged(balance=10))
 
-    assert batch.wallets == {"ann": ["3", "10", NULL, "1-2"]}
+    assert batch.wallets == {"ann": ["3", "10", NULL, NULL, "1-2"]}
 
 
 def test_every_event_of_the_scripts_is_known() -> None:
