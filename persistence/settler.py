@@ -59,6 +59,8 @@ class Settler:
         self._settings = settings
         self._queue: deque[CompletedOrder] = deque()
         self._queued = asyncio.Event()
+        # How far the present round over a campaign's issues has come, where it is under way.
+        self._looked_to: dict[str, int] = {}
         # Most orders are paid in the same minute as the one before.
         self._day_of_minute = lru_cache(maxsize=64)(lambda minute: engine.days.text(minute * 60_000))
 
@@ -125,7 +127,8 @@ class Settler:
     async def grant(self, connection: AsyncConnection[TupleRow], share: Sequence[int]) -> int:
         """Grant the issues of these partitions' campaigns that have no coupon; how many there were.
 
-        `campaign_settlement` keeps how far all is granted, so that the past is not looked at again.
+        `campaign_settlement` keeps how far all is granted, so that the past is not looked at again. From there on a
+        call looks at the next stretch, round and round: an issue that cannot be granted holds up no other.
         """
         with translated():
             cursor = await connection.execute(
@@ -140,6 +143,7 @@ class Settler:
     async def _grant_campaign(
         self, connection: AsyncConnection[TupleRow], campaign_id: str, granted_through: int
     ) -> int:
+        looked_to = max(self._looked_to.pop(campaign_id, 0), granted_through)
         with translated():
             cursor = await connection.execute(
                 """SELECT i.number, i.user_id, i.kind, i.value, i.minimum_order, i.maximum_discount, i.valid_days,
@@ -149,11 +153,13 @@ class Settler:
                          ORDER BY number LIMIT %s) i
                    LEFT JOIN coupon k ON k.user_id = i.user_id AND k.campaign_id = i.campaign_id
                    ORDER BY i.number""",
-                (self._settings.grant_age_ms, campaign_id, granted_through, self._settings.walk_rows_max),
+                (self._settings.grant_age_ms, campaign_id, looked_to, self._settings.walk_rows_max),
             )
             issues = await cursor.fetchall()
+        if len(issues) == self._settings.walk_rows_max:
+            self._looked_to[campaign_id] = issues[-1][0]
         # One partition's issues are written in order, so a number that is not there was lost and never comes.
-        through, missing, all_granted = granted_through, [], True
+        through, missing, all_granted = granted_through, [], looked_to == granted_through
         for number, user, kind, value, minimum, maximum, valid_days, issued_at_ms, granted, is_due in issues:
             all_granted = all_granted and granted
             if all_granted:

@@ -7,8 +7,10 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from engine.coupons import Coupon, Issue
 from engine.engine import Engine
 from engine.errors import OutcomeUnknown, Unavailable
+from engine.runner import Flow
 from persistence.database import connect
 from persistence.event_rows import CompletedOrder
 from persistence.settings import WorkerSettings
@@ -174,3 +176,41 @@ async def test_an_issue_whose_grant_was_lost_is_granted_with_the_rule_of_its_iss
         ("bob", 2),
         ("cho", 3),
     ]
+
+
+async def test_an_issue_that_cannot_be_granted_keeps_none_behind_it_from_their_grants(
+    engine: Engine, connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two issues at a time, and the first two users' partitions are away."""
+    settings = WorkerSettings(database_url=database_url, grant_age_ms=0, walk_rows_max=2)
+    settler, users = Settler(engine, settings), ["ann", "bob", "cho", "dan", "eve"]
+    grant = engine.coupons._grant
+
+    async def is_away(flow: Flow, issue: Issue) -> tuple[Coupon, bool]:
+        if issue.user_id in away:
+            raise Unavailable("no connection")
+        return await grant(flow, issue)
+
+    monkeypatch.setattr(engine.coupons, "_grant", is_away)
+    await open_campaign(engine)
+    away = set(users)
+    for user in users:
+        with pytest.raises(OutcomeUnknown):
+            await engine.coupons.issue(user, "spring")
+    await write_all(engine, database_url)
+    away = {"ann", "bob"}
+
+    for _ in range(3):
+        await settler.grant(connection, range(4))
+    await write_all(engine, database_url)
+    assert await rows(connection, "SELECT user_id FROM coupon ORDER BY 1") == [("cho",), ("dan",), ("eve",)]
+    assert await rows(connection, "SELECT granted_through FROM campaign_settlement") == []
+
+    away = set()
+    for _ in range(3):
+        await settler.grant(connection, range(4))
+    await write_all(engine, database_url)
+    for _ in range(4):
+        await settler.grant(connection, range(4))
+    assert await value(connection, "SELECT count(*) FROM coupon") == len(users)
+    assert await value(connection, "SELECT granted_through FROM campaign_settlement") == len(users)
