@@ -76,7 +76,7 @@ async def read_shop(shop: Shop, plan: Plan, answers: Answers, concurrency: int) 
     """Reads all that the run may have changed. Raises ReplayFailed, ShopError."""
     reading = ShopReading(await read_best_sellers(shop, answers.best_sellers_before.to))
     async for product in shop.products():
-        if product.product_id in plan.stock:
+        if product.product_id in answers.stock_before:
             reading.available[product.product_id] = product.available
 
     async def read_balance(customer: str) -> None:

@@ -37,6 +37,10 @@ class ReplayFailed(Exception):
     """The run cannot go on; the message says why and what to do."""
 
 
+PRODUCT_REFUSED = "a product that the shop does not take"
+"""Why an invoice is not sent that has such a product."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completed:
     """An invoice that became an order, paid."""
@@ -74,6 +78,8 @@ class Answers:
     policies: schemas.Policies
     best_sellers_before: schemas.BestSellers
     stock_before: dict[str, int] = field(default_factory=dict)
+    products_refused: dict[str, str] = field(default_factory=dict)
+    """Products that the shop does not take, as one whose price is over its limit: the problem's name of each."""
     wallets: dict[str, Wallet] = field(default_factory=dict)
     completed: list[Completed] = field(default_factory=list)
     not_sold: list[NotSold] = field(default_factory=list)
@@ -117,7 +123,12 @@ class Driver:
             price=product.price,
             stock=[schemas.StockItemRequest(stock_id=STOCK_ID, option=STOCK_ID, initial_quantity=target)],
         )
-        made = await self._shop.put(path, request, schemas.ChangedProduct)
+        try:
+            made = await self._shop.put(path, request, schemas.ChangedProduct)
+        except Refused as refused:
+            answers.products_refused[product.product_id] = refused.name
+            self._advance(Phase.CATALOGUE)
+            return
         if len(made.stock) > 1:
             raise ReplayFailed(f"the product {product.product_id} has other stock items here: replay into another shop")
         available = made.stock[0].available
@@ -177,6 +188,10 @@ class Driver:
         wallet = answers.wallets[customer]
         seen = {wallet.last_order_before}
         for invoice, total in invoices:
+            if any(line.product_id in answers.products_refused for line in invoice.lines):
+                answers.not_sold.append(NotSold(invoice, PRODUCT_REFUSED, None))
+                self._advance(Phase.CHECKOUTS)
+                continue
             if wallet.balance < total and wallet.to_charge > 0:
                 await self._charge(answers.policies, customer, wallet)
             outcome = await self._check_out(invoice, total, seen)

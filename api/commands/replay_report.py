@@ -39,6 +39,8 @@ def print_outcomes(console: Console, answers: Answers) -> None:
     all_of_them = len(answers.completed) + len(answers.not_sold)
     table.add_row(Text("all", "bold"), Text(_number(all_of_them), "bold"))
     console.print(table)
+    for reason, count in Counter(answers.products_refused.values()).most_common():
+        console.print(f"{_number(count)} products refused: {reason}")
 
 
 def print_best_sellers(console: Console, rows: Iterable[BestSellerRow]) -> None:

@@ -95,6 +95,20 @@ async def test_with_enough_of_everything_every_invoice_is_sold(http: httpx.Async
     assert result.progress == {Phase.CATALOGUE: 3, Phase.CHARGES: 3, Phase.CHECKOUTS: 4}
 
 
+async def test_invoices_with_a_product_that_the_shop_does_not_take_are_counted_and_not_sent(
+    http: httpx.AsyncClient, shop: SmallShop
+) -> None:
+    shop.faults = {"put_product": [problem("invalid-request", 400)]}
+    result = await run(http)
+    (product,) = result.answers.products_refused
+    others = [each for each in INVOICES if product not in {line.product_id for line in each.lines}]
+    assert result.answers.products_refused == {product: "invalid-request"}
+    assert len(result.answers.completed) == len(shop.orders) == len(others) < len(INVOICES)
+    assert result.refusals == {replay_driver.PRODUCT_REFUSED: len(INVOICES) - len(others)}
+    assert result.agrees
+    assert result.progress == {Phase.CATALOGUE: 3, Phase.CHARGES: 3, Phase.CHECKOUTS: 4}
+
+
 async def test_a_second_run_on_the_same_shop_is_counted_for_itself(http: httpx.AsyncClient, shop: SmallShop) -> None:
     await run(http, stock="2", balance="3")
     again = await run(http)
