@@ -22,7 +22,7 @@ from engine.errors import (
 from engine.hashes import hash_of
 from engine.order_ids import created_ms, make_order_id
 from engine.policy import Policy
-from engine.positions import Position, position_of
+from engine.positions import Position, last_of_each, position_of
 from engine.runner import Flow, Reply, ScriptRunner
 from engine.statuses import Status
 from engine.stock import Held, HeldLine, LineRequest, Stock
@@ -85,11 +85,11 @@ class Orders:
         Raises `LineLimit`, `UnknownReference`, `StockIdRequired`, `OutOfStock`, `OrderInProgress`, `CouponNotValid`,
         `PaymentLimit`; then nothing is held and nothing is on record.
         """
-        return await self._order(user_id, lines, coupon_id, self._place)
+        return await self._after_overdue(user_id, lambda: self._order(user_id, lines, coupon_id, self._place))
 
     async def checkout(self, user_id: str, lines: Sequence[LineRequest], coupon_id: str | None) -> Order:
         """Order and pay at once. Raises as `place`, and `InsufficientBalance`: the order is on record as failed."""
-        return await self._order(user_id, lines, coupon_id, self._checkout)
+        return await self._after_overdue(user_id, lambda: self._order(user_id, lines, coupon_id, self._checkout))
 
     async def cancel(self, user_id: str, order_id: str) -> Order:
         """Cancel an order that awaits payment, and give back what it holds.
@@ -160,6 +160,38 @@ class Orders:
         products = self._runner.partitions.group(line["product_id"] for line in orjson.loads(order.lines_json))
         released = await self._stock.give_back(flow, order.order_id, products)
         return replace(order, positions=order.positions + released)
+
+    async def _after_overdue(self, user_id: str, order: Callable[[], Awaitable[Order]]) -> Order:
+        """Order; where an earlier order is in the way whose deadline has passed, expire that first.
+
+        The worker expires it too, but perhaps not yet, and while PostgreSQL is away not at all.
+        """
+        try:
+            return await order()
+        except OrderInProgress as in_progress:
+            if in_progress.pay_before_ms > self._runner.now_ms(self._runner.partitions.of(user_id)):
+                raise
+            given_back = await self._expire_and_give_back(user_id, in_progress.order_id)
+            if given_back is None:
+                raise
+        made = await order()
+        return replace(made, positions=last_of_each((*made.positions, *given_back)))
+
+    async def _expire_and_give_back(self, user_id: str, order_id: str) -> tuple[Position, ...] | None:
+        """The positions of it all, or None when the order is still in progress."""
+        partition = self._runner.partitions.of(user_id)
+        keys = (self._runner.keys.meta(partition), self._runner.keys.order(partition, order_id))
+
+        async def step(flow: Flow) -> tuple[Position, ...] | None:
+            reply = await self.finish(flow, "expire_order", user_id, order_id)
+            if reply.status is Status.NOT_DUE:
+                return None
+            if reply.status is not Status.EXPIRED:
+                return ()
+            (fields,) = await self._runner.read(flow, partition, "read_hashes", keys)
+            return (await self.give_back(flow, _order(order_id, hash_of(fields), partition))).positions
+
+        return await self._runner.alone(step)
 
     async def _order(self, user_id: str, lines: Sequence[LineRequest], coupon_id: str | None, decide: _Decide) -> Order:
         self._policy.check_line_count(len(lines))

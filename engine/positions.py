@@ -1,5 +1,6 @@
 """Positions: where in the partitions' events a request's changes stand."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -15,6 +16,14 @@ def position_of(partition: int, place: bytes | str) -> Position:
     """From a script's reply or from a row: ``place`` is ``<epoch>-<seq>``."""
     epoch, seq = place.split(b"-") if isinstance(place, bytes) else place.split("-")
     return Position(partition, int(epoch), int(seq))
+
+
+def last_of_each(positions: Iterable[Position]) -> tuple[Position, ...]:
+    """The last position of each partition: once it is durable, all before it are."""
+    last: dict[int, Position] = {}
+    for position in positions:
+        last[position.partition] = max(position, last.get(position.partition, position))
+    return tuple(last.values())
 
 
 def position_text(positions: tuple[Position, ...]) -> str:

@@ -111,6 +111,24 @@ async def test_a_payment_past_the_deadline_is_refused_and_gives_everything_back(
     assert await engine.orders.expire("kim", order.order_id) == "failed"
 
 
+@pytest.mark.requirement("R3.8", "R3.13", "R3.16")
+@pytest.mark.parametrize(("way", "end"), [("place", "awaiting_payment"), ("checkout", "completed")])
+async def test_an_overdue_order_is_no_longer_in_the_way_of_the_next(engine: Engine, way: str, end: str) -> None:
+    """Even where no worker has expired it."""
+    overdue = await engine.orders.place("kim", TWO, None)
+    engine.runner.test_now_ms = str(NOW + DAY_MS - 1)
+    with pytest.raises(OrderInProgress):
+        await getattr(engine.orders, way)("kim", TWO, None)
+    engine.runner.test_now_ms = str(NOW + DAY_MS)
+
+    ordered = await getattr(engine.orders, way)("kim", TWO, None)
+
+    expired = await engine.orders.read("kim", overdue.order_id)
+    assert (expired.status, expired.failure) == ("failed", "expired")
+    assert (ordered.status, len(ordered.positions)) == (end, len({each.partition for each in ordered.positions}))
+    assert await all_units(engine) == {"shirt/S": (10, 0, 0), "shirt/M": (3, 2, 0), "hat/one": (2, 1, 0)}
+
+
 @pytest.mark.requirement("R3.13")
 async def test_an_unpaid_order_expires_after_a_day(engine: Engine) -> None:
     order = await engine.orders.place("kim", TWO, None)

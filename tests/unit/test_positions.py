@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.positions import Position, parse_position, position_of, position_text
+from engine.positions import Position, last_of_each, parse_position, position_of, position_text
 
 numbers = st.integers(0, 10**16 - 1)
 
@@ -27,3 +27,8 @@ def test_a_position_is_partition_epoch_and_sequence() -> None:
 def test_what_no_answer_ever_held_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a position"):
         parse_position(text)
+
+
+def test_of_each_partition_the_last_position_stands_for_all_before_it() -> None:
+    positions = [Position(1, 1, 9), Position(2, 1, 1), Position(1, 2, 3), Position(2, 1, 0)]
+    assert last_of_each(positions) == (Position(1, 2, 3), Position(2, 1, 1))
