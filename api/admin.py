@@ -5,6 +5,7 @@ from __future__ import annotations
 from api import schemas
 from api.answers import changed_campaign_answer, changed_product_answer
 from api.asgi import Answer, Call, Handler, location
+from api.idempotency import key_of
 from api.problems import invalid_request
 from api.shop import Shop
 from api.times import parse_time
@@ -31,8 +32,8 @@ def handlers(shop: Shop) -> dict[str, Handler]:
 
     async def adjust_stock(call: Call[schemas.AdjustmentRequest, schemas.NoQuery]) -> Answer:
         product_id, stock_id = call.path_params["product_id"], call.path_params["stock_id"]
-        item = await shop.engine.catalog.adjust(product_id, stock_id, call.body.delta, call.body.reason)
-        safety = await shop.safety(call, item.positions)
+        item = await shop.engine.catalog.adjust(product_id, stock_id, call.body.delta, call.body.reason, key_of(call))
+        safety = await shop.safety(call, item.positions, replayed=item.replayed)
         body = schemas.AdjustedStockItem(
             stock_id=item.stock_id,
             product_id=item.product_id,

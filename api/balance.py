@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from api import schemas
 from api.asgi import Answer, Call, Handler
+from api.idempotency import key_of
 from api.shop import Shop
 from api.times import format_moment, format_time
 from engine.positions import position_text
@@ -19,8 +20,8 @@ def handlers(shop: Shop) -> dict[str, Handler]:
         return Answer(200, schemas.Balance(user_id=user_id, balance=balance, currency=shop.currency))
 
     async def charge_balance(call: Call[schemas.ChargeRequest, schemas.NoQuery]) -> Answer:
-        charge = await shop.engine.wallets.charge(call.path_params["user_id"], call.body.amount)
-        safety = await shop.safety(call, charge.positions)
+        charge = await shop.engine.wallets.charge(call.path_params["user_id"], call.body.amount, key_of(call))
+        safety = await shop.safety(call, charge.positions, replayed=charge.replayed)
         body = schemas.Charge(
             user_id=charge.user_id,
             amount=charge.amount,

@@ -6,6 +6,7 @@ from api import schemas
 from api.answers import campaign_answer, coupon_answer, issued_coupon_answer
 from api.asgi import Answer, Call, Handler, location
 from api.cursors import decode_number_cursor, encode_number_cursor
+from api.idempotency import key_of
 from api.shop import Shop
 from engine.coupons import Campaign
 
@@ -17,8 +18,8 @@ def handlers(shop: Shop) -> dict[str, Handler]:
 
     async def issue_coupon(call: Call[schemas.CouponRequest, schemas.NoQuery]) -> Answer:
         user_id = call.path_params["user_id"]
-        coupon = await shop.engine.coupons.issue(user_id, call.body.campaign_id)
-        safety = await shop.safety(call, coupon.positions)
+        coupon = await shop.engine.coupons.issue(user_id, call.body.campaign_id, key_of(call))
+        safety = await shop.safety(call, coupon.positions, replayed=coupon.replayed)
         body = issued_coupon_answer(coupon, now_ms(user_id), durable=safety.durable)
         where = location(f"/v1/users/{user_id}/coupons/{coupon.coupon_id}")
         return Answer(201, body, (where, *safety.headers))

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from api import schemas
 from api.asgi import Answer, Call, Handler
 from api.cursors import decode_number_cursor, encode_cursor
+from api.idempotency import key_of, replayed_headers
 from api.problems import NOT_FOUND, Problem
 from api.shop import Shop
 from api.times import format_moment, format_optional_moment
@@ -90,10 +91,14 @@ def handlers(shop: Shop) -> dict[str, Handler]:
         )
 
     async def replay_delivery(call: Call[schemas.NothingRequest | None, schemas.NoQuery]) -> Answer:
-        delivery = await oversight.replay_delivery(int(call.path_params["delivery_id"]))
-        if delivery is None:
+        key = key_of(call)
+        found = await oversight.replay_delivery(
+            int(call.path_params["delivery_id"]), None if key is None else key.digest
+        )
+        if found is None:
             raise Problem(NOT_FOUND, f"There is no delivery {call.path_params['delivery_id']}.")
-        return Answer(200, _delivery(delivery))
+        delivery, replayed = found
+        return Answer(200, _delivery(delivery), replayed_headers(replayed))
 
     async def list_alarms(call: Call[None, schemas.AlarmsQuery]) -> Answer:
         page = await oversight.alarms(call.query.state, call.query.limit, decode_number_cursor(call.query.cursor))

@@ -8,6 +8,7 @@ from typing import Any
 from api import schemas
 from api.answers import order_answer, recorded_order_answer
 from api.asgi import Answer, Call, Handler, location
+from api.idempotency import key_of
 from api.shop import Shop
 from engine.errors import NotFound, OrderNotCancellable, OrderNotPayable
 from engine.order_ids import is_order_id
@@ -20,23 +21,25 @@ def handlers(shop: Shop) -> dict[str, Handler]:
     """The operations of orders."""
 
     async def place_order(call: Call[schemas.OrderRequest, schemas.NoQuery]) -> Answer:
-        order = await shop.engine.orders.place(call.path_params["user_id"], _lines(call.body), call.body.coupon_id)
+        user_id, body = call.path_params["user_id"], call.body
+        order = await shop.engine.orders.place(user_id, _lines(body), body.coupon_id, key_of(call))
         return await created(call, order)
 
     async def checkout(call: Call[schemas.OrderRequest, schemas.NoQuery]) -> Answer:
-        order = await shop.engine.orders.checkout(call.path_params["user_id"], _lines(call.body), call.body.coupon_id)
+        user_id, body = call.path_params["user_id"], call.body
+        order = await shop.engine.orders.checkout(user_id, _lines(body), body.coupon_id, key_of(call))
         return await created(call, order)
 
     async def pay_order(call: Call[schemas.NothingRequest | None, schemas.NoQuery]) -> Answer:
         try:
-            order = await shop.engine.payments.pay(call.path_params["user_id"], _order_id(call))
+            order = await shop.engine.payments.pay(call.path_params["user_id"], _order_id(call), key_of(call))
         except NotFound as error:
             return await _paid_before(shop, call, error)
         return await changed(call, order)
 
     async def cancel_order(call: Call[schemas.NothingRequest | None, schemas.NoQuery]) -> Answer:
         try:
-            order = await shop.engine.orders.cancel(call.path_params["user_id"], _order_id(call))
+            order = await shop.engine.orders.cancel(call.path_params["user_id"], _order_id(call), key_of(call))
         except NotFound as error:
             return await _cancelled_before(shop, call, error)
         return await changed(call, order)
@@ -78,12 +81,12 @@ def handlers(shop: Shop) -> dict[str, Handler]:
         return found
 
     async def created(call: Call[schemas.OrderRequest, schemas.NoQuery], order: Order) -> Answer:
-        safety = await shop.safety(call, order.positions)
+        safety = await shop.safety(call, order.positions, replayed=order.replayed)
         where = location(f"/v1/users/{order.user_id}/orders/{order.order_id}")
         return Answer(201, order_answer(order, shop.currency, durable=safety.durable), (where, *safety.headers))
 
     async def changed(call: Call[schemas.NothingRequest | None, schemas.NoQuery], order: Order) -> Answer:
-        safety = await shop.safety(call, order.positions)
+        safety = await shop.safety(call, order.positions, replayed=order.replayed)
         return Answer(200, order_answer(order, shop.currency, durable=safety.durable), safety.headers)
 
     return {

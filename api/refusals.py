@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from api import problems
@@ -147,10 +147,23 @@ def _payment_limit(error: errors.PaymentLimit) -> Problem:
     )
 
 
+def _key_reused(_: errors.IdempotencyKeyReused) -> Problem:
+    return Problem(problems.IDEMPOTENCY_KEY_REUSED, "This Idempotency-Key belongs to another request.")
+
+
+def _request_in_progress(_: errors.RequestInProgress) -> Problem:
+    return Problem(problems.REQUEST_IN_PROGRESS, "The first request with this Idempotency-Key is under way.")
+
+
+def _as_before(replayed: bool) -> Mapping[str, str]:
+    return {"Idempotent-Replayed": "true"} if replayed else {}
+
+
 def _insufficient_balance(error: errors.InsufficientBalance) -> Problem:
     return Problem(
         problems.INSUFFICIENT_BALANCE,
         f"The balance is {error.balance}, the total {error.total}. The order is failed; what it held is given back.",
+        headers=_as_before(error.replayed),
         order_id=error.order_id,
         balance=error.balance,
         total=error.total,
@@ -161,6 +174,7 @@ def _order_not_payable(error: errors.OrderNotPayable) -> Problem:
     return Problem(
         problems.ORDER_NOT_PAYABLE,
         f"Order {error.order_id} has failed: {error.failure}.",
+        headers=_as_before(error.replayed),
         order_id=error.order_id,
         order_status=error.status,
         failure=error.failure,
@@ -256,6 +270,8 @@ _TABLE: Final[dict[type[BaseException], Callable[[Any], Problem]]] = {
     errors.OrderInProgress: _order_in_progress,
     errors.CouponNotValid: _coupon_not_valid,
     errors.PaymentLimit: _payment_limit,
+    errors.IdempotencyKeyReused: _key_reused,
+    errors.RequestInProgress: _request_in_progress,
     errors.InsufficientBalance: _insufficient_balance,
     errors.OrderNotPayable: _order_not_payable,
     errors.OrderNotCancellable: _order_not_cancellable,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from api.asgi import WAIT_SECONDS_DEFAULT, Call, Header
+from api.idempotency import replayed_headers
 from api.problems import invalid_request
 from api.settings import ApiSettings
 from engine.engine import Engine
@@ -47,16 +48,20 @@ class Shop:
         """The currency of every price."""
         return self.engine.settings.currency
 
-    async def safety(self, call: Call[Any, Any], positions: tuple[Position, ...]) -> Safety:
-        """Wait until the changes are durable where the client or the settings ask for it, as long as they let."""
+    async def safety(self, call: Call[Any, Any], positions: tuple[Position, ...], *, replayed: bool = False) -> Safety:
+        """Wait until the changes are durable where the client or the settings ask for it, as long as they let.
+
+        A change that an earlier request has made may be durable by now without waiting.
+        """
+        repeated = replayed_headers(replayed)
         asked = call.prefer.durable
         wait_s = call.prefer.wait_seconds
         if wait_s is None:
             wait_s = WAIT_SECONDS_DEFAULT
         if not wait_s or not (asked or self.settings.durable_by_default):
-            return Safety(durable=False)
+            return Safety(replayed and await self.engine.durability.check(positions), repeated)
         durable = await self.engine.durability.wait(positions, wait_s)
-        return Safety(durable, (_APPLIED,) if asked and durable else ())
+        return Safety(durable, (_APPLIED, *repeated) if asked and durable else repeated)
 
     def positions(self, text: str, location: str) -> tuple[Position, ...]:
         """The positions in a client's text; the problem names its ``location`` when it is none of ours."""

@@ -9,6 +9,7 @@ import orjson
 
 from engine.errors import NotFound, StockLimit, TooManyStockItems
 from engine.hashes import hash_of
+from engine.idempotency import KeyClaims, Replayed, RequestKey, check_key, key_arguments
 from engine.policy import Policy
 from engine.positions import Position, position_of
 from engine.runner import Flow, ScriptRunner
@@ -60,13 +61,16 @@ class Adjustment:
     option: str
     available: int
     positions: tuple[Position, ...]
+    replayed: bool = False
+    """Whether this is the answer of an earlier request of the same idempotency key."""
 
 
 class Catalog:
     """The products of all partitions."""
 
-    def __init__(self, runner: ScriptRunner, policy: Policy) -> None:
+    def __init__(self, runner: ScriptRunner, key_claims: KeyClaims, policy: Policy) -> None:
         self._runner = runner
+        self._key_claims = key_claims
         self._policy = policy
 
     async def put(
@@ -106,23 +110,32 @@ class Catalog:
 
         return await self._runner.alone(step)
 
-    async def adjust(self, product_id: str, stock_id: str, delta: int, reason: str) -> Adjustment:
-        """Raise or lower the available units of a stock item by ``delta``. Sent once, as a charge is.
+    async def adjust(
+        self, product_id: str, stock_id: str, delta: int, reason: str, key: RequestKey | None = None
+    ) -> Adjustment:
+        """Raise or lower the available units of a stock item by ``delta``. Without a key it is sent once, as a charge.
 
-        Raises `NotFound`, `StockLimit`.
+        Raises `NotFound`, `StockLimit`, `IdempotencyKeyReused`. The key's home is the product's partition.
         """
         partition = self._runner.partitions.of(product_id)
         keys = self._runner.keys
+        records = self._key_claims.record(partition, key)
 
         async def step(flow: Flow) -> Adjustment:
             reply = await self._runner.change(
                 flow,
                 partition,
                 "adjust_stock",
-                (keys.meta(partition), keys.events(partition), keys.product(partition, product_id)),
-                (product_id, stock_id, delta, reason, self._policy.available_max, "", ""),
-                repeatable=False,
+                (keys.meta(partition), keys.events(partition), keys.product(partition, product_id), *records),
+                (product_id, stock_id, delta, reason, self._policy.available_max, *key_arguments(key)),
+                repeatable=key is not None,
             )
+            try:
+                check_key(reply, partition)
+            except Replayed as earlier:
+                available, *option = earlier.values
+                positions, replayed = (earlier.position,), not flow.sent_again
+                return Adjustment(product_id, stock_id, " ".join(option), int(available), positions, replayed)
             if reply.status is Status.UNKNOWN:
                 raise NotFound(f"product {product_id} has no stock item {stock_id}")
             if reply.status is Status.STOCK_LIMIT:

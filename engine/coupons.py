@@ -18,7 +18,8 @@ from engine.errors import (
     UnknownCampaign,
 )
 from engine.hashes import hash_of
-from engine.positions import Position, parse_position, position_of
+from engine.idempotency import KeyClaims, Replayed, RequestKey, key_arguments
+from engine.positions import Position, parse_position, position_of, position_text
 from engine.runner import Flow, ScriptRunner
 from engine.statuses import Status
 
@@ -81,6 +82,8 @@ class Coupon:
     valid_until_ms: int
     used_at_ms: int | None
     positions: tuple[Position, ...]
+    replayed: bool = False
+    """Whether this is the answer of an earlier request of the same idempotency key."""
 
     @property
     def user_number(self) -> int:
@@ -101,8 +104,9 @@ class Coupon:
 class Coupons:
     """A campaign lives in one partition and decides who gets a coupon; the coupon lives in its user's."""
 
-    def __init__(self, runner: ScriptRunner, days: BusinessDays) -> None:
+    def __init__(self, runner: ScriptRunner, key_claims: KeyClaims, days: BusinessDays) -> None:
         self._runner = runner
+        self._key_claims = key_claims
         self._days = days
 
     async def put_campaign(self, campaign: Campaign) -> tuple[bool, Campaign, tuple[Position, ...]]:
@@ -160,50 +164,70 @@ class Coupons:
         ids = await list_ids(self._runner, sets, "", count_max)
         return list(await asyncio.gather(*(self.read_campaign(campaign_id) for campaign_id in ids)))
 
-    async def issue(self, user_id: str, campaign_id: str) -> Coupon:
+    async def issue(self, user_id: str, campaign_id: str, key: RequestKey | None = None) -> Coupon:
         """Take the next coupon of a campaign for a user.
 
         Raises `UnknownCampaign`, `CouponAlreadyIssued`, `CampaignNotOpen`, `CouponsExhausted`; `OutcomeUnknown` when
-        the coupon is issued and cannot be shown yet: the worker puts it among the user's coupons.
+        the coupon is issued and cannot be shown yet: the worker puts it among the user's coupons. With a key also
+        `IdempotencyKeyReused`, `RequestInProgress`.
         """
-        partition = self._runner.partitions.of(campaign_id)
-        keys = self._runner.keys
+        if key is None:
+            return await self._runner.alone(lambda flow: self._issue(flow, user_id, campaign_id, None, False))
+        home = self._runner.partitions.of(user_id)
 
         async def step(flow: Flow) -> Coupon:
-            reply = await self._runner.change(
-                flow,
-                partition,
-                "issue_coupon",
-                (
-                    keys.meta(partition),
-                    keys.events(partition),
-                    keys.campaign(partition, campaign_id),
-                    keys.issues(partition, campaign_id),
-                ),
-                (campaign_id, user_id, "", ""),
-            )
-            match reply.status:
-                case Status.UNKNOWN:
-                    raise UnknownCampaign(campaign_id)
-                case Status.NOT_OPEN:
-                    raise CampaignNotOpen(reply.integer(0), reply.integer(1), reply.integer(2) < reply.integer(0))
-                case Status.EXHAUSTED:
-                    raise CouponsExhausted(reply.integer(0))
-            issued_before = reply.status is Status.ALREADY_ISSUED and not flow.sent_again
-            try:
-                # In the flow's own generation: a recovery that came between may have lost the issue, and its number
-                # may be another user's by now.
-                coupon, _ = await self._grant(flow, _issue(user_id, campaign_id, reply.text(1)))
-            except StaleGeneration as error:
-                raise Recovering from error
-            except EngineError as error:
-                raise OutcomeUnknown("the coupon is issued and not yet among the user's coupons") from error
-            if issued_before:
-                raise CouponAlreadyIssued(coupon.coupon_id)
-            issued = position_of(partition, reply.values[0])
-            return replace(coupon, positions=(issued, *coupon.positions))
+            # The key lives with the user, the campaign elsewhere: the claim has to come before the issue.
+            async with self._key_claims.held(flow, home, key) as resumed:
+                return await self._issue(flow, user_id, campaign_id, key, resumed)
 
-        return await self._runner.alone(step)
+        try:
+            return await self._runner.alone(step)
+        except Replayed as earlier:
+            coupon = await self.read_coupon(user_id, earlier.values[0])
+            as_issued = replace(coupon, state="free", order_id=None, used_at_ms=None)
+            return replace(as_issued, positions=earlier.positions(1), replayed=True)
+
+    async def _issue(self, flow: Flow, user_id: str, campaign_id: str, key: RequestKey | None, resumed: bool) -> Coupon:
+        """``resumed``: an earlier request of the key may have been issued what this one finds."""
+        partition = self._runner.partitions.of(campaign_id)
+        keys = self._runner.keys
+        reply = await self._runner.change(
+            flow,
+            partition,
+            "issue_coupon",
+            (
+                keys.meta(partition),
+                keys.events(partition),
+                keys.campaign(partition, campaign_id),
+                keys.issues(partition, campaign_id),
+            ),
+            (campaign_id, user_id),
+        )
+        match reply.status:
+            case Status.UNKNOWN:
+                raise UnknownCampaign(campaign_id)
+            case Status.NOT_OPEN:
+                raise CampaignNotOpen(reply.integer(0), reply.integer(1), reply.integer(2) < reply.integer(0))
+            case Status.EXHAUSTED:
+                raise CouponsExhausted(reply.integer(0))
+        issued_before = reply.status is Status.ALREADY_ISSUED and not flow.sent_again and not resumed
+        try:
+            # In the flow's own generation: a recovery that came between may have lost the issue, and its number
+            # may be another user's by now.
+            issue = _issue(user_id, campaign_id, reply.text(1))
+            spent = None if issued_before else key
+            coupon, granted = await self._grant(flow, issue, spent, position_of(partition, reply.values[0]))
+        except StaleGeneration as error:
+            raise Recovering from error
+        except EngineError as error:
+            raise OutcomeUnknown("the coupon is issued and not yet among the user's coupons") from error
+        if issued_before:
+            raise CouponAlreadyIssued(coupon.coupon_id)
+        if key is not None and not granted:
+            # The worker was faster, and knows of no key.
+            await self._key_claims.let_go(self._runner.partitions.of(user_id), key)
+        issued = position_of(partition, reply.values[0])
+        return replace(coupon, positions=(*coupon.positions, issued))
 
     async def grant(self, issue: Issue) -> tuple[Coupon, bool]:
         """Put an issued coupon among its user's coupons, once; and whether it was not there before.
@@ -212,7 +236,9 @@ class Coupons:
         """
         return await self._runner.alone(lambda flow: self._grant(flow, issue))
 
-    async def _grant(self, flow: Flow, issue: Issue) -> tuple[Coupon, bool]:
+    async def _grant(
+        self, flow: Flow, issue: Issue, key: RequestKey | None = None, issued: Position | None = None
+    ) -> tuple[Coupon, bool]:
         partition = self._runner.partitions.of(issue.user_id)
         keys = self._runner.keys
         rule = issue.discount
@@ -225,6 +251,7 @@ class Coupons:
                 keys.events(partition),
                 keys.wallet(partition, issue.user_id),
                 keys.coupons(partition, issue.user_id),
+                *self._key_claims.record(partition, key),
             ),
             (
                 issue.user_id,
@@ -238,6 +265,8 @@ class Coupons:
                 self._days.text(issue.issued_at_ms),
                 issue.issued_at_ms,
                 issue.issued_at_ms + issue.valid_days * DAY_MS,
+                *key_arguments(key),
+                position_text((issued,)) if issued and key else "",
             ),
             urgent=True,
         )

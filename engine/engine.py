@@ -8,6 +8,7 @@ from engine.business_days import BusinessDays
 from engine.catalog import Catalog
 from engine.coupons import Coupons
 from engine.durability import Durability
+from engine.idempotency import KeyClaims
 from engine.keys import Keys
 from engine.lanes import Lanes, LaneSettings, RedisLanes
 from engine.orders import Orders
@@ -35,12 +36,13 @@ class Engine:
         self.runner = ScriptRunner(lanes, scripts, self.partitions, self.keys, settings)
         self.recovery = Recovery(lanes, scripts, self.keys)
         self.durability = Durability(lanes, self.keys)
-        self.wallets = Wallets(self.runner, self.policy)
-        self.catalog = Catalog(self.runner, self.policy)
+        key_claims = KeyClaims(self.runner, settings.key_lease_ms)
+        self.wallets = Wallets(self.runner, key_claims, self.policy)
+        self.catalog = Catalog(self.runner, key_claims, self.policy)
         self.stock = Stock(self.runner, self.policy, settings.order_age_max_ms)
-        self.orders = Orders(self.runner, self.stock, self.wallets, self.policy, settings.order_age_max_ms)
+        self.orders = Orders(self.runner, key_claims, self.stock, self.wallets, self.policy, settings.order_age_max_ms)
         self.payments = Payments(self.runner, self.orders, self.wallets)
-        self.coupons = Coupons(self.runner, self.days)
+        self.coupons = Coupons(self.runner, key_claims, self.days)
         self.bestsellers = BestSellers(self.runner, self.catalog, self.days)
 
     async def start(self) -> None:

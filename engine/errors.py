@@ -60,6 +60,14 @@ class Refusal(EngineError):
     """The rules say no. Nothing is changed but what the class says; asking the same again gives the same answer."""
 
 
+class IdempotencyKeyReused(Refusal):
+    """The idempotency key belongs to another request."""
+
+
+class RequestInProgress(Refusal):
+    """A request with this idempotency key is under way."""
+
+
 class NotFound(Refusal):
     """There is no such thing, or it belongs to another user."""
 
@@ -199,21 +207,23 @@ class PaymentLimit(Refusal):
 class InsufficientBalance(Refusal):
     """The balance does not pay the order. It is failed and on record; all that it held is given back."""
 
-    def __init__(self, order_id: str, balance: int, total: int) -> None:
+    def __init__(self, order_id: str, balance: int, total: int, *, replayed: bool = False) -> None:
         super().__init__()
         self.order_id = order_id
         self.balance = balance
         self.total = total
+        self.replayed = replayed
 
 
 class OrderNotPayable(Refusal):
     """The order has failed, and a failed order stays failed."""
 
-    def __init__(self, order_id: str, status: str, failure: str | None) -> None:
+    def __init__(self, order_id: str, status: str, failure: str | None, *, replayed: bool = False) -> None:
         super().__init__()
         self.order_id = order_id
         self.status = status
         self.failure = failure
+        self.replayed = replayed
 
 
 class OrderNotCancellable(OrderNotPayable):

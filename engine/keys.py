@@ -38,6 +38,10 @@ class Keys:
         """Hash: the order, its payment, its coupon, its lines as JSON."""
         return f"{self._prefixes[partition]}order:{order_id}"
 
+    def request_key(self, partition: int, owner: str, digest: str) -> str:
+        """Hash: an idempotency key's fingerprint, and its claim (claim, until) or its result (result, place)."""
+        return f"{self._prefixes[partition]}key:{owner}:{digest}"
+
     def products(self, partition: int) -> str:
         """Sorted set of the partition's product ids, all of score 0."""
         return self._prefixes[partition] + "products"

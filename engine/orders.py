@@ -20,9 +20,10 @@ from engine.errors import (
     TookTooLong,
 )
 from engine.hashes import hash_of
+from engine.idempotency import KeyClaims, Replayed, RequestKey, check_key, key_arguments
 from engine.order_ids import created_ms, make_order_id
 from engine.policy import Policy
-from engine.positions import Position, last_of_each, position_of
+from engine.positions import Position, last_of_each, position_of, position_text
 from engine.runner import Flow, Reply, ScriptRunner
 from engine.statuses import Status
 from engine.stock import Held, HeldLine, LineRequest, Stock
@@ -50,6 +51,8 @@ class Order:
     pay_before_ms: int | None
     paid_at_ms: int | None
     positions: tuple[Position, ...]
+    replayed: bool = False
+    """Whether this is the answer of an earlier request of the same idempotency key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class _Draft:
     lines_json: bytes
     subtotal: int
     held: Held
+    key: RequestKey | None
 
 
 _Decide = Callable[[Flow, _Draft], Awaitable[Order]]
@@ -71,34 +75,54 @@ class Orders:
     """Flows over the partitions of the user and of the products."""
 
     def __init__(
-        self, runner: ScriptRunner, stock: Stock, wallets: Wallets, policy: Policy, order_age_max_ms: int
+        self,
+        runner: ScriptRunner,
+        key_claims: KeyClaims,
+        stock: Stock,
+        wallets: Wallets,
+        policy: Policy,
+        order_age_max_ms: int,
     ) -> None:
         self._runner = runner
+        self._key_claims = key_claims
         self._wallets = wallets
         self._stock = stock
         self._policy = policy
         self._order_age_max_ms = order_age_max_ms
 
-    async def place(self, user_id: str, lines: Sequence[LineRequest], coupon_id: str | None) -> Order:
+    async def place(
+        self, user_id: str, lines: Sequence[LineRequest], coupon_id: str | None, key: RequestKey | None = None
+    ) -> Order:
         """Reserve the lines and put the order on record, awaiting payment.
 
         Raises `LineLimit`, `UnknownReference`, `StockIdRequired`, `OutOfStock`, `OrderInProgress`, `CouponNotValid`,
-        `PaymentLimit`; then nothing is held and nothing is on record.
+        `PaymentLimit`, and with a key `IdempotencyKeyReused`, `RequestInProgress`; then nothing is held and nothing is
+        on record.
         """
-        return await self._after_overdue(user_id, lambda: self._order(user_id, lines, coupon_id, self._place))
+        return await self._once(user_id, lambda: self._order(user_id, lines, coupon_id, key, self._place))
 
-    async def checkout(self, user_id: str, lines: Sequence[LineRequest], coupon_id: str | None) -> Order:
+    async def checkout(
+        self, user_id: str, lines: Sequence[LineRequest], coupon_id: str | None, key: RequestKey | None = None
+    ) -> Order:
         """Order and pay at once. Raises as `place`, and `InsufficientBalance`: the order is on record as failed."""
-        return await self._after_overdue(user_id, lambda: self._order(user_id, lines, coupon_id, self._checkout))
+        return await self._once(user_id, lambda: self._order(user_id, lines, coupon_id, key, self._checkout))
 
-    async def cancel(self, user_id: str, order_id: str) -> Order:
+    async def cancel(self, user_id: str, order_id: str, key: RequestKey | None = None) -> Order:
         """Cancel an order that awaits payment, and give back what it holds.
 
-        Raises `NotFound`, `OrderNotCancellable`.
+        Raises `NotFound`, `OrderNotCancellable`, and with a key `IdempotencyKeyReused`.
         """
+        partition = self._runner.partitions.of(user_id)
 
         async def step(flow: Flow) -> Order:
-            reply = await self.finish(flow, "cancel_order", user_id, order_id)
+            reply = await self.finish(flow, "cancel_order", user_id, order_id, key)
+            try:
+                check_key(reply, partition)
+            except Replayed as earlier:
+                cancelled = await self.read_within(flow, user_id, order_id)
+                if flow.sent_again:
+                    return await self.give_back(flow, cancelled)
+                return replace(cancelled, positions=earlier.positions(1), replayed=True)
             order = self.answered(order_id, reply)
             if reply.status is not Status.CANCELLED:
                 raise OrderNotCancellable(order_id, order.status, order.failure)
@@ -128,23 +152,30 @@ class Orders:
 
     async def read(self, user_id: str, order_id: str) -> Order:
         """One order of this user. Raises `NotFound`."""
+        return await self._runner.alone(lambda flow: self.read_within(flow, user_id, order_id))
+
+    async def read_within(self, flow: Flow, user_id: str, order_id: str) -> Order:
+        """The same, as a step of a flow."""
         partition = self._runner.partitions.of(user_id)
         keys = (self._runner.keys.meta(partition), self._runner.keys.order(partition, order_id))
-        hashes = await self._runner.alone(lambda flow: self._runner.read(flow, partition, "read_hashes", keys))
+        hashes = await self._runner.read(flow, partition, "read_hashes", keys)
         fields = hash_of(hashes[0])
         if fields.get("user") != user_id or fields["status"] == "void":
             raise NotFound(f"user {user_id} has no order {order_id}")
         return _order(order_id, fields, partition)
 
-    async def finish(self, flow: Flow, script: str, user_id: str, order_id: str) -> Reply:
+    async def finish(
+        self, flow: Flow, script: str, user_id: str, order_id: str, key: RequestKey | None = None
+    ) -> Reply:
         """Run one of the scripts that decide a placed order: pay_order, cancel_order or expire_order."""
         partition = self._runner.partitions.of(user_id)
+        takes_key = script != "expire_order"
         return await self._runner.change(
             flow,
             partition,
             script,
-            self._order_keys(partition, user_id, order_id),
-            (order_id, user_id),
+            (*self._order_keys(partition, user_id, order_id), *self._key_claims.record(partition, key)),
+            (order_id, user_id, *(key_arguments(key) if takes_key else ())),
             urgent=True,
         )
 
@@ -160,6 +191,19 @@ class Orders:
         products = self._runner.partitions.group(line["product_id"] for line in orjson.loads(order.lines_json))
         released = await self._stock.give_back(flow, order.order_id, products)
         return replace(order, positions=order.positions + released)
+
+    async def _once(self, user_id: str, order: Callable[[], Awaitable[Order]]) -> Order:
+        """Order, or answer what the first request of the same idempotency key was answered."""
+        try:
+            return await self._after_overdue(user_id, order)
+        except Replayed as earlier:
+            made = await self.read(user_id, earlier.values[0])
+            if earlier.status == Status.INSUFFICIENT_BALANCE:
+                balance = int(earlier.values[1])
+                raise InsufficientBalance(made.order_id, balance, made.total, replayed=True) from None
+            if earlier.status == Status.PLACED:
+                made = replace(made, status="awaiting_payment", failure=None, paid_at_ms=None)
+            return replace(made, positions=earlier.positions(1), replayed=True)
 
     async def _after_overdue(self, user_id: str, order: Callable[[], Awaitable[Order]]) -> Order:
         """Order; where an earlier order is in the way whose deadline has passed, expire that first.
@@ -179,8 +223,6 @@ class Orders:
 
     async def _expire_and_give_back(self, user_id: str, order_id: str) -> tuple[Position, ...] | None:
         """The positions of it all, or None when the order is still in progress."""
-        partition = self._runner.partitions.of(user_id)
-        keys = (self._runner.keys.meta(partition), self._runner.keys.order(partition, order_id))
 
         async def step(flow: Flow) -> tuple[Position, ...] | None:
             reply = await self.finish(flow, "expire_order", user_id, order_id)
@@ -188,21 +230,27 @@ class Orders:
                 return None
             if reply.status is not Status.EXPIRED:
                 return ()
-            (fields,) = await self._runner.read(flow, partition, "read_hashes", keys)
-            return (await self.give_back(flow, _order(order_id, hash_of(fields), partition))).positions
+            return (await self.give_back(flow, await self.read_within(flow, user_id, order_id))).positions
 
         return await self._runner.alone(step)
 
-    async def _order(self, user_id: str, lines: Sequence[LineRequest], coupon_id: str | None, decide: _Decide) -> Order:
+    async def _order(
+        self,
+        user_id: str,
+        lines: Sequence[LineRequest],
+        coupon_id: str | None,
+        key: RequestKey | None,
+        decide: _Decide,
+    ) -> Order:
         self._policy.check_line_count(len(lines))
         partition = self._runner.partitions.of(user_id)
 
-        async def step(flow: Flow) -> Order:
+        async def attempt(flow: Flow) -> Order:
             order_id, held = await self._stock.reserve(
                 flow, lambda: make_order_id(self._runner.now_ms(partition)), user_id, lines
             )
             subtotal = sum(line.unit_price * line.quantity for line in held.lines)
-            draft = _Draft(order_id, user_id, coupon_id or "", _lines_json(held.lines), subtotal, held)
+            draft = _Draft(order_id, user_id, coupon_id or "", _lines_json(held.lines), subtotal, held, key)
             flow.sent_again = False
             try:
                 return await decide(flow, draft)
@@ -214,9 +262,17 @@ class Orders:
                 raise Recovering from error
             except InsufficientBalance:
                 raise
-            except EngineError as error:
+            except (EngineError, Replayed) as error:
                 await self._not_placed(flow, draft, isinstance(error, Refusal))
                 raise
+
+        async def step(flow: Flow) -> Order:
+            if key is None:
+                return await attempt(flow)
+            # Before the stock is asked, not at the same time: of many alike, one that may not order could hold the
+            # last unit just when the one that may looks for it.
+            async with self._key_claims.held(flow, partition, key):
+                return await attempt(flow)
 
         return await self._runner.alone(step)
 
@@ -269,7 +325,7 @@ class Orders:
             flow,
             partition,
             script,
-            self._order_keys(partition, user_id, order_id),
+            (*self._order_keys(partition, user_id, order_id), *self._key_claims.record(partition, draft.key)),
             (
                 order_id,
                 created_ms(order_id),
@@ -282,10 +338,11 @@ class Orders:
                 policy.discount_min,
                 policy.discount_max,
                 *before_key,
-                "",
-                "",
+                *key_arguments(draft.key),
+                *(("", "") if draft.key is None else (draft.key.claim, position_text(tuple(draft.held.positions)))),
             ),
         )
+        check_key(reply, partition)
         match reply.status:
             case Status.ORDER_IN_PROGRESS:
                 raise OrderInProgress(reply.text(0), reply.integer(1))

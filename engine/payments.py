@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from engine.errors import InsufficientBalance, OrderNotPayable
+from engine.idempotency import Replayed, RequestKey, check_key
 from engine.orders import Order, Orders
 from engine.runner import Flow, ScriptRunner
 from engine.statuses import Status
@@ -17,15 +18,22 @@ class Payments:
         self._orders = orders
         self._wallets = wallets
 
-    async def pay(self, user_id: str, order_id: str) -> Order:
+    async def pay(self, user_id: str, order_id: str, key: RequestKey | None = None) -> Order:
         """Take the total from the balance and complete the order.
 
         Raises `NotFound`; `InsufficientBalance` (the order fails, all that it held is given back); `OrderNotPayable`
         for an order that failed before, or whose deadline has passed (then it fails now, and all is given back).
+        With a key also `IdempotencyKeyReused`.
         """
 
+        partition = self._runner.partitions.of(user_id)
+
         async def step(flow: Flow) -> Order:
-            reply = await self._orders.finish(flow, "pay_order", user_id, order_id)
+            reply = await self._orders.finish(flow, "pay_order", user_id, order_id, key)
+            try:
+                check_key(reply, partition)
+            except Replayed as earlier:
+                return await self._replayed(flow, user_id, earlier)
             order = self._orders.answered(order_id, reply)
             if reply.status in {Status.PAID, Status.COMPLETED}:
                 return order
@@ -39,3 +47,16 @@ class Payments:
             raise OrderNotPayable(order_id, order.status, order.failure)
 
         return await self._runner.alone(step)
+
+    async def _replayed(self, flow: Flow, user_id: str, earlier: Replayed) -> Order:
+        """What the first request of the key was answered; it may have been an earlier send of this very one."""
+        replayed = not flow.sent_again
+        order = await self._orders.read_within(flow, user_id, earlier.values[0])
+        order = replace(order, positions=earlier.positions(2), replayed=replayed)
+        if earlier.status == Status.PAID:
+            return order
+        if flow.sent_again:
+            await self._orders.give_back(flow, order)
+        if earlier.status == Status.INSUFFICIENT_BALANCE:
+            raise InsufficientBalance(order.order_id, int(earlier.values[1]), order.total, replayed=replayed)
+        raise OrderNotPayable(order.order_id, order.status, order.failure, replayed=replayed)

@@ -124,6 +124,11 @@ class EngineSettings:
     request_deadline_ms: int = setting(
         5_000, unit="ms", reason="a request that Redis has not decided by then is answered 503 or 504"
     )
+    key_lease_ms: int = setting(
+        15_000,
+        unit="ms",
+        reason="how long an idempotency key stays claimed by a request that never ended; longer than any request takes",
+    )
     reply_timeout_ms: int = setting(
         1_500, unit="ms", reason="a Redis that is silent for so long is dropped and asked again"
     )

@@ -11,6 +11,14 @@ class Status(StrEnum):
     STALE = "stale"
     OVERLOADED = "overloaded"
 
+    # Idempotency keys.
+    KEY_REUSED = "key_reused"
+    REPLAYED = "replayed"
+    KEY_IN_PROGRESS = "key_in_progress"
+    RESUMED = "resumed"
+    CLAIMED = "claimed"
+    FREED = "freed"
+
     # Reads.
     READ = "read"
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from engine.errors import BalanceLimit
+from engine.idempotency import KeyClaims, Replayed, RequestKey, check_key, key_arguments
 from engine.policy import Policy
 from engine.positions import Position, position_of
 from engine.runner import Flow, ScriptRunner
@@ -18,6 +19,8 @@ class Charge:
     balance: int
     charged_at_ms: int
     positions: tuple[Position, ...]
+    replayed: bool = False
+    """Whether this is the answer of an earlier request of the same idempotency key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,28 +35,35 @@ class WalletState:
 class Wallets:
     """Every user has a balance; a user that was never seen has 0."""
 
-    def __init__(self, runner: ScriptRunner, policy: Policy) -> None:
+    def __init__(self, runner: ScriptRunner, key_claims: KeyClaims, policy: Policy) -> None:
         self._runner = runner
+        self._key_claims = key_claims
         self._policy = policy
 
-    async def charge(self, user_id: str, amount: int) -> Charge:
-        """Add ``amount``. Sent once: an unknown outcome stays unknown (`OutcomeUnknown`), for it has no key.
+    async def charge(self, user_id: str, amount: int, key: RequestKey | None = None) -> Charge:
+        """Add ``amount``. Without a key it is sent once, and an unknown outcome stays unknown (`OutcomeUnknown`).
 
-        Raises `ChargeLimit`, `BalanceLimit`.
+        Raises `ChargeLimit`, `BalanceLimit`, `IdempotencyKeyReused`.
         """
         self._policy.check_charge(amount)
         partition = self._runner.partitions.of(user_id)
         keys = self._runner.keys
+        records = self._key_claims.record(partition, key)
 
         async def step(flow: Flow) -> Charge:
             reply = await self._runner.change(
                 flow,
                 partition,
                 "charge_wallet",
-                (keys.meta(partition), keys.events(partition), keys.wallet(partition, user_id)),
-                (user_id, amount, self._policy.balance_max, "", ""),
-                repeatable=False,
+                (keys.meta(partition), keys.events(partition), keys.wallet(partition, user_id), *records),
+                (user_id, amount, self._policy.balance_max, *key_arguments(key)),
+                repeatable=key is not None,
             )
+            try:
+                check_key(reply, partition)
+            except Replayed as earlier:
+                balance, at_ms = map(int, earlier.values)
+                return Charge(user_id, amount, balance, at_ms, earlier.positions(2), replayed=not flow.sent_again)
             if reply.status is Status.BALANCE_LIMIT:
                 raise BalanceLimit(reply.integer(0), self._policy.balance_max)
             return Charge(

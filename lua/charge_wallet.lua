@@ -1,9 +1,10 @@
 --[[
-Add money to a wallet. Without an idempotency key this is not repeatable: every call is a charge of its own.
+Add money to a wallet. Repeatable with an idempotency key; without one every call is a charge of its own.
 
 KEYS[1] meta              the partition's meta hash
 KEYS[2] events            the partition's event stream
 KEYS[3] wallet            the user's hash
+KEYS[4] key_record        the idempotency key's hash, left out without a key
 ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
@@ -17,6 +18,9 @@ Returns                   in order of precedence
   unverified
   stale, generation
   overloaded
+  key_reused              the key belongs to another request
+  replayed, place, result   this request has had its effect before: where, and what it was
+  key_in_progress         another flow of this request is under way
   balance_limit, balance
   charged, place, balance, charged_at_ms
 Event wallet.charged
@@ -24,6 +28,7 @@ Event wallet.charged
 local meta = KEYS[1]
 local events = KEYS[2]
 local wallet = KEYS[3]
+local key_record = KEYS[4]
 local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
@@ -37,10 +42,15 @@ local fingerprint = ARGV[9]
 --- @include guard
 --- @include clock
 --- @include events
+--- @include idempotency
 
 local refusal, epoch, seq = guard(meta, server, generation, backlog_max)
 if refusal then
   return refusal
+end
+local verdict = key_verdict(key_record, fingerprint, '')
+if verdict then
+  return verdict
 end
 local sum = whole(amount, 1)
 local balance = tonumber(redis.call('HGET', wallet, 'balance') or '0')
@@ -49,8 +59,10 @@ if balance + sum > balance_max then
 end
 local now = clock_ms(now_ms)
 local after = int(balance + sum)
+local result = key_record and 'charged ' .. after .. ' ' .. int(now) or ''
 local place = append(events, meta, epoch, seq, 'wallet.charged', now,
-  'user', user, 'amount', amount, 'balance', after, 'key', key, 'fingerprint', fingerprint)
+  'user', user, 'amount', amount, 'balance', after, 'key', key, 'fingerprint', fingerprint, 'result', result)
 redis.call('HINCRBY', wallet, 'balance', amount)
 redis.call('HSET', wallet, 'seq', place)
+spend_key(key_record, fingerprint, place, result)
 return {'charged', place, after, int(now)}

@@ -5,6 +5,7 @@ KEYS[1] meta              the partition's meta hash
 KEYS[2] events            the partition's event stream
 KEYS[3] wallet            the user's hash
 KEYS[4] coupons           the user's coupons
+KEYS[5] key_record        the idempotency key's hash, left out without a key
 ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
@@ -20,6 +21,9 @@ ARGV[12] issued_at        ms
 ARGV[13] issue_day        the day of the issue in the business time zone, yyyymmdd
 ARGV[14] valid_from       ms
 ARGV[15] valid_until      ms
+ARGV[16] key              hash of the idempotency key, or nothing
+ARGV[17] fingerprint      fingerprint of the request, or nothing
+ARGV[18] issued           position of the issue, for the key's result
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -32,6 +36,7 @@ local meta = KEYS[1]
 local events = KEYS[2]
 local wallet = KEYS[3]
 local coupons = KEYS[4]
+local key_record = KEYS[5]
 local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
@@ -47,11 +52,15 @@ local issued_at = ARGV[12]
 local issue_day = ARGV[13]
 local valid_from = ARGV[14]
 local valid_until = ARGV[15]
+local key = ARGV[16]
+local fingerprint = ARGV[17]
+local issued = ARGV[18]
 
 --- @include guard
 --- @include clock
 --- @include events
 --- @include coupons
+--- @include idempotency
 
 local refusal, epoch, seq = guard(meta, server, generation, backlog_max)
 if refusal then
@@ -71,10 +80,12 @@ if earlier then
 end
 local count = int(tonumber(redis.call('HGET', wallet, 'coupon_number') or '0') + 1)
 local coupon_id = user .. '-' .. issue_day .. '-' .. count
+local result = key_record and 'granted ' .. coupon_id .. ' ' .. issued or ''
 local place = append(events, meta, epoch, seq, 'coupon.granted', clock_ms(now_ms),
   'user', user, 'coupon', coupon_id, 'campaign', campaign, 'number', number, 'kind', kind, 'value', value,
   'minimum_order', minimum_order, 'maximum_discount', maximum_discount, 'issued_at', issued_at,
-  'valid_from', valid_from, 'valid_until', valid_until, 'coupon_number', count)
+  'valid_from', valid_from, 'valid_until', valid_until, 'coupon_number', count,
+  'key', key, 'fingerprint', fingerprint, 'result', result)
 local coupon = {
   state = 'free', campaign = campaign, number = number, kind = kind, value = value, minimum_order = minimum_order,
   maximum_discount = maximum_discount, issued_at = issued_at, valid_from = valid_from, valid_until = valid_until,
@@ -82,5 +93,6 @@ local coupon = {
 }
 local packed = pack_coupon(coupon)
 redis.call('HSET', wallet, 'coupon_number', count, 'seq', place)
+spend_key(key_record, fingerprint, place, result)
 redis.call('HSET', coupons, coupon_id, packed, 'campaign:' .. campaign, coupon_id)
 return {'granted', place, coupon_id, packed}

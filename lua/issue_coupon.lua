@@ -12,8 +12,6 @@ ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
 ARGV[5] campaign          campaign id
 ARGV[6] user              user id
-ARGV[7] key               hash of the idempotency key, or nothing
-ARGV[8] fingerprint       fingerprint of the request, or nothing
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -35,8 +33,6 @@ local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
 local campaign = ARGV[5]
 local user = ARGV[6]
-local key = ARGV[7]
-local fingerprint = ARGV[8]
 
 --- @include guard
 --- @include clock
@@ -66,8 +62,7 @@ end
 
 local place = append(events, meta, epoch, seq, 'coupon.issued', now,
   'campaign', campaign, 'user', user, 'number', int(number), 'kind', found[5], 'value', found[6],
-  'minimum_order', found[7], 'maximum_discount', found[8], 'valid_days', found[9],
-  'key', key, 'fingerprint', fingerprint)
+  'minimum_order', found[7], 'maximum_discount', found[8], 'valid_days', found[9])
 local issue = table.concat({int(number), int(now), found[5], found[6], found[7], found[8], found[9]}, ',')
 redis.call('HINCRBY', campaign_key, 'issued', 1)
 redis.call('HSET', campaign_key, 'seq', place)

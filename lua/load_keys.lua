@@ -6,7 +6,8 @@ KEYS[2...] key            the keys, at most some hundreds
 ARGV[1] server            the recovery's mark: `recovering:<token>:` and the identity of the server
 ARGV[2] command           HSET or ZADD
 ARGV[3] names             count of the field names that all these hashes have, or 0
-ARGV[4...] content        the names; then each key's values, or, without names, the count of its arguments and these
+ARGV[4...] content        the names; then each key's values, or, without names, the count of its arguments and these;
+                          a hash whose last name is expires_at (ms) ends then
 Returns                   in order of precedence
   unverified              it is not this recovery that loads
   loaded
@@ -37,6 +38,9 @@ for index = key, #KEYS do
       at = at + 1
     end
     redis.call(command, KEYS[index], unpack(fields))
+    if fields[#fields - 1] == 'expires_at' then
+      redis.call('PEXPIREAT', KEYS[index], fields[#fields])
+    end
   else
     local last = at + tonumber(ARGV[at])
     redis.call(command, KEYS[index], unpack(ARGV, at + 1, last))

@@ -7,16 +7,22 @@ KEYS[2] events            the partition's event stream
 KEYS[3] wallet            the user's hash
 KEYS[4] coupons           the user's coupons
 KEYS[5] order_key         the order's hash
+KEYS[6] key_record        the idempotency key's hash, left out without a key
 ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
 ARGV[5] order             order id
 ARGV[6] user              user id
+ARGV[7] key               hash of the idempotency key, or nothing
+ARGV[8] fingerprint       fingerprint of the request, or nothing
 Returns                   in order of precedence
   unverified
   stale, generation
   overloaded
+  key_reused              the key belongs to another request
+  replayed, place, result   this request has had its effect before: where, and what it was
+  key_in_progress         another flow of this request is under way
   unknown                 no order of this user
   completed, place, fields   paid before; the order's hash as it stands
   failed, place, fields   failed before
@@ -30,20 +36,28 @@ local events = KEYS[2]
 local wallet = KEYS[3]
 local coupons = KEYS[4]
 local order_key = KEYS[5]
+local key_record = KEYS[6]
 local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
 local order = ARGV[5]
 local user = ARGV[6]
+local key = ARGV[7]
+local fingerprint = ARGV[8]
 
 --- @include guard
 --- @include clock
 --- @include orders
+--- @include idempotency
 
 local refusal, epoch, seq = guard(meta, server, generation, backlog_max)
 if refusal then
   return refusal
+end
+local verdict = key_verdict(key_record, fingerprint, '')
+if verdict then
+  return verdict
 end
 local fields = order_of(order_key, user)
 if not fields then
@@ -57,23 +71,31 @@ if fields.status == 'failed' then
 end
 local now = clock_ms(now_ms)
 if now >= tonumber(fields.pay_before) then
-  local place = fail_order(meta, events, wallet, coupons, order_key, epoch, seq, order, fields, 'expired', now)
+  local keyed = {key = key, fingerprint = fingerprint, result = key_record and 'expired ' .. order or ''}
+  local place = fail_order(meta, events, wallet, coupons, order_key, epoch, seq, order, fields, 'expired', now, keyed)
+  spend_key(key_record, fingerprint, place, keyed.result)
   return {'expired', place, redis.call('HGETALL', order_key)}
 end
 local balance, total = tonumber(redis.call('HGET', wallet, 'balance') or '0'), tonumber(fields.total)
 if balance < total then
+  local result = key_record and 'insufficient_balance ' .. order .. ' ' .. int(balance) or ''
+  local keyed = {key = key, fingerprint = fingerprint, result = result}
   local place = fail_order(meta, events, wallet, coupons, order_key, epoch, seq, order, fields, 'insufficient_balance',
-    now)
+    now, keyed)
+  spend_key(key_record, fingerprint, place, result)
   return {'insufficient_balance', place, redis.call('HGETALL', order_key), int(balance)}
 end
 
 local coupon = fields.coupon ~= '' and unpack_coupon(redis.call('HGET', coupons, fields.coupon))
 local after, at = int(balance - total), int(now)
+local result = key_record and 'paid ' .. order or ''
 local place = append(events, meta, epoch, seq, 'order.paid', now,
-  'order', order, 'user', user, 'total', fields.total, 'balance', after, 'coupon', fields.coupon)
+  'order', order, 'user', user, 'total', fields.total, 'balance', after, 'coupon', fields.coupon,
+  'key', key, 'fingerprint', fingerprint, 'result', result)
 redis.call('HINCRBY', wallet, 'balance', int(-total))
 redis.call('HDEL', wallet, 'open_order', 'open_pay_before')
 redis.call('HSET', wallet, 'seq', place)
+spend_key(key_record, fingerprint, place, result)
 redis.call('HSET', order_key, 'status', 'completed', 'paid_at', at, 'seq', place)
 if coupon then
   set_coupon(coupons, fields.coupon, coupon, 'used', order, at, place)

@@ -6,6 +6,7 @@ KEYS[2] events            the partition's event stream
 KEYS[3] wallet            the user's hash
 KEYS[4] coupons           the user's coupons
 KEYS[5] order_key         the order's hash
+KEYS[6] key_record        the idempotency key's hash, left out without a key
 ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
@@ -23,11 +24,16 @@ ARGV[14] discount_max     highest discount allowed, minor units
 ARGV[15] pay_within_ms    how long the order waits for its payment
 ARGV[16] key              hash of the idempotency key, or nothing
 ARGV[17] fingerprint      fingerprint of the request, or nothing
+ARGV[18] claim            the flow that has claimed the key, or nothing
+ARGV[19] held             positions of what the order holds elsewhere, for the key's result
 Returns                   in order of precedence
   unverified
   stale, generation
   overloaded
   exists, place, status   the order is on record already, or void
+  key_reused              the key belongs to another request
+  replayed, place, result   this request has had its effect before: where, and what it was
+  key_in_progress         another flow of this request is under way
   too_old
   order_in_progress, order, pay_before_ms
   coupon_not_valid, reason
@@ -40,6 +46,7 @@ local events = KEYS[2]
 local wallet = KEYS[3]
 local coupons = KEYS[4]
 local order_key = KEYS[5]
+local key_record = KEYS[6]
 local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
@@ -57,6 +64,8 @@ local discount_max = tonumber(ARGV[14])
 local pay_within_ms = tonumber(ARGV[15])
 local key = ARGV[16]
 local fingerprint = ARGV[17]
+local claim = ARGV[18]
+local held = ARGV[19]
 
 --- @include guard
 --- @include new_order
@@ -69,19 +78,23 @@ local now = clock_ms(now_ms)
 local limits = {
   age_max_ms = age_max_ms, payment_max = payment_max, discount_min = discount_min, discount_max = discount_max,
 }
-local refused, price = price_order(wallet, coupons, order_key, coupon_id, whole(subtotal, 0), limits, created_ms, now)
+local refused, price = price_order(wallet, coupons, order_key, coupon_id, whole(subtotal, 0), limits, created_ms, now,
+  key_record, fingerprint, claim)
 if refused then
   return refused
 end
 
 local discount, total, pay_before = int(price.discount), int(price.total), int(now + pay_within_ms)
+local result = key_record and 'placed ' .. order .. ' ' .. held or ''
 local place = append(events, meta, epoch, seq, 'order.placed', now,
   'order', order, 'user', user, 'lines', lines, 'subtotal', subtotal, 'discount', discount, 'total', total,
-  'coupon', coupon_id, 'rule', price.rule, 'pay_before', pay_before, 'key', key, 'fingerprint', fingerprint)
+  'coupon', coupon_id, 'rule', price.rule, 'pay_before', pay_before,
+  'key', key, 'fingerprint', fingerprint, 'result', result)
 redis.call('HSET', order_key, 'user', user, 'status', 'awaiting_payment', 'failure', '', 'lines', lines,
   'subtotal', subtotal, 'discount', discount, 'total', total, 'coupon', coupon_id, 'ordered_at', int(now),
   'pay_before', pay_before, 'paid_at', '', 'seq', place)
 redis.call('HSET', wallet, 'open_order', order, 'open_pay_before', pay_before, 'last_order', order, 'seq', place)
+spend_key(key_record, fingerprint, place, result)
 if price.coupon then
   set_coupon(coupons, coupon_id, price.coupon, 'taken', order, '', place)
 end

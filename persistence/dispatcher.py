@@ -81,13 +81,13 @@ class Dispatcher:
     async def run(self, connection: AsyncConnection[TupleRow], share: Callable[[], Collection[int]]) -> None:
         """Deliver until cancelled. The locks live as long as the connection. Raises `DatabaseError`."""
         self._held.clear()
-        # A worker that was stopped, and asks nothing, loses its locks with its session.
-        with translated():
-            await connection.execute(SQL("SET idle_session_timeout = {}").format(SILENT_MAX_MS))
         timeout = self._settings.delivery_timeout_ms / 1000
         limits = httpx.Limits(max_connections=self._settings.delivery_in_flight_max)
         shared_at = float("-inf")
         async with httpx.AsyncClient(timeout=timeout, limits=limits) as client:
+            # A worker that was stopped, and asks nothing, loses its locks with its session.
+            with translated():
+                await connection.execute(SQL("SET idle_session_timeout = {}").format(SILENT_MAX_MS))
             try:
                 while True:
                     now = asyncio.get_running_loop().time()

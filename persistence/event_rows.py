@@ -111,6 +111,8 @@ class RowBatch:
     coupons: dict[str, Cells] = field(default_factory=dict)
     coupon_changes: dict[str, Row] = field(default_factory=dict)
     outbox: list[Row] = field(default_factory=list)
+    # (partition, owner, key)
+    spent_keys: dict[tuple[str, str, str], Row] = field(default_factory=dict)
     completed: list[CompletedOrder] = field(default_factory=list)
     # lines of the orders placed in this batch, for those that are also paid in it
     _lines: dict[str, tuple[tuple[str, str, int], ...]] = field(default_factory=dict)
@@ -149,7 +151,10 @@ def read_events(
                 if values[1] != EVENT_VERSION:
                     raise UnknownEvent(partition, place, f"version {values[1]!r} of {values[0]!r}")
                 at_ms = int(values[2])
-                layout.apply(batch, _Event(cell, place, at_ms, _moment(at_ms)), *layout.choose(values))
+                event = _Event(cell, place, at_ms, _moment(at_ms))
+                layout.apply(batch, event, *layout.choose(values))
+                if layout.choose_key is not None:
+                    _spend_key(batch, event, *layout.choose_key(values))
             except (LookupError, ValueError, TypeError) as error:
                 raise UnreadableEvent(partition, place, f"{type(error).__name__}: {error}") from error
             seq += 1
@@ -177,6 +182,8 @@ class _Layout(NamedTuple):
     names: list[bytes]
     choose: Callable[[Sequence[str]], tuple[str, ...]]
     apply: Callable[..., None]
+    choose_key: Callable[[Sequence[str]], tuple[str, ...]] | None
+    """Owner, key, fingerprint and result, where the events of the type may spend an idempotency key."""
 
 
 def _layout(partition: int, place: str, flat: Sequence[bytes], values: list[str]) -> _Layout:
@@ -188,7 +195,20 @@ def _layout(partition: int, place: str, flat: Sequence[bytes], values: list[str]
         raise UnknownEvent(partition, place, f"type {values[0]!r}, version {values[1]!r}")
     # The parameters after the batch and the event are the names of the fields.
     _, _, *wanted = signature(apply).parameters
-    return _Layout(names, itemgetter(*[names.index(name.encode()) for name in wanted]), apply)
+    choose_key = None
+    if b"result" in names:
+        # An operator's key has no user; its digest says what it belongs to.
+        chosen = itemgetter(*[names.index(name) for name in (b"key", b"fingerprint", b"result")])
+        owner = names.index(b"user") if b"user" in names else None
+        choose_key = _choose_key(owner, chosen)
+    return _Layout(names, itemgetter(*[names.index(name.encode()) for name in wanted]), apply, choose_key)
+
+
+def _choose_key(
+    owner: int | None, chosen: Callable[[Sequence[str]], tuple[str, ...]]
+) -> Callable[[Sequence[str]], tuple[str, ...]]:
+    # An operator's key has no user; its digest says what it belongs to.
+    return lambda values: ("" if owner is None else values[owner], *chosen(values))
 
 
 @lru_cache(maxsize=64)
@@ -232,6 +252,15 @@ def _unpack(lines: str) -> list[tuple[str, str, int]]:
             raise ValueError(f"line {line!r}")
         unpacked.append((product, stock, units))
     return unpacked
+
+
+# --- Idempotency keys ---
+
+
+def _spend_key(batch: RowBatch, event: _Event, owner: str, key: str, fingerprint: str, result: str) -> None:
+    if key:
+        row = (owner, key, event.partition, fingerprint, result, event.place, event.at)
+        batch.spent_keys[event.partition, owner, key] = row
 
 
 # --- Wallets ---

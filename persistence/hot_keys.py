@@ -10,6 +10,7 @@ from typing import LiteralString
 import orjson
 from psycopg.rows import TupleRow
 
+from engine.idempotency import KEPT_MS
 from engine.keys import Keys
 from engine.lanes import Argument
 
@@ -230,4 +231,22 @@ ISSUES = Section(
     _issues,
 )
 
-SECTIONS = (PRODUCTS, CAMPAIGNS, SALES, ISSUES, RESERVATIONS, ORDERS, COUPONS, USERS)
+_KEY_SHAPE = ("fingerprint", "place", "result", "expires_at")
+
+
+def _request_keys(keys: Keys, rows: Sequence[TupleRow]) -> Iterator[Write]:
+    for partition, owner, key, fingerprint, place, result, spent_at in rows:
+        yield partition, keys.request_key(partition, owner, key), _KEY_SHAPE, (
+            fingerprint, place, result, spent_at + KEPT_MS,
+        )  # fmt: skip
+
+
+REQUEST_KEYS = Section(
+    "idempotency keys",
+    """SELECT partition, owner, key, fingerprint, place, result, spent_at
+        FROM idempotency_key
+        WHERE partition = ANY(%(partitions)s) AND spent_at > to_timestamp(%(keys_from)s / 1000.0)""",
+    _request_keys,
+)
+
+SECTIONS = (PRODUCTS, CAMPAIGNS, SALES, ISSUES, RESERVATIONS, ORDERS, COUPONS, USERS, REQUEST_KEYS)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, func, select, true, update
 
 from persistence.history import History, Page
 from persistence.tables import alarm, installation, outbox, partition_cursor
@@ -93,18 +93,27 @@ class Oversight:
         items = tuple(_delivery(row) for row in rows[:limit])
         return Page(items, str(items[-1].delivery_id) if len(rows) > limit else None)
 
-    async def replay_delivery(self, delivery_id: int) -> RecordedDelivery | None:
-        """Put a delivery back in line, whatever became of it; ``None`` when there is none of this id."""
+    async def replay_delivery(self, delivery_id: int, key: str | None = None) -> tuple[RecordedDelivery, bool] | None:
+        """Put a delivery back in line, whatever became of it; ``None`` when there is none of this id.
+
+        Not a second time for the same idempotency key (its digest), whose home is the delivery: the flag says so.
+        """
+        this = outbox.c.id == delivery_id
         query = (
             update(outbox)
-            .where(outbox.c.id == delivery_id)
+            .where(this, true() if key is None else outbox.c.replay_key.is_distinct_from(key))
             .values(state="pending", tries=0, next_try_at=func.now(), delivered_at=None, last_error=None)
             .returning(outbox)
         )
+        if key is not None:
+            query = query.values(replay_key=key)
         async with self._history.connection() as connection:
             row = (await connection.execute(query)).one_or_none()
             await connection.commit()
-        return None if row is None else _delivery(row)
+            if row is not None:
+                return _delivery(row), False
+            row = (await connection.execute(select(outbox).where(this))).one_or_none()
+        return None if row is None else (_delivery(row), True)
 
     async def alarms(self, state: str | None, limit: int, before_id: int | None) -> Page[RecordedAlarm]:
         """Alarms, newest first; ``state`` is ``open``, ``cleared`` or ``None`` for all."""

@@ -18,6 +18,7 @@ from psycopg.rows import TupleRow
 
 from engine.claim import Claim
 from engine.engine import Engine
+from engine.idempotency import KEPT_MS
 from engine.lanes import Argument
 from engine.order_ids import lowest_order_id
 from persistence.database import translated
@@ -83,6 +84,7 @@ class Rebuild:
         parameters = {
             "partitions": list(partitions),
             "hot_from": lowest_order_id(now_ms - self._hot_ms),
+            "keys_from": now_ms - KEPT_MS,
             "sales_from": self._engine.days.last(SALES_DAYS, now_ms)[0],
         }
         with translated():

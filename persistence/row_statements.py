@@ -151,9 +151,20 @@ COUPON_CHANGES = Staging(
        FROM staged_coupon s WHERE t.coupon_id = s.coupon_id""",
 )
 
+# A key may be used anew when a day has passed.
+SPENT_KEYS = Staging(
+    "staged_key",
+    "owner text, key text, partition smallint, fingerprint text, result text, place text, spent_at timestamptz",
+    """INSERT INTO idempotency_key (owner, key, partition, fingerprint, result, place, spent_at)
+       SELECT owner, key, partition, fingerprint, result, place, spent_at FROM staged_key
+       ON CONFLICT (partition, owner, key) DO UPDATE
+       SET fingerprint = excluded.fingerprint, result = excluded.result, place = excluded.place,
+           spent_at = excluded.spent_at""",
+)
+
 _STAGINGS = (
     WALLETS, PRODUCTS, STOCK, RESERVATION_CHANGES, ADOPTIONS, DAILY_SALES, ORDER_CHANGES, DISCOUNT_CHANGES, CAMPAIGNS,
-    CAMPAIGN_ISSUES, COUPON_CHANGES,
+    CAMPAIGN_ISSUES, COUPON_CHANGES, SPENT_KEYS,
 )  # fmt: skip
 
 # Staged rows are few and their targets found by primary key, however large those have grown: statistics, which lag
@@ -237,3 +248,4 @@ def _staged_rows(batch: RowBatch) -> Iterator[tuple[Staging, Sequence[Row]]]:
     yield CAMPAIGNS, list(batch.campaigns.values())
     yield CAMPAIGN_ISSUES, list(batch.campaign_issues.values())
     yield COUPON_CHANGES, list(batch.coupon_changes.values())
+    yield SPENT_KEYS, list(batch.spent_keys.values())

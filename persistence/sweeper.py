@@ -15,6 +15,7 @@ from persistence.alarms import clear_passed
 from persistence.database import translated
 from persistence.settings import WorkerSettings
 from persistence.settler import Confirm, Release, Settler, product_ids_of
+from persistence.spent_keys import forget_old
 
 FINISHED_FOR_S = 2.0
 """The API gives back, and the fast path confirms, within this time; the walk does what they did not."""
@@ -39,6 +40,7 @@ class Sweeper:
         await self.walk(connection, share)
         await self._settler.grant(connection, share)
         await clear_passed(connection)
+        await forget_old(connection)
 
     async def expire(self, connection: AsyncConnection[TupleRow], share: Sequence[int]) -> int:
         """Fail the next orders past their deadline, round and round, and give back what they hold; how many expired.

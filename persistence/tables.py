@@ -145,6 +145,19 @@ wallet = Table(
     CheckConstraint("balance >= 0", name="balance"),
 )
 
+idempotency_key = Table(
+    "idempotency_key",
+    metadata,
+    _partition(primary_key=True),
+    _text("owner", primary_key=True),
+    _text("key", primary_key=True),
+    _text("fingerprint"),
+    _text("result"),
+    _text("place"),
+    _moment("spent_at"),
+    Index("idempotency_key_spent_idx", "spent_at"),
+)
+
 ledger_entry = Table(
     "ledger_entry",
     metadata,
@@ -377,6 +390,7 @@ outbox = Table(
     _text("last_error", nullable=True),
     _moment("created_at"),
     _moment("delivered_at", nullable=True),
+    _text("replay_key", nullable=True),
     CheckConstraint("state IN ('pending', 'delivered', 'dead')", name="state"),
     Index("outbox_due_idx", "next_try_at", "id", postgresql_where=text("state = 'pending'")),
     Index("outbox_user_idx", "user_id", "id", postgresql_where=text("state = 'pending'")),

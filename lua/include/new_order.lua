@@ -1,13 +1,19 @@
 --- @include clock
 --- @include events
 --- @include pricing
+--- @include idempotency
 
 -- What place_order and checkout_order decide alike: may this user order now, and at what price? Returns a refusal,
 -- or nil and the price with the coupon that gives the discount.
-local function price_order(wallet, coupons, order_key, coupon_id, subtotal, limits, created_ms, now)
+local function price_order(wallet, coupons, order_key, coupon_id, subtotal, limits, created_ms, now,
+  key_record, fingerprint, claim)
   local known = redis.call('HMGET', order_key, 'status', 'seq')
   if known[1] then
     return {'exists', known[2], known[1]}
+  end
+  local verdict = key_verdict(key_record, fingerprint, claim)
+  if verdict then
+    return verdict
   end
   if now - created_ms > limits.age_max_ms then
     return {'too_old'}

@@ -15,11 +15,14 @@ local function order_of(order_key, user)
 end
 
 -- Fail an order that awaits payment: its coupon is free again, the user may order anew. The stock in other
--- partitions is given back by the caller. Returns the event's place.
-local function fail_order(meta, events, user_key, coupons, order_key, epoch, seq, order_id, order, failure, now)
+-- partitions is given back by the caller. `keyed` is the idempotency key's hash, its fingerprint and the result, where
+-- there is a key. Returns the event's place.
+local function fail_order(meta, events, user_key, coupons, order_key, epoch, seq, order_id, order, failure, now, keyed)
   local coupon = order.coupon ~= '' and unpack_coupon(redis.call('HGET', coupons, order.coupon))
   local place = append(events, meta, epoch, seq, 'order.failed', now,
-    'order', order_id, 'user', order.user, 'failure', failure, 'coupon', order.coupon)
+    'order', order_id, 'user', order.user, 'failure', failure, 'coupon', order.coupon,
+    'key', keyed and keyed.key or '', 'fingerprint', keyed and keyed.fingerprint or '',
+    'result', keyed and keyed.result or '')
   redis.call('HSET', order_key, 'status', 'failed', 'failure', failure, 'seq', place)
   redis.call('HDEL', user_key, 'open_order', 'open_pay_before')
   redis.call('HSET', user_key, 'seq', place)

@@ -295,14 +295,15 @@ async def test_an_answer_without_an_end_is_taken_by_its_status(
 async def test_a_dispatcher_that_stands_still_gives_its_share_away(
     engine: Engine, connection: Connection, database_url: str, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatcher, "SILENT_MAX_MS", 500)
     bought = await _buy(engine, users=2, orders_each=1)
     await write_all(engine, database_url)
     settings = _settings(database_url, platform)
     async with await connect(database_url, "stopped") as stopped:
         still = Dispatcher(settings, "KRW")
-        task = asyncio.create_task(still.run(stopped, lambda: range(4)))
-        await until(lambda: _count(connection, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'", 4))
+        with monkeypatch.context() as patch:
+            patch.setattr(dispatcher, "SILENT_MAX_MS", 500)
+            task = asyncio.create_task(still.run(stopped, lambda: range(4)))
+            await until(lambda: _count(connection, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'", 4))
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from psycopg import AsyncConnection
@@ -186,10 +187,10 @@ async def test_an_issue_that_cannot_be_granted_keeps_none_behind_it_from_their_g
     settler, users = Settler(engine, settings), ["ann", "bob", "cho", "dan", "eve"]
     grant = engine.coupons._grant
 
-    async def is_away(flow: Flow, issue: Issue) -> tuple[Coupon, bool]:
+    async def is_away(flow: Flow, issue: Issue, *rest: Any) -> tuple[Coupon, bool]:
         if issue.user_id in away:
             raise Unavailable("no connection")
-        return await grant(flow, issue)
+        return await grant(flow, issue, *rest)
 
     monkeypatch.setattr(engine.coupons, "_grant", is_away)
     await open_campaign(engine)

@@ -22,12 +22,13 @@ NOW = 1_800_000_000_000
 """The test's time, ms since 1970."""
 
 SHIM = """
-local declared, written = {}, %(meta_only)s
+local declared, written = {}, %(without_event)s
 for _, key in ipairs(KEYS) do
   declared[key] = true
 end
 local reads = {HGET = 1, HMGET = 1, HGETALL = 1, EXISTS = 2, ZRANGE = 1, ZRANGEBYLEX = 1, TIME = 0}
-local writes = {XADD = 1, HSET = 1, HDEL = 1, HINCRBY = 1, ZADD = 1, ZINCRBY = 1, XTRIM = 1, DEL = 1, UNLINK = 1}
+local writes = {XADD = 1, HSET = 1, HDEL = 1, HINCRBY = 1, ZADD = 1, ZINCRBY = 1, XTRIM = 1, DEL = 1, UNLINK = 1,
+  PEXPIRE = 1, PEXPIREAT = 1}
 local server = redis
 local redis = {error_reply = server.error_reply, call = function(command, ...)
   local keys = reads[command] or writes[command]
@@ -86,12 +87,15 @@ DEFAULTS: dict[str, Any] = {
 CHANGING_SCRIPTS = sorted(
     name
     for name, script in load_scripts().items()
-    if any(argument.name == "backlog_max" for argument in script.head.arguments)
+    if any(argument.name == "backlog_max" for argument in script.head.arguments) and script.head.events
 )
 READ_SCRIPTS = sorted(
     name for name, script in load_scripts().items() if any(answer.status == "read" for answer in script.head.returns)
 )
-META_SCRIPTS = sorted(set(load_scripts()) - {*CHANGING_SCRIPTS, *READ_SCRIPTS})
+KEY_SCRIPTS = ["claim_key", "free_key"]
+"""What changes nothing of the shop: no events."""
+
+META_SCRIPTS = sorted(set(load_scripts()) - {*CHANGING_SCRIPTS, *READ_SCRIPTS, *KEY_SCRIPTS})
 """What only changes a partition's meta, or loads a partition that is not trusted: no events."""
 
 
@@ -240,7 +244,12 @@ class Partition:
         }
         built: list[str] = []
         for key in script.head.keys:
-            if not key.repeats:
+            if key.name == "key_record":
+                # The last key, left out by a request that carries no key.
+                built += (
+                    [keys.request_key(at, given.get("owner", given["user"]), given["key"])] if given.get("key") else []
+                )
+            elif not key.repeats:
                 built.append(one[key.name]())  # type: ignore[no-untyped-call]
             elif "repeated_keys" in given:
                 built += given["repeated_keys"]
@@ -266,9 +275,8 @@ def order_id(at_ms: int = NOW) -> str:
 
 @cache
 def _shimmed(script_name: str) -> tuple[str, str]:
-    source = (
-        SHIM % {"meta_only": "true" if script_name in META_SCRIPTS else "false"} + load_scripts()[script_name].source
-    )
+    without_event = "true" if script_name in {*META_SCRIPTS, *KEY_SCRIPTS} else "false"
+    source = SHIM % {"without_event": without_event} + load_scripts()[script_name].source
     return source, sha1(source.encode()).hexdigest()
 
 

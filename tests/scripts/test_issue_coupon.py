@@ -17,7 +17,7 @@ def test_users_get_the_numbers_in_the_order_they_come(partition: Partition) -> N
     for number, user in enumerate(("kim", "lee", "park"), 1):
         with partition.one_event(
             "coupon.issued", campaign="spring", user=user, number=number, kind="percent", value=10, minimum_order=500,
-            maximum_discount="", valid_days=30, at=NOW + number, key="", fingerprint="",
+            maximum_discount="", valid_days=30, at=NOW + number,
         ):  # fmt: skip
             reply = partition.run("issue_coupon", user=user, now_ms=NOW + number)
         assert reply == ["issued", f"1-{number + 1}", f"{number},{NOW + number},percent,10,500,,30"]

@@ -195,9 +195,8 @@ class Model:
         self.wallets[a["user"]] = wallet
         wallet.balance += amount
         wallet.place = self._happened(
-            "wallet.charged", user=a["user"], amount=amount, balance=wallet.balance, key=a["key"],
-            fingerprint=a["fingerprint"],
-        )  # fmt: skip
+            "wallet.charged", user=a["user"], amount=amount, balance=wallet.balance, **_keyed(a)
+        )
         wallet.ledger.append((self.seq, "charge", amount, wallet.balance, ""))
         return ["charged", wallet.place, str(wallet.balance), str(self.now)]
 
@@ -233,7 +232,7 @@ class Model:
         item.received += delta
         product.place = self._happened(
             "stock.adjusted", product=a["product"], stock=a["stock"], delta=delta, available=item.available,
-            reason=a["reason"], key=a["key"], fingerprint=a["fingerprint"],
+            reason=a["reason"], **_keyed(a),
         )  # fmt: skip
         change = (self.seq, a["product"], a["stock"], delta, item.available, a["reason"], self.now)
         self.adjustments.append(change)
@@ -437,7 +436,9 @@ class Model:
 
     def _fail(self, order_id: str, failure: str) -> str:
         order = self.orders[order_id]
-        place = self._happened("order.failed", order=order_id, user=order.user, failure=failure, coupon=order.coupon)
+        place = self._happened(
+            "order.failed", order=order_id, user=order.user, failure=failure, coupon=order.coupon, **_keyed({})
+        )
         order.status, order.failure, order.place, order.finished_at = "failed", failure, place, str(self.now)
         order.discount_at = self.now
         wallet = self.wallets[order.user]
@@ -464,7 +465,13 @@ class Model:
             return [*self._with_order(["insufficient_balance", place], a["order"]), str(wallet.balance)]
         after = wallet.balance - order.total
         place = self._happened(
-            "order.paid", order=a["order"], user=order.user, total=order.total, balance=after, coupon=order.coupon
+            "order.paid",
+            order=a["order"],
+            user=order.user,
+            total=order.total,
+            balance=after,
+            coupon=order.coupon,
+            **_keyed(a),
         )
         wallet.open_order = ""
         self._debit(a["order"], order, place)
@@ -533,7 +540,7 @@ class Model:
         kind, value, minimum, maximum = campaign.rule
         campaign.place = self._happened(
             "coupon.issued", campaign=a["campaign"], user=a["user"], number=campaign.issued, kind=kind, value=value,
-            minimum_order=minimum, maximum_discount=maximum, valid_days=campaign.valid_days, **_keyed(a),
+            minimum_order=minimum, maximum_discount=maximum, valid_days=campaign.valid_days,
         )  # fmt: skip
         issue = (campaign.issued, str(self.now), campaign.rule, campaign.valid_days)
         campaign.issues[a["user"]] = issue
@@ -565,7 +572,7 @@ class Model:
         names = ("campaign", "number", "kind", "value", "minimum_order", "maximum_discount", "issued_at", "valid_from")
         place = self._happened(
             "coupon.granted", user=a["user"], coupon=coupon_id, **{name: a[name] for name in (*names, "valid_until")},
-            coupon_number=wallet.coupon_number,
+            coupon_number=wallet.coupon_number, **_keyed(a),
         )  # fmt: skip
         wallet.place = place
         self.coupons[coupon_id] = Coupon(
@@ -781,7 +788,9 @@ def _units(lines: str) -> list[Line]:
 
 
 def _keyed(a: Arguments) -> dict[str, str]:
-    return {"key": a["key"], "fingerprint": a["fingerprint"]}
+    """No request of the simulation carries an idempotency key."""
+    assert a.get("key", "") == ""
+    return {"key": "", "fingerprint": "", "result": ""}
 
 
 def _rule(a: Arguments) -> Rule:

@@ -20,7 +20,7 @@ from persistence.writer import Writer
 from tests.servers import Databases
 from tests.simulation.servers import Servers, with_database
 
-SEEDS_MAX = 12
+SEEDS_MAX = 60
 SOAK_SEEDS_MAX = 400
 
 Fault = Callable[[], AbstractContextManager[Any]]

@@ -1,0 +1,125 @@
+"""Idempotency keys: a request that carries one has its effect once, and its first answer comes again for a day.
+
+The script with the effect spends the key: its result is kept beside the key, in the user's partition, and is in the
+event. A request of one script needs no more. One of several scripts claims the key first, so that its like does not
+begin meanwhile; the claim alone promises nothing, and one that is left behind is taken over when its time is over.
+"""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from engine.errors import EngineError, IdempotencyKeyReused, OutcomeUnknown, RequestInProgress
+from engine.positions import Position, parse_position, position_of
+from engine.runner import Flow, Reply, ScriptRunner
+from engine.statuses import Status
+
+KEPT_MS = 86_400_000
+"""How long a spent key is kept; `lua/include/idempotency.lua` says the same."""
+
+FREE_WITHIN_S = 1.5
+"""How long freeing a key may hold up a refusal; past it the claim runs out by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """A request's key: ``owner`` is the user, or nothing for an operator; the two digests are hex."""
+
+    owner: str
+    digest: str
+    fingerprint: str
+    claim: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Names this request among others of the same key."""
+
+
+def request_key(owner: str, key: str, scope: str, request: bytes) -> RequestKey:
+    """The key as the client gave it, for ``request``: all that makes another request of it. ``scope`` is what the key
+    belongs to besides its owner.
+    """
+    return RequestKey(owner, _digest(f"{scope}\0{key}".encode(), 16), _digest(request, 12))
+
+
+def _digest(text: bytes, size: int) -> str:
+    return blake2b(text, digest_size=size).hexdigest()
+
+
+class Replayed(Exception):
+    """This request has had its effect before: the result that its script kept."""
+
+    def __init__(self, result: str, position: Position) -> None:
+        super().__init__(result)
+        self.status, *self.values = result.split(" ")
+        self.position = position
+
+    def positions(self, index: int) -> tuple[Position, ...]:
+        """That of the effect, and those of other partitions that the result holds at ``index``."""
+        others = self.values[index] if len(self.values) > index else ""
+        return (self.position, *(parse_position(others) if others else ()))
+
+
+def check_key(reply: Reply, partition: int) -> None:
+    """Raise what a script says of the request's key: `Replayed`, `IdempotencyKeyReused`, `RequestInProgress`."""
+    match reply.status:
+        case Status.REPLAYED:
+            raise Replayed(reply.text(1), position_of(partition, reply.values[0]))
+        case Status.KEY_REUSED:
+            raise IdempotencyKeyReused
+        case Status.KEY_IN_PROGRESS:
+            raise RequestInProgress
+
+
+class KeyClaims:
+    """Claims of the keys of flows of several scripts."""
+
+    def __init__(self, runner: ScriptRunner, lease_ms: int) -> None:
+        self._runner = runner
+        self._lease_ms = lease_ms
+
+    def record(self, partition: int, key: RequestKey | None) -> tuple[str, ...]:
+        """The key's hash, as the last of a script's KEYS; none without a key."""
+        return () if key is None else (self._runner.keys.request_key(partition, key.owner, key.digest),)
+
+    @asynccontextmanager
+    async def held(self, flow: Flow, partition: int, key: RequestKey) -> AsyncIterator[bool]:
+        """Hold the key's claim; yields whether an earlier request had claimed it and ended without a word.
+
+        Raises as `check_key` does. What was refused within leaves the key free again. After an unknown outcome the
+        same request may be sent again at once: the script with the effect sees to it that only one of them acts.
+        """
+        resumed = await self._claim(flow, partition, key, self._lease_ms)
+        try:
+            yield resumed
+        except OutcomeUnknown:
+            await self.let_go(partition, key)
+            raise
+        except EngineError:
+            await self._free(partition, key)
+            raise
+
+    async def let_go(self, partition: int, key: RequestKey) -> None:
+        """End the claim, but let the next request of the key know that this one has gone far. Never raises."""
+        with suppress(EngineError, Replayed):
+            await self._runner.alone(lambda flow: self._claim(flow, partition, key, 0), within_s=FREE_WITHIN_S)
+
+    async def _free(self, partition: int, key: RequestKey) -> None:
+        """Forget the claim, unless the key is spent or another request's by now. Never raises."""
+        keys = (self._runner.keys.meta(partition), *self.record(partition, key))
+        with suppress(EngineError):
+            await self._runner.alone(
+                lambda flow: self._runner.change(flow, partition, "free_key", keys, (key.claim,), urgent=True),
+                within_s=FREE_WITHIN_S,
+            )
+
+    async def _claim(self, flow: Flow, partition: int, key: RequestKey, lease_ms: int) -> bool:
+        keys = (self._runner.keys.meta(partition), *self.record(partition, key))
+        arguments = (key.fingerprint, key.claim, lease_ms)
+        reply = await self._runner.change(flow, partition, "claim_key", keys, arguments)
+        check_key(reply, partition)
+        return reply.status is Status.RESUMED
+
+
+def key_arguments(key: RequestKey | None) -> tuple[str, str]:
+    """The arguments ``key`` and ``fingerprint`` of the scripts that spend a key."""
+    return ("", "") if key is None else (key.digest, key.fingerprint)
