@@ -10,6 +10,8 @@ from starlette.applications import Starlette
 from api import admin, balance, coupons, health, operators, orders, policies, products
 from api.asgi import Application, Handler, Surface
 from api.documents import document_routes
+from api.guards.admission import make_admission
+from api.guards.origins import CrossOrigin
 from api.refusals import translate
 from api.settings import ApiSettings
 from api.shop import Shop
@@ -52,5 +54,12 @@ def make_app(
     handlers: dict[str, Handler] = {}
     for subject in SUBJECTS:
         handlers |= subject.handlers(shop)
-    surface = Surface(handlers, translate=translate, body_seconds_max=api_settings.body_timeout_ms / 1000)
+    surface = Surface(
+        handlers,
+        translate=translate,
+        admit=make_admission(api_settings),
+        cross_origin=CrossOrigin(api_settings.cors_origins),
+        in_flight_max=api_settings.requests_in_flight_max,
+        body_seconds_max=api_settings.body_timeout_ms / 1000,
+    )
     return Application(surface, routes=document_routes(), lifespan=lifespan)

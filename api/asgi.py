@@ -4,9 +4,9 @@ A handler is `async def handler(call: Call[BodyType, QueryType]) -> Answer`. Wha
 headers and body have been checked against the operation. What it raises as `Problem` is answered as such; any other
 exception goes through the application's one translation table, and is a plain 500 if that does not know it.
 
-The order of the checks: address (404), method (405), admission (401, 403, 429), `Accept` (406), headers, ids and query
-(422), the body's size and arrival (413, 408), its media type (415), JSON (400), its types and limits (422), then the
-operation's own.
+The order of the checks: address (404), method (405), too much under way (503), admission (401, 429, 403, 404), `Accept`
+(406), headers, ids and query (422), the body's size and arrival (413, 408), its media type (415), JSON (400), its types
+and limits (422), then the operation's own. An answer that the client has already (`If-None-Match`) is 304 in the end.
 
 No Request or Response object is made, and routing is a walk along the path's segments: Starlette's own routing costs
 more than the rest of a request here.
@@ -18,7 +18,9 @@ import asyncio
 import itertools
 import json
 import logging
+import re
 import secrets
+import sys
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from functools import lru_cache
@@ -34,8 +36,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from api.entity_tags import entity_tag, is_known
+from api.guards.origins import CrossOrigin
 from api.idempotency import KEYS_ARE_HONOURED
-from api.operations import OPERATIONS, Operation
+from api.operations import HEALTH, OPERATIONS, Operation
 from api.problems import (
     BODY_TOO_LARGE,
     INTERNAL_ERROR,
@@ -44,6 +48,7 @@ from api.problems import (
     METHOD_NOT_ALLOWED,
     NOT_ACCEPTABLE,
     NOT_FOUND,
+    OVERLOADED,
     PROBLEM_MEDIA_TYPE,
     REQUEST_TIMEOUT,
     UNSUPPORTED_MEDIA_TYPE,
@@ -54,6 +59,8 @@ from api.problems import (
 
 BODY_BYTES_MAX: Final = 64 * 1024
 BODY_SECONDS_MAX: Final = 10.0
+BODY_DEPTH_MAX: Final = 32
+IN_FLIGHT_MAX: Final = 4096
 WAIT_SECONDS_DEFAULT: Final = 2
 WAIT_SECONDS_MAX: Final = 10
 IDEMPOTENCY_KEY_LENGTH_MAX: Final = 255
@@ -61,19 +68,25 @@ REQUEST_ID_LENGTH_MAX: Final = 128
 QUERY_FIELDS_MAX: Final = 20
 ERROR_MESSAGE_LENGTH_MAX: Final = 300
 
+Header = tuple[bytes, bytes]
+
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
 _REQUEST_ID_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~:-"
 _JSON: Final = b"application/json"
 _PROBLEM_JSON: Final = PROBLEM_MEDIA_TYPE.encode()
 _CONTENT_TYPE: Final = (b"content-type", _JSON)
 _NO_STORE: Final = (b"cache-control", b"no-store")
+_REVALIDATE: Final = (b"cache-control", b"no-cache")
+_AS_SAID: Final = (b"x-content-type-options", b"nosniff")
+_NEVER_A_PAGE: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+_NO_HEADERS: Final[tuple[Header, ...]] = ()
 _CACHEABLE_HEADER_LENGTH: Final = 200
+_BRACKETS: Final = re.compile(rb'[][{}]|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 _log: Final = logging.getLogger(__name__)
 
 BodyT = TypeVar("BodyT")
 QueryT = TypeVar("QueryT")
-Header = tuple[bytes, bytes]
 
 
 class Preferences(msgspec.Struct, frozen=True):
@@ -93,21 +106,38 @@ class Call(Generic[BodyT, QueryT]):
 
     `path_params` maps the names in the operation's path to ids of the right shape; `query` and `body` are the
     operation's structs (`body` is None where none was sent and none is needed); `headers` maps lower-case names to
-    values, repeated ones joined by a comma.
+    values, repeated ones joined by a comma; `peer` is the address at the other end of the connection, "" for a socket
+    that has none.
     """
 
-    __slots__ = ("body", "headers", "idempotency_key", "operation", "path_params", "prefer", "query", "request_id")
+    __slots__ = (
+        "body",
+        "headers",
+        "idempotency_key",
+        "operation",
+        "path_params",
+        "peer",
+        "prefer",
+        "query",
+        "request_id",
+    )
 
     body: BodyT
     query: QueryT
 
     def __init__(
-        self, operation: Operation, path_params: dict[str, str], headers: dict[bytes, bytes], request_id: str
+        self,
+        operation: Operation,
+        path_params: dict[str, str],
+        headers: dict[bytes, bytes],
+        request_id: str,
+        peer: str = "",
     ) -> None:
         self.operation = operation
         self.path_params = path_params
         self.headers = headers
         self.request_id = request_id
+        self.peer = peer
         self.prefer = NO_PREFERENCES
         self.idempotency_key: str | None = None
 
@@ -139,6 +169,22 @@ def location(path: str) -> Header:
     return b"location", path.replace("|", "%7C").encode("ascii")
 
 
+class InFlight:
+    """How many requests are being handled, and how many may be. Those whose body is still on its way do not count, so
+    that slow clients take nobody's place."""
+
+    __slots__ = ("count", "most")
+
+    def __init__(self, most: int) -> None:
+        self.count = 0
+        self.most = most
+
+    def require_room(self) -> None:
+        """Raises the problem when no more may be under way."""
+        if self.count >= self.most:
+            raise Problem(OVERLOADED, "As many requests are under way as this process lets in. Nothing was changed.")
+
+
 class _ClientGone(Exception):
     """The client left before its request was complete."""
 
@@ -152,7 +198,7 @@ class Surface:
 
     `translate` turns the engine's errors into problems; `admit` raises the problems of authentication and rate limits
     before anything else is looked at (ids are unchecked, `body` and `query` are not there yet); `observe` is told the
-    operation, status and seconds of each answer.
+    operation, status and seconds of each answer; `cross_origin` says which web pages may ask.
     """
 
     def __init__(
@@ -163,6 +209,8 @@ class Surface:
         translate: Translate = _no_translation,
         admit: Admit | None = None,
         observe: Observe | None = None,
+        cross_origin: CrossOrigin | None = None,
+        in_flight_max: int = IN_FLIGHT_MAX,
         body_bytes_max: int = BODY_BYTES_MAX,
         body_seconds_max: float = BODY_SECONDS_MAX,
     ) -> None:
@@ -176,9 +224,12 @@ class Surface:
         self._observe = observe
         self._request_id_prefix = f"{secrets.token_hex(6)}-"
         self._request_numbers = itertools.count(1)
+        self._cross_origin = cross_origin if cross_origin is not None and cross_origin.allows_some else None
         self._root = _Segment()
+        in_flight = InFlight(in_flight_max)
         for operation in operations:
-            endpoint = _Endpoint(operation, handlers[operation.operation_id], admit, body_bytes_max, body_seconds_max)
+            handler = handlers[operation.operation_id]
+            endpoint = _Endpoint(operation, handler, admit, in_flight, body_bytes_max, body_seconds_max)
             self._root.add(operation, endpoint)
 
     def find(self, path: str) -> tuple[_Segment, list[str]] | None:
@@ -210,15 +261,18 @@ class Surface:
         request_id = self._request_id(headers)
         endpoint = segment.endpoints.get(scope["method"])
         if endpoint is None:
-            problem = Problem(
-                METHOD_NOT_ALLOWED, f"This address takes {segment.allow}.", headers={"Allow": segment.allow}
-            )
-            await _send_problem(send, problem, request_id, repeatable=True, head=scope["method"] == "HEAD")
+            await self._refuse_method(segment, headers, request_id, scope, send)
             return
         started = perf_counter() if self._observe is not None else 0.0
+        peer = scope.get("client")
         call: Call[Any, Any] = Call(
-            endpoint.operation, dict(zip(endpoint.parameter_names, values, strict=True)), headers, request_id
+            endpoint.operation,
+            dict(zip(endpoint.parameter_names, values, strict=True)),
+            headers,
+            request_id,
+            peer[0] if peer else "",
         )
+        foreign = self._foreign(headers)
         try:
             answer = await endpoint.answer(call, scope["query_string"], receive)
             status = answer.status
@@ -228,27 +282,67 @@ class Surface:
         except Exception as error:
             problem = self._problem(error, call)
             status = problem.kind.status
-            await _send_problem(send, problem, request_id, repeatable=call.repeatable, head=scope["method"] == "HEAD")
+            head = scope["method"] == "HEAD"
+            await _send_problem(send, problem, request_id, foreign, repeatable=call.repeatable, head=head)
         else:
-            await _send(
-                send,
-                status,
-                [
-                    _CONTENT_TYPE,
-                    (b"content-length", b"%d" % len(body)),
-                    (b"x-request-id", request_id.encode("ascii")),
-                    _NO_STORE,
-                    *answer.headers,
-                ],
-                b"" if scope["method"] == "HEAD" else body,
-            )
+            own = [(b"x-request-id", request_id.encode("ascii")), _AS_SAID, _NEVER_A_PAGE, *foreign, *answer.headers]
+            if status == 200 and endpoint.operation.conditional:
+                tag = entity_tag(body)
+                own += [(b"etag", tag), _REVALIDATE]
+                known = headers.get(b"if-none-match")
+                if known is not None and is_known(tag, known):
+                    status = 304
+            else:
+                own.append(_NO_STORE)
+            if status == 304:
+                await _send(send, status, own, b"")
+            else:
+                own += [_CONTENT_TYPE, (b"content-length", b"%d" % len(body))]
+                await _send(send, status, own, b"" if scope["method"] == "HEAD" else body)
         if self._observe is not None:
             self._observe(endpoint.operation, status, perf_counter() - started)
 
     async def refuse(self, problem: Problem, scope: Scope, send: Send) -> None:
         """Answers a problem to a request that no operation is concerned with."""
-        request_id = self._request_id(_headers(scope))
-        await _send_problem(send, problem, request_id, repeatable=True, head=scope["method"] == "HEAD")
+        headers = _headers(scope)
+        request_id = self._request_id(headers)
+        foreign = self._foreign(headers)
+        await _send_problem(send, problem, request_id, foreign, repeatable=True, head=scope["method"] == "HEAD")
+
+    def dressed(self, scope: Scope, send: Send) -> Send:
+        """A `send` that gives every answer the headers that those of operations have, unless it has its own."""
+        headers = _headers(scope)
+        request_id = self._request_id(headers)
+
+        async def send_dressed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given: list[Header] = list(message.get("headers", ()))
+                names = {name for name, _ in given}
+                own = [(b"x-request-id", request_id.encode("ascii")), _AS_SAID, _NEVER_A_PAGE, *self._foreign(headers)]
+                # Different `Vary` add up; of every other header the answer's own is right.
+                more = [
+                    header for header in own if header[0] not in names or (header[0] == b"vary" and header not in given)
+                ]
+                message = {**message, "headers": given + more}
+            await send(message)
+
+        return send_dressed
+
+    def _foreign(self, headers: dict[bytes, bytes]) -> tuple[Header, ...]:
+        return _NO_HEADERS if self._cross_origin is None else self._cross_origin.answer_headers(headers.get(b"origin"))
+
+    async def _refuse_method(
+        self, segment: _Segment, headers: dict[bytes, bytes], request_id: str, scope: Scope, send: Send
+    ) -> None:
+        """Answers a method that an address does not take, or a browser's question which it does take."""
+        if scope["method"] == "OPTIONS" and self._cross_origin is not None:
+            allowed = self._cross_origin.preflight_headers(headers, segment.allow)
+            if allowed is not None:
+                await _send(send, 204, [(b"x-request-id", request_id.encode("ascii")), *allowed], b"")
+                return
+        problem = Problem(METHOD_NOT_ALLOWED, f"This address takes {segment.allow}.", headers={"Allow": segment.allow})
+        foreign = self._foreign(headers)
+        await _send_problem(send, problem, request_id, foreign, repeatable=True, head=scope["method"] == "HEAD")
 
     def _problem(self, error: Exception, call: Call[Any, Any]) -> Problem:
         problem = error if isinstance(error, Problem) else self._translate(error)
@@ -287,7 +381,8 @@ class Application(Starlette):
             await self.surface.serve(found, scope, receive, send)
         else:
             scope["surface"] = self.surface
-            await super().__call__(scope, receive, send)
+            dressed = self.surface.dressed(scope, send) if scope["type"] == "http" else send
+            await super().__call__(scope, receive, dressed)
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
@@ -347,6 +442,7 @@ class _Endpoint:
         "_body_seconds_max",
         "_decode",
         "_handler",
+        "_in_flight",
         "_parameters",
         "_query_default",
         "_query_integers",
@@ -358,13 +454,21 @@ class _Endpoint:
     )
 
     def __init__(
-        self, operation: Operation, handler: Handler, admit: Admit | None, body_bytes_max: int, body_seconds_max: float
+        self,
+        operation: Operation,
+        handler: Handler,
+        admit: Admit | None,
+        in_flight: InFlight,
+        body_bytes_max: int,
+        body_seconds_max: float,
     ) -> None:
         self.operation = operation
         self.parameter_names = tuple(parameter.name for parameter in operation.path_parameters)
         self.encode = msgspec.json.Encoder().encode
         self._handler = handler
         self._admit = admit
+        # A process that has too much to do is alive nevertheless, and is to be asked for that.
+        self._in_flight = in_flight if operation.tag != HEALTH else InFlight(sys.maxsize)
         self._body_bytes_max = body_bytes_max
         self._body_seconds_max = body_seconds_max
         self._decode = None if operation.request is None else msgspec.json.Decoder(operation.request).decode
@@ -376,6 +480,8 @@ class _Endpoint:
 
     async def answer(self, call: Call[Any, Any], query_string: bytes, receive: Receive) -> Answer:
         """Checks what is common to operations, in the order that the module's head tells, then calls the handler."""
+        in_flight = self._in_flight
+        in_flight.require_room()
         if self._admit is not None:
             self._admit(call)
         headers = call.headers
@@ -399,7 +505,12 @@ class _Endpoint:
                 )
         call.query = self._read_query(query_string) if query_string else self._query_default
         call.body = None if self._decode is None else await self._read_body(headers, receive)
-        return await self._handler(call)
+        in_flight.require_room()
+        in_flight.count += 1
+        try:
+            return await self._handler(call)
+        finally:
+            in_flight.count -= 1
 
     def _read_query(self, query_string: bytes) -> msgspec.Struct:
         try:
@@ -518,9 +629,10 @@ def _headers(scope: Scope) -> dict[bytes, bytes]:
     pairs: list[Header] = scope["headers"]
     headers = dict(pairs)
     if len(headers) != len(pairs):
-        headers = {}
+        values: dict[bytes, list[bytes]] = {}
         for name, value in pairs:
-            headers[name] = b"%b, %b" % (headers[name], value) if name in headers else value
+            values.setdefault(name, []).append(value)
+        headers = {name: b", ".join(several) for name, several in values.items()}
     return headers
 
 
@@ -533,13 +645,18 @@ async def _send(send: Send, status: int, headers: list[Header], body: bytes) -> 
         _log.debug("the client left before its answer")
 
 
-async def _send_problem(send: Send, problem: Problem, request_id: str, *, repeatable: bool, head: bool) -> None:
+async def _send_problem(
+    send: Send, problem: Problem, request_id: str, foreign: Sequence[Header], *, repeatable: bool, head: bool
+) -> None:
     body = problem.encode(request_id=request_id, repeatable=repeatable)
     headers = [
         (b"content-type", _PROBLEM_JSON),
         (b"content-length", b"%d" % len(body)),
         (b"x-request-id", request_id.encode("ascii")),
         _NO_STORE,
+        _AS_SAID,
+        _NEVER_A_PAGE,
+        *foreign,
         *((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in problem.headers.items()),
     ]
     await _send(send, problem.kind.status, headers, b"" if head else body)
@@ -582,11 +699,25 @@ def _malformed(error: Exception) -> Problem:
 
 
 def _require_json(body: bytes) -> None:
+    _require_shallow(body)
     try:
         msgspec.json.decode(body)
         _require_unique_names(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(error) from None
+
+
+def _require_shallow(body: bytes) -> None:
+    """Refuses a body that is nested more deeply than any that is taken, before anything follows it down."""
+    depth = 0
+    for bracket in _BRACKETS.finditer(body):
+        found = bracket[0]
+        if found in (b"[", b"{"):
+            depth += 1
+            if depth > BODY_DEPTH_MAX:
+                raise Problem(MALFORMED_BODY, f"The body is not JSON: nested more than {BODY_DEPTH_MAX} deep.")
+        elif found in (b"]", b"}"):
+            depth -= 1
 
 
 def _require_unique_names(body: bytes) -> None:

@@ -671,7 +671,20 @@ _PROBLEM_EXAMPLES: Final = (
     ),
     ProblemExample("not-authenticated", "No token", Problem(problems.NOT_AUTHENTICATED, "A bearer token is required.")),
     ProblemExample(
-        "not-allowed", "Another user's token", Problem(problems.NOT_ALLOWED, "This token is another user's.")
+        "not-authenticated-expired",
+        "A token that has expired",
+        Problem(
+            problems.NOT_AUTHENTICATED,
+            "The token has expired.",
+            headers={
+                "WWW-Authenticate": 'Bearer error="invalid_token", error_description="The token has expired"',
+            },
+        ),
+    ),
+    ProblemExample(
+        "not-allowed",
+        "A user's token",
+        Problem(problems.NOT_ALLOWED, "This needs a token whose scope holds `admin`."),
     ),
     ProblemExample(
         "insufficient-balance",

@@ -1,6 +1,7 @@
 """The mock API: the whole surface, answered from the specification's examples.
 
-It checks requests as the real API does, with the same code, and changes nothing. `Prefer: example=<name>` chooses an
+It checks requests as the real API does, with the same code, tokens included where a key is configured, and changes
+nothing. `Prefer: example=<name>` chooses an
 answer by its name, `Prefer: code=<status>` the first with that status; both may name problems.
 """
 
@@ -12,13 +13,23 @@ from typing import Any
 from api.asgi import Answer, Application, Call, Handler, Header, Surface
 from api.documents import document_routes
 from api.examples import Example, ProblemExample, examples_of
+from api.guards.admission import make_admission
+from api.guards.origins import CrossOrigin
 from api.operations import OPERATIONS, Operation
 from api.problems import invalid_request
+from api.settings import ApiSettings
 
 
-def create_mock_app() -> Application:
-    """The mock as an ASGI application; every call makes one of its own."""
-    surface = Surface({operation.operation_id: _handler(operation) for operation in OPERATIONS})
+def create_mock_app(settings: ApiSettings | None = None) -> Application:
+    """The mock as an ASGI application; every call makes one of its own. Raises SettingError for keys it cannot use."""
+    settings = settings or ApiSettings()
+    surface = Surface(
+        {operation.operation_id: _handler(operation) for operation in OPERATIONS},
+        admit=make_admission(settings),
+        cross_origin=CrossOrigin(settings.cors_origins),
+        in_flight_max=settings.requests_in_flight_max,
+        body_seconds_max=settings.body_timeout_ms / 1000,
+    )
     return Application(surface, routes=document_routes())
 
 

@@ -16,7 +16,7 @@ from api.idempotency import KEYS_ARE_HONOURED
 from api.operations import OPERATIONS, TAGS, Operation
 from api.problems import (
     INVALID_REQUEST,
-    MALFORMED_BODY,
+    NOT_FOUND,
     PROBLEM_MEDIA_TYPE,
     PROBLEMS,
     Problem,
@@ -40,8 +40,18 @@ over 64 KiB with 413.
 **How safe an answer is.** A changing answer carries a `position` and whether it is `durable`, that is, in PostgreSQL.
 With `Prefer: durable` the request waits for that. `GET /v1/positions/{{position}}` tells it later.
 
-**Who asks.** The bearer scheme is not checked yet, and so 401, 403 and 429 are not answered yet: the API serves
-loopback addresses only, and whoever reaches it is every user and an operator.
+**Who asks.** `Authorization: Bearer <JWT>`, signed with HS256, or with RS256 or EdDSA: one of them per deployment.
+`exp`, `iat`, `aud`, `iss` and `sub` are required. `sub` is the path's `user_id`, or the scope holds `admin`: what
+belongs to another user is 404, what only operators may is 403. This is looked at before anything else of a request. A
+deployment without a key serves its own machine only and asks for no token: there, whoever reaches it is every user and
+an operator.
+
+**How often.** A user, and an address without a valid token, may send so many requests a second, and some more at once
+after a pause; past it 429 with `Retry-After`. Operators are not counted. When more requests are under way than a
+process takes in, 503 `overloaded` comes at once. Headers or a body that arrive too slowly end in 408 and the
+connection's end.
+
+**Polling.** Where an answer carries `ETag`, send it back as `If-None-Match`: 304 says that nothing has changed.
 
 **Repeating.** {repeating}
 
@@ -81,9 +91,14 @@ _HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "schema": {"type": "integer", "minimum": 0},
     },
     "WWWAuthenticate": {
-        "description": "How to authenticate.",
+        "description": "How to authenticate, and what is wrong with the token (RFC 6750).",
         "required": True,
         "schema": {"type": "string"},
+    },
+    "ETag": {
+        "description": "Changes when the answer does: to be sent back as `If-None-Match`.",
+        "required": True,
+        "schema": {"type": "string", "pattern": '^"[!#-~]+"$'},
     },
     "PreferenceApplied": {
         "description": "`durable` when the answer waited until every change was in PostgreSQL.",
@@ -117,6 +132,13 @@ _PREFER: Final = {
     "schema": {"type": "string"},
     "examples": {"durable": {"value": "durable, wait=5"}},
 }
+_IF_NONE_MATCH: Final = {
+    "name": "If-None-Match",
+    "in": "header",
+    "description": "Entity tags that the client has the answers of; 304 when the answer is one of them.",
+    "schema": {"type": "string"},
+    "examples": {"known": {"value": '"9c56cc51b374c3ba189210d5"'}},
+}
 
 
 @cache
@@ -148,13 +170,14 @@ def openapi_document() -> dict[str, Any]:
         "components": {
             "schemas": components,
             "headers": {**_HEADERS, **_KEY_HEADERS},
-            "parameters": {"IdempotencyKey": _IDEMPOTENCY_KEY, "Prefer": _PREFER},
+            "parameters": {"IdempotencyKey": _IDEMPOTENCY_KEY, "Prefer": _PREFER, "IfNoneMatch": _IF_NONE_MATCH},
             "securitySchemes": {
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "`sub` is the path's user, or the scope holds `admin`. Not checked yet.",
+                    "description": "HS256, or RS256 or EdDSA, with `exp`, `iat`, `aud`, `iss` and `sub`. `sub` is the "
+                    "path's user, or the scope holds `admin`. `firstcome token --user USER` makes one for development.",
                 }
             },
         },
@@ -218,15 +241,18 @@ def _description(operation: Operation) -> str:
     lines = [operation.description] if operation.description else []
     if operation.security == "admin":
         lines.append("Needs the scope `admin`.")
+    if operation.conditional:
+        lines.append("`If-None-Match` with the `ETag` of an earlier answer: 304 while nothing has changed.")
     anywhere = [kind for kind in operation.problems if kind.status >= 500 or kind.status == 429]
     checks: list[str] = []
-    for kind in operation.problems:
-        if kind is INVALID_REQUEST:
-            checks.append(f"{_mention(kind)}: headers, ids, query")
-        elif kind not in anywhere:
-            checks.append(_mention(kind))
-        if kind is MALFORMED_BODY:
-            checks.append(f"{_mention(INVALID_REQUEST)}: the body")
+    for kind in operation.checks:
+        of_what = ""
+        if kind is NOT_FOUND and operation.security == "user" and len(checks) == 1:
+            of_what = ": another user's"
+        elif kind is INVALID_REQUEST:
+            of_what = ": the body" if any(_mention(kind) in check for check in checks) else ": headers, ids, query"
+        if kind not in anywhere:
+            checks.append(f"{_mention(kind)}{of_what}")
     steps = "\n".join(f"{number}. {check}" for number, check in enumerate(checks, 1))
     lines.append(f"Checks, in this order:\n\n{steps}")
     lines.append(f"At any point: {', '.join(_mention(kind) for kind in anywhere)}.")
@@ -250,6 +276,8 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         parameters.append({"$ref": "#/components/parameters/IdempotencyKey"})
     if operation.changing:
         parameters.append({"$ref": "#/components/parameters/Prefer"})
+    if operation.conditional:
+        parameters.append({"$ref": "#/components/parameters/IfNoneMatch"})
     return parameters
 
 
@@ -302,6 +330,11 @@ def _responses(operation: Operation) -> dict[str, Any]:
                 }
             },
         }
+    if operation.conditional:
+        responses["304"] = {
+            "description": "The client has this answer already.",
+            "headers": {"X-Request-Id": _header("XRequestId"), "ETag": _header("ETag")},
+        }
     for status in sorted({kind.status for kind in operation.problems}):
         kinds = [kind for kind in operation.problems if kind.status == status]
         responses[str(status)] = _problem_response(kinds, repeatable=operation.repeatable)
@@ -312,6 +345,8 @@ def _answer_headers(operation: Operation, status: int) -> dict[str, Any]:
     headers = {"X-Request-Id": _header("XRequestId")}
     if operation.has_location and status == 201:
         headers["Location"] = _header("Location")
+    if operation.conditional:
+        headers["ETag"] = _header("ETag")
     if operation.takes_key and KEYS_ARE_HONOURED:
         headers["Idempotent-Replayed"] = _header("IdempotentReplayed")
     if operation.changing:

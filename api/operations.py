@@ -61,7 +61,8 @@ class Operation:
 
     `answers` maps each status that is no problem to the type of its body. `own_problems` are those beyond what all such
     operations share, in the order in which they are checked. `repeatable`: sent twice, it cannot act twice,
-    even without a key. `has_location`: a 201 carries `Location`.
+    even without a key. `has_location`: a 201 carries `Location`. `conditional`: it is polled, so a 200 carries `ETag`,
+    and a client that has that already is answered 304.
     """
 
     operation_id: str
@@ -78,6 +79,7 @@ class Operation:
     own_problems: tuple[ProblemType, ...] = ()
     repeatable: bool = True
     has_location: bool = False
+    conditional: bool = False
 
     @property
     def changing(self) -> bool:
@@ -95,26 +97,27 @@ class Operation:
         return tuple(PATH_PARAMETERS[part[1:-1]] for part in self.path.split("/") if part.startswith("{"))
 
     @property
-    def problems(self) -> tuple[ProblemType, ...]:
-        """Every problem that it can answer, in the order of the checks; one that is checked twice stands once."""
+    def checks(self) -> tuple[ProblemType, ...]:
+        """Every problem that it can answer, in the order of the checks; one that is checked twice stands twice."""
         if self.security == "none" and self.tag == HEALTH:
             return (problems.NOT_ACCEPTABLE, problems.INVALID_REQUEST, problems.INTERNAL_ERROR)
-        return tuple(
-            dict.fromkeys(
-                (
-                    *((problems.NOT_AUTHENTICATED, problems.NOT_ALLOWED) if self.security != "none" else ()),
-                    problems.TOO_MANY_REQUESTS,
-                    problems.NOT_ACCEPTABLE,
-                    problems.INVALID_REQUEST,
-                    *(_BODY_PROBLEMS if self.request is not None else ()),
-                    *self.own_problems,
-                    problems.OVERLOADED,
-                    problems.RECOVERING,
-                    *((problems.OUTCOME_UNKNOWN,) if self.changing else ()),
-                    problems.INTERNAL_ERROR,
-                )
-            )
+        return (
+            *_RIGHTS_PROBLEMS[self.security],
+            problems.TOO_MANY_REQUESTS,
+            problems.NOT_ACCEPTABLE,
+            problems.INVALID_REQUEST,
+            *(_BODY_PROBLEMS if self.request is not None else ()),
+            *self.own_problems,
+            problems.OVERLOADED,
+            problems.RECOVERING,
+            *((problems.OUTCOME_UNKNOWN,) if self.changing else ()),
+            problems.INTERNAL_ERROR,
         )
+
+    @property
+    def problems(self) -> tuple[ProblemType, ...]:
+        """Every problem that it can answer, once, in the order of its first check."""
+        return tuple(dict.fromkeys(self.checks))
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -122,11 +125,19 @@ class Operation:
         return EXAMPLES[self.operation_id]
 
 
+_RIGHTS_PROBLEMS: Final[Mapping[Security, tuple[ProblemType, ...]]] = MappingProxyType(
+    {
+        "user": (problems.NOT_AUTHENTICATED, problems.NOT_FOUND),
+        "admin": (problems.NOT_AUTHENTICATED, problems.NOT_ALLOWED),
+        "none": (),
+    }
+)
 _BODY_PROBLEMS: Final = (
     problems.BODY_TOO_LARGE,
     problems.REQUEST_TIMEOUT,
     problems.UNSUPPORTED_MEDIA_TYPE,
     problems.MALFORMED_BODY,
+    problems.INVALID_REQUEST,
 )
 _KEY_PROBLEMS: Final = (problems.IDEMPOTENCY_KEY_REUSED, problems.REQUEST_IN_PROGRESS) if KEYS_ARE_HONOURED else ()
 _ORDER_PROBLEMS: Final = (
@@ -204,6 +215,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         security="none",
         query=schemas.PageQuery,
         answers={200: schemas.ProductPage},
+        conditional=True,
     ),
     Operation(
         operation_id="get_product",
@@ -214,6 +226,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         description="All of it is read in one instant, so an order under way is in it wholly or not at all.",
         security="none",
         answers={200: schemas.Product},
+        conditional=True,
         own_problems=(problems.NOT_FOUND,),
     ),
     Operation(
@@ -227,6 +240,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         security="none",
         query=schemas.BestSellersQuery,
         answers={200: schemas.BestSellers},
+        conditional=True,
     ),
     Operation(
         operation_id="place_order",
@@ -355,6 +369,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         security="none",
         query=schemas.CampaignsQuery,
         answers={200: schemas.CampaignList},
+        conditional=True,
         own_problems=(problems.HISTORY_UNAVAILABLE,),
     ),
     Operation(
@@ -366,6 +381,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         description="`remaining` is as of the answer.",
         security="none",
         answers={200: schemas.Campaign},
+        conditional=True,
         own_problems=(problems.NOT_FOUND,),
     ),
     Operation(

@@ -183,7 +183,7 @@ NOT_AUTHENTICATED: Final = ProblemType(
     "Who are you?",
     401,
     Retry.NO,
-    "The request carries no valid bearer token.",
+    "The request carries no valid bearer token; `detail` says what is wrong with the one that it carries.",
     "Send `Authorization: Bearer <JWT>` with a token that has not expired.",
     headers=MappingProxyType({"WWW-Authenticate": "Bearer"}),
 )
@@ -192,9 +192,9 @@ NOT_ALLOWED: Final = ProblemType(
     "Not with this token",
     403,
     Retry.NO,
-    "The token is valid, but it is another user's or lacks the scope `admin`.",
-    "Use the path's own user, or a token whose scope holds `admin`.",
-    headers=MappingProxyType({"WWW-Authenticate": 'Bearer error="insufficient_scope"'}),
+    "The token is valid, but its scope does not hold `admin`, which this operation needs.",
+    "Use a token whose scope holds `admin`.",
+    headers=MappingProxyType({"WWW-Authenticate": 'Bearer error="insufficient_scope", scope="admin"'}),
 )
 INSUFFICIENT_BALANCE: Final = ProblemType(
     "insufficient-balance",
@@ -210,8 +210,8 @@ NOT_FOUND: Final = ProblemType(
     "There is no such thing",
     404,
     Retry.NO,
-    "Nothing is known under this address, or it belongs to another user.",
-    "Check the address and its ids.",
+    "Nothing is known under this address, or it belongs to another user than the token's.",
+    "Check the address and its ids, and whose token it is.",
 )
 METHOD_NOT_ALLOWED: Final = ProblemType(
     "method-not-allowed",
@@ -231,10 +231,10 @@ NOT_ACCEPTABLE: Final = ProblemType(
 )
 REQUEST_TIMEOUT: Final = ProblemType(
     "request-timeout",
-    "The body did not arrive in time",
+    "The request did not arrive in time",
     408,
     Retry.YES,
-    f"The body was not complete within the time for receiving it. {_NOTHING_CHANGED}",
+    f"The headers or the body were not complete within the time for receiving them. {_NOTHING_CHANGED}",
     "Send the request again.",
     headers=_CLOSE,
 )

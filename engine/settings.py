@@ -14,9 +14,12 @@ class SettingError(ValueError):
     """A setting cannot be used; the message names it and what it takes."""
 
 
-def setting(default: Any, *, unit: str, reason: str, env: str | None = None) -> Any:
-    """A dataclass field that is read from the environment: its default, unit and why it is there."""
-    return field(default=default, metadata={"unit": unit, "reason": reason, "env": env})
+def setting(default: Any, *, unit: str, reason: str, env: str | None = None, secret: bool = False) -> Any:
+    """A dataclass field that is read from the environment: its default, unit and why it is there.
+
+    A secret one is left out wherever the settings are shown.
+    """
+    return field(default=default, repr=not secret, metadata={"unit": unit, "reason": reason, "env": env})
 
 
 @dataclass(frozen=True, slots=True)

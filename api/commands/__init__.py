@@ -16,6 +16,7 @@ COMMANDS = {
     "mock": "Serve the API's examples, without any server behind it.",
     "rebuild": "Make Redis anew from PostgreSQL, with progress.",
     "replay": "Sell real orders from a file once more, and check the books.",
+    "token": "Make a bearer token for development, or a secret to sign them with.",
     "receiver": "A small data platform for the demo: keeps the paid orders it is sent.",
 }
 

@@ -6,6 +6,7 @@ each process here is a uvicorn of its own on an inherited socket, started again 
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import sys
@@ -14,15 +15,22 @@ import threading
 import click
 import uvicorn
 
+from api.authentication import Keys, read_keys
 from api.commands.listening import CannotListen, http_url, listen, require_loopback
 from api.commands.logs import configure_logs
 from api.commands.processes import ChildProcess, ProcessFailed, Supervisor, stop_signals
+from api.guards.connections import ConnectionLimits, limited_to
+from api.settings import ApiSettings
+from engine.settings import SettingError
 
 DRAIN_S = 10
 """How long requests under way may take after the stop was asked for."""
 
 KEEP_ALIVE_S = 75
 """Longer than the 60 s of common load balancers, so that it is they who close an idle connection."""
+
+OWN_FILES = 128
+"""Files and connections of a process beside those of its clients: Redis, PostgreSQL, logs."""
 
 
 @click.command()
@@ -33,32 +41,57 @@ KEEP_ALIVE_S = 75
 def api(host: str, port: int, processes: int, fd: int | None) -> None:
     """Serve HTTP.
 
-    Where Redis and PostgreSQL are is read from FIRSTCOME_REDIS_URL and FIRSTCOME_DATABASE_URL. A SIGTERM ends it once
-    the requests under way are answered.
+    Where Redis and PostgreSQL are is read from FIRSTCOME_REDIS_URL and FIRSTCOME_DATABASE_URL. Tokens are asked for
+    once FIRSTCOME_TOKEN_SECRET or FIRSTCOME_TOKEN_KEY_FILE is set; until then only this machine is served. A SIGTERM
+    ends it once the requests under way are answered.
     """
     configure_logs()
-    if fd is not None:
-        serve(socket.socket(fileno=fd))
-        return
     try:
-        require_loopback(host)
-        listeners = listen(host, port, processes)
-    except CannotListen as error:
+        settings = ApiSettings.from_environment()
+        keys = read_keys(settings)
+        listeners = [_inherited(fd, keys)] if fd is not None else _own(host, port, processes, keys)
+    except (CannotListen, SettingError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"serving on {http_url(host, listeners[0].getsockname()[1])}", err=True)
-    if processes == 1:
-        serve(listeners[0])
+    if fd is None:
+        click.echo(f"serving on {http_url(host, listeners[0].getsockname()[1])}: {asked_for(keys)}", err=True)
+    if len(listeners) == 1:
+        serve(listeners[0], settings)
     else:
         _serve_with_children(listeners)
 
 
-def serve(listener: socket.socket) -> None:
+def _own(host: str, port: int, processes: int, keys: Keys | None) -> list[socket.socket]:
+    if keys is None:
+        require_loopback(host)
+    return listen(host, port, processes)
+
+
+def _inherited(fd: int, keys: Keys | None) -> socket.socket:
+    """A socket of whoever started this process; one in the file system is reached from this machine only."""
+    listener = socket.socket(fileno=fd)
+    try:
+        if keys is None and listener.family != socket.AF_UNIX:
+            require_loopback(str(listener.getsockname()[0]))
+    except CannotListen:
+        listener.close()
+        raise
+    return listener
+
+
+def asked_for(keys: Keys | None) -> str:
+    """What callers must show, for the line that says where the API serves."""
+    if keys is None:
+        return "this machine only, without tokens, as no key is configured"
+    return f"tokens signed with {keys.algorithm} are asked for"
+
+
+def serve(listener: socket.socket, settings: ApiSettings) -> None:
     """Serves in this process until SIGTERM or SIGINT; exits with uvicorn's status when it cannot start."""
     config = uvicorn.Config(
         "api.app:create_app",
         factory=True,
         loop="uvloop",
-        http="httptools",
+        http=limited_to(connection_limits(settings)),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -77,6 +110,22 @@ def serve(listener: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     server.run(sockets=[listener])
+
+
+def connection_limits(settings: ApiSettings) -> ConnectionLimits:
+    """The limits of the settings, within what the system lets this process open, which is raised as far as it goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    room = sys.maxsize if soft == resource.RLIM_INFINITY else max(soft - OWN_FILES, 1)
+    return ConnectionLimits(
+        connections_max=min(settings.connections_max, room),
+        head_seconds_max=settings.head_timeout_ms / 1000,
+        body_seconds_max=settings.body_timeout_ms / 1000,
+        send_seconds_max=settings.send_timeout_ms / 1000,
+    )
 
 
 def _serve_with_children(listeners: list[socket.socket]) -> None:

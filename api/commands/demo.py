@@ -58,18 +58,21 @@ def _put(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
     client.put(path, json=body, timeout=TIMEOUT_S).raise_for_status()
 
 
-def first_purchase(api_url: str, user: str = "mina") -> list[str]:
-    """The command lines of a first purchase, to be typed one after the other."""
+def first_purchase(api_url: str, user: str = "mina", *, with_token: bool = False) -> list[str]:
+    """The command lines of a first purchase, to be typed one after the other, where the key is set as it is here."""
+    sign = [f"token=$(firstcome token --user {user})"] if with_token else []
+    curl = 'curl -s -H "Authorization: Bearer $token"' if with_token else "curl -s"
     at = f"{api_url}/v1/users/{user}"
     as_json = "-H 'Content-Type: application/json' -d"
     order = (
         '{"lines": [{"product_id": "t-shirt", "stock_id": "M", "quantity": 2}, {"product_id": "cap", "quantity": 1}]}'
     )
     return [
+        *sign,
         f"curl -s {api_url}/v1/products/t-shirt",
-        f"curl -s {at}/balance/charges {as_json} '{{\"amount\": 100000}}'",
-        f'curl -s {at}/coupons {as_json} \'{{"campaign_id": "{CAMPAIGN_ID}"}}\'',
-        f"curl -s {at}/checkout {as_json} '{order}'",
-        f"curl -s {at}/balance",
+        f"{curl} {at}/balance/charges {as_json} '{{\"amount\": 100000}}'",
+        f'{curl} {at}/coupons {as_json} \'{{"campaign_id": "{CAMPAIGN_ID}"}}\'',
+        f"{curl} {at}/checkout {as_json} '{order}'",
+        f"{curl} {at}/balance",
         f"curl -s {api_url}/v1/best-sellers",
     ]

@@ -18,11 +18,12 @@ class CannotListen(Exception):
 
 
 def require_loopback(host: str) -> None:
-    """Refuses addresses that others can reach, as long as there is no authentication. Raises CannotListen."""
+    """Refuses addresses that others can reach, for an API without a key to know callers by. Raises CannotListen."""
     if not is_loopback(host):
         raise CannotListen(
-            f"there is no authentication yet, so the API serves this machine only and not {host}: leave --host at "
-            "127.0.0.1, and put a proxy that checks who calls in front of it if others shall reach it"
+            f"without a key there is no authentication, so the API serves this machine only and not {host}: set "
+            "FIRSTCOME_TOKEN_SECRET or FIRSTCOME_TOKEN_KEY_FILE (`firstcome token --new-key FILE` writes one), or "
+            "leave --host at 127.0.0.1"
         )
 
 

@@ -11,12 +11,22 @@ import click
 def mock(host: str, port: int) -> None:
     """Serve the mock API: every operation, answered from the specification's examples.
 
-    `Prefer: code=409` and `Prefer: example=NAME` choose the answer.
+    `Prefer: code=409` and `Prefer: example=NAME` choose the answer. Tokens are asked for where a key is configured.
     """
     # Serving needs far more than saying how, which is all that `--help` does.
     import uvicorn  # noqa: PLC0415
 
+    from api.commands.api import connection_limits  # noqa: PLC0415
+    from api.guards.connections import limited_to  # noqa: PLC0415
     from api.mock import create_mock_app  # noqa: PLC0415
+    from api.settings import ApiSettings  # noqa: PLC0415
+    from engine.settings import SettingError  # noqa: PLC0415
 
+    try:
+        settings = ApiSettings.from_environment()
+        app = create_mock_app(settings)
+    except SettingError as error:
+        raise click.ClickException(str(error)) from error
     click.echo(f"Mock API on http://{host}:{port}  (its pages: /docs, /openapi.json)")
-    uvicorn.run(create_mock_app(), host=host, port=port, log_level="warning", access_log=False)
+    http = limited_to(connection_limits(settings))
+    uvicorn.run(app, host=host, port=port, http=http, log_level="warning", access_log=False, proxy_headers=False)

@@ -21,7 +21,9 @@ from api.commands.replay_driver import Answers, Driver, Phase, ReplayFailed
 from api.commands.replay_plan import Plan, make_plan
 from api.commands.replay_shop import Shop, ShopError, open_shop
 from api.commands.replay_stores import PostgresStore, RedisStore, Store, StoreReading
-from engine.settings import EngineSettings
+from api.commands.token import OperatorAuth
+from api.settings import ApiSettings
+from engine.settings import EngineSettings, SettingError
 from persistence.database import DatabaseError
 
 URL_DEFAULT = "http://127.0.0.1:8000"
@@ -101,7 +103,15 @@ def replay(
         plan = make_plan(sales, stock, balance)
         targets = urls or (addresses.api_url if addresses else URL_DEFAULT,)
         answers, books = asyncio.run(_run(console, targets, _store_urls(addresses), plan, concurrency, settle))
-    except (UnusableFile, OSError, ReplayFailed, ShopError, DatabaseError, redis.exceptions.RedisError) as error:
+    except (
+        UnusableFile,
+        OSError,
+        ReplayFailed,
+        SettingError,
+        ShopError,
+        DatabaseError,
+        redis.exceptions.RedisError,
+    ) as error:
         raise click.ClickException(str(error)) from error
     replay_report.print_outcomes(console, answers)
     replay_report.print_best_sellers(console, books.best_sellers)
@@ -126,7 +136,11 @@ async def _run(
     concurrency: int,
     settle_s: float,
 ) -> tuple[Answers, Books]:
-    async with open_shop(urls, concurrency) as shop, _stores(*store_urls) as stores:
+    operator = OperatorAuth(ApiSettings.from_environment())
+    async with (
+        open_shop(urls, concurrency, operator if operator.has_key else None) as shop,
+        _stores(*store_urls) as stores,
+    ):
         with _progress(console) as progress:
             totals = {
                 Phase.CATALOGUE: len(plan.stock),

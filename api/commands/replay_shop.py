@@ -124,8 +124,8 @@ class Shop:
 
 
 @asynccontextmanager
-async def open_shop(urls: Sequence[str], concurrency: int) -> AsyncIterator[Shop]:
-    """The shop that serves at `urls`, over so many connections, spread evenly.
+async def open_shop(urls: Sequence[str], concurrency: int, auth: httpx.Auth | None = None) -> AsyncIterator[Shop]:
+    """The shop that serves at `urls`, over so many connections, spread evenly; `auth` signs every request.
 
     Each connection is a client of its own: the HTTP library's pool looks at all of its connections for every request,
     which costs more than the request itself.
@@ -135,7 +135,7 @@ async def open_shop(urls: Sequence[str], concurrency: int) -> AsyncIterator[Shop
     async with AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(
-                httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, limits=limits, verify=certificates)
+                httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, limits=limits, verify=certificates, auth=auth)
             )
             for url in itertools.islice(itertools.cycle(urls), concurrency)
         ]

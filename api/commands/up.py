@@ -13,6 +13,7 @@ import httpx
 from rich.console import Console
 from rich.markup import escape
 
+from api.authentication import read_keys
 from api.commands.api import DRAIN_S, environment, program
 from api.commands.data_folder import ADDRESSES_FILE, Addresses, FolderLock
 from api.commands.demo import first_purchase, make_demo
@@ -20,6 +21,8 @@ from api.commands.embedded_postgres import EmbeddedPostgres
 from api.commands.embedded_valkey import EmbeddedValkey
 from api.commands.listening import CannotListen, free_port, http_url, listen, require_loopback
 from api.commands.processes import ChildProcess, Interrupted, ProcessFailed, Supervisor, stop_signals, wait_until
+from api.commands.token import OperatorAuth
+from api.settings import ApiSettings
 from engine.settings import EngineSettings, SettingError, without_password
 from persistence.database import DatabaseError
 from persistence.migrations import upgrade
@@ -62,8 +65,12 @@ def up(host: str, port: int, data: Path, api_workers: int, workers: int) -> None
     stopping = threading.Event()
     with stop_signals(stopping):
         try:
-            require_loopback(host)
-            _Up(Request(host, port, data.absolute(), api_workers, workers), console, stopping).run()
+            settings = ApiSettings.from_environment()
+            if read_keys(settings) is None:
+                require_loopback(host)
+            _Up(
+                Request(host, port, data.absolute(), api_workers, workers), OperatorAuth(settings), console, stopping
+            ).run()
         except Interrupted:
             pass
         except (CannotListen, ProcessFailed, SettingError, DatabaseError, httpx.HTTPError, OSError) as error:
@@ -74,8 +81,9 @@ def up(host: str, port: int, data: Path, api_workers: int, workers: int) -> None
 class _Up:
     """One run, from the first server to the last one stopped."""
 
-    def __init__(self, request: Request, console: Console, stopping: threading.Event) -> None:
+    def __init__(self, request: Request, operator: OperatorAuth, console: Console, stopping: threading.Event) -> None:
         self._request = request
+        self._operator = operator
         self._console = console
         self._stopping = stopping
         self._supervisor = Supervisor(tell=lambda message: console.print(message, style="yellow", markup=False))
@@ -146,7 +154,9 @@ class _Up:
             self._run_child(f"worker-{number}", ["worker"], env)
         listen_on = ["--host", request.host, "--port", str(port), "--processes", str(request.api_workers)]
         api = self._run_child("api", ["api", *listen_on], env, stop_timeout_s=DRAIN_S + 10)
-        with httpx.Client(base_url=addresses.api_url, timeout=READY_POLL_TIMEOUT_S, trust_env=False) as client:
+        with httpx.Client(
+            base_url=addresses.api_url, timeout=READY_POLL_TIMEOUT_S, trust_env=False, auth=self._operator
+        ) as client:
             with self._step("starting the workers and the API"):
                 recovering = self._await_ready(client, api)
             if recovering:
@@ -211,7 +221,7 @@ class _Up:
         for name, value in rows:
             self._console.print(f"[bold]{name:22}[/]{escape(value)}", soft_wrap=True, highlight=False)
         self._console.print("\nA first purchase, from another terminal:\n")
-        for line in first_purchase(addresses.api_url):
+        for line in first_purchase(addresses.api_url, with_token=self._operator.has_key):
             self._console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
         self._console.print()
 

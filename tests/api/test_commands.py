@@ -49,13 +49,31 @@ def test_help_does_not_import_the_commands() -> None:
 
 
 @pytest.mark.parametrize("command", ["api", "up"])
-def test_without_authentication_only_this_machine_is_served(command: str, tmp_path: Path) -> None:
+def test_without_a_key_only_this_machine_is_served(command: str, tmp_path: Path) -> None:
     where = ["--data", str(tmp_path / "data")] if command == "up" else []
     result = CliRunner().invoke(main, [command, "--host", "0.0.0.0", *where])
     assert result.exit_code == 1
     assert "no authentication" in result.output
-    assert "--host at 127.0.0.1" in result.output
+    assert "FIRSTCOME_TOKEN_SECRET" in result.output
+    assert "--host at 127.0.0.1" in " ".join(result.output.split())
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("command", ["api", "up", "mock"])
+def test_a_key_that_cannot_be_used_ends_a_command_before_it_begins(command: str, tmp_path: Path) -> None:
+    where = ["--data", str(tmp_path / "data")] if command == "up" else []
+    result = CliRunner().invoke(main, [command, *where], env={"FIRSTCOME_TOKEN_SECRET": "short"})
+    assert result.exit_code == 1
+    assert "a secret of 5 bytes" in result.output
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_inherited_socket_that_others_reach_is_not_served_without_a_key() -> None:
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        handle = os.dup(listener.fileno())
+        result = CliRunner().invoke(main, ["api", "--fd", str(handle)])
+    assert result.exit_code == 1
+    assert "no authentication" in result.output
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])

@@ -53,6 +53,9 @@ class SpecValidator:
             documented = operation["responses"].get(str(response.status_code))
             assert documented is not None, f"{where}: the status is not in the specification: {response.text[:300]}"
             self._check_headers(documented.get("headers", {}), response.headers, where)
+            if "content" not in documented:
+                assert response.content == b"", f"{where}: a body that is not in the specification"
+                return None
             content = documented["content"]
         media_type = response.headers["content-type"].partition(";")[0]
         assert media_type in content, f"{where}: {media_type} is not in the specification"

@@ -1,0 +1,1 @@
+"""What keeps a request from harming others: rights and rates, slow and countless connections, foreign origins."""

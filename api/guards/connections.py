@@ -1,0 +1,178 @@
+"""Connections that are slow, endless or too many: what uvicorn leaves to whoever stands in front of it.
+
+A client that sends nothing, or sends headers or a body byte by byte, costs one connection and one timer, and only until
+its deadline. A request that arrives as it should costs neither: in most cases it comes in one piece.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import secrets
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from api.problems import OVERLOADED, PROBLEM_MEDIA_TYPE, REQUEST_TIMEOUT, Problem
+
+HEAD_BYTES_MAX: Final = 32 * 1024
+BODY_GRACE_S: Final = 1.0
+"""The application's own deadline for a body comes first, for it can tell the client; this one is for what it never
+reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """How many connections a process has, and how long each part of a request and of an answer may take."""
+
+    connections_max: int
+    head_seconds_max: float
+    body_seconds_max: float
+    send_seconds_max: float
+    head_bytes_max: int = HEAD_BYTES_MAX
+
+
+class _Awaited(enum.Enum):
+    NOTHING = enum.auto()
+    HEAD = enum.auto()
+    BODY = enum.auto()
+
+
+class GuardedConnection(HttpToolsProtocol):
+    """One connection. `limited_to` makes the class that a server uses."""
+
+    limits: ClassVar[ConnectionLimits]
+
+    _awaited = _Awaited.HEAD
+    _messages = 0
+    _head_bytes = 0
+    _timed: tuple[int, _Awaited] | None = None
+    _deadline: asyncio.TimerHandle | None = None
+    _send_deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Closes what is too many at once; for everything else the time for the first headers begins."""
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections_max:
+            self._refuse(Problem(OVERLOADED, "As many connections are open as this process lets in."))
+        else:
+            self._await_more()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forgets every deadline."""
+        super().connection_lost(exc)
+        self._stop_deadline()
+        self.resume_writing()
+
+    def data_received(self, data: bytes) -> None:
+        """Takes in a piece of a request, and sets or ends the deadline for the rest of it."""
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        awaited = self._awaited
+        if awaited is _Awaited.NOTHING:
+            if self._deadline is not None:
+                self._stop_deadline()
+            if self.cycle.response_complete:
+                # Blank lines between requests, or the end of a body that nobody wanted: uvicorn has stopped its clock.
+                self._awaited = _Awaited.HEAD
+                self._await_more()
+        elif not self.transport.is_closing():
+            self._head_bytes = self._head_bytes + len(data) if awaited is _Awaited.HEAD else 0
+            if self._head_bytes > self.limits.head_bytes_max:
+                self._refuse(None)
+            elif self._timed != (self._messages, awaited):
+                self._await_more()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._awaited = _Awaited.HEAD
+        self._messages += 1
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Its headers are there."""
+        self._awaited = _Awaited.BODY
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """All of it is there."""
+        self._awaited = _Awaited.NOTHING
+        self._head_bytes = 0
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """The client does not take its answer as fast as it comes; it has a while for that."""
+        super().pause_writing()
+        if self._send_deadline is None:
+            self._send_deadline = self.loop.call_later(self.limits.send_seconds_max, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        super().resume_writing()
+        if self._send_deadline is not None:
+            self._send_deadline.cancel()
+            self._send_deadline = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Ends an idle connection, also one whose client never took its last answer."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _await_more(self) -> None:
+        self._stop_deadline()
+        limits = self.limits
+        self._timed = (self._messages, self._awaited)
+        in_head = self._awaited is _Awaited.HEAD
+        seconds = limits.head_seconds_max if in_head else limits.body_seconds_max + BODY_GRACE_S
+        self._deadline = self.loop.call_later(seconds, self._end)
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        self._timed = None
+
+    def _end(self) -> None:
+        """The deadline is over. An earlier request on this connection that is still being answered is let finish."""
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        if self._awaited is _Awaited.BODY:
+            if self.flow.read_paused:
+                self._await_more()
+            else:
+                self.transport.abort()
+        elif self.cycle is not None and not self.cycle.response_complete:
+            self._await_more()
+        elif self._head_bytes == 0:
+            self.transport.close()
+        else:
+            seconds = self.limits.head_seconds_max
+            self._refuse(Problem(REQUEST_TIMEOUT, f"The headers were not complete after {seconds:g} seconds."))
+
+    def _refuse(self, problem: Problem | None) -> None:
+        """Answers what no application has seen, and closes; None: the headers are too large."""
+        if problem is None:
+            self._answer("431 Request Header Fields Too Large", {"Content-Type": "text/plain; charset=utf-8"}, b"")
+            return
+        request_id = secrets.token_hex(8)
+        headers = {**problem.headers, "Content-Type": PROBLEM_MEDIA_TYPE, "X-Request-Id": request_id}
+        reasons = {REQUEST_TIMEOUT: "Request Timeout", OVERLOADED: "Service Unavailable"}
+        status = f"{problem.kind.status} {reasons[problem.kind]}"
+        self._answer(status, headers, problem.encode(request_id=request_id, repeatable=True))
+
+    def _answer(self, status: str, headers: dict[str, str], body: bytes) -> None:
+        self._stop_deadline()
+        lines = {**headers, "Content-Length": str(len(body)), "Cache-Control": "no-store", "Connection": "close"}
+        head = "".join(f"{name.lower()}: {value}\r\n" for name, value in lines.items())
+        self.transport.write(f"HTTP/1.1 {status}\r\n{head}\r\n".encode("latin-1") + body)
+        self.transport.close()
+
+
+def limited_to(limits: ConnectionLimits) -> type[GuardedConnection]:
+    """The protocol for uvicorn's `http`, with these limits."""
+    return type("LimitedConnection", (GuardedConnection,), {"limits": limits})

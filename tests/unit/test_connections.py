@@ -1,0 +1,209 @@
+"""Connections that are slow, endless or too many, against a server in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import pytest
+import uvicorn
+
+from api.asgi import Answer, Call, Surface
+from api.guards.connections import ConnectionLimits, limited_to
+from api.operations import OPERATIONS
+
+WITHIN_S: Final = 20.0
+POLICIES: Final = b"GET /v1/policies HTTP/1.1\r\nHost: shop\r\n\r\n"
+CHARGE: Final = (
+    b"POST /v1/users/mina/balance/charges HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 12\r\n\r\n"
+)
+REFUSED: Final = CHARGE.replace(b"HTTP/1.1\r\n", b"HTTP/1.1\r\nAccept: text/html\r\n")
+
+Respond = Callable[[Call[Any, Any]], Awaitable[Answer]]
+
+
+async def nothing(_: Call[Any, Any]) -> Answer:
+    return Answer(200, b"{}")
+
+
+@dataclass
+class Server:
+    """A running server, and what it says to bytes that are written to it."""
+
+    port: int
+    connections: set[Any]
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def tell(self, *pieces: bytes, trickle: bytes = b"") -> bytes:
+        """All that is answered until the server ends the connection; `trickle` is sent over and over meanwhile."""
+        reader, writer = await self.connect()
+
+        async def send() -> None:
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+            while trickle:
+                writer.write(trickle)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+        sending = asyncio.create_task(send())
+        received = b""
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                with contextlib.suppress(ConnectionError):
+                    while piece := await reader.read(65_536):
+                        received += piece
+        finally:
+            sending.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+                await sending
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+        return received
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    respond: Respond = nothing,
+    *,
+    connections_max: int = 100,
+    head_s: float = 0.2,
+    body_s: float = 0.2,
+    send_s: float = 0.2,
+    keep_alive_s: int = 60,
+) -> AsyncIterator[Server]:
+    surface = Surface({operation.operation_id: respond for operation in OPERATIONS}, body_seconds_max=body_s)
+    config = uvicorn.Config(
+        surface,
+        http=limited_to(ConnectionLimits(connections_max, head_s, body_s, send_s)),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=keep_alive_s,
+        timeout_graceful_shutdown=1,
+    )
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(server.serve([listener]))
+        try:
+            await until(lambda: server.started)
+            yield Server(listener.getsockname()[1], server.server_state.connections)
+        finally:
+            server.should_exit = True
+            await serving
+
+
+def answered(received: bytes) -> tuple[int, dict[str, Any]]:
+    """The only answer that was received: its status and problem."""
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 ")
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in head.lower()
+    return int(head.split()[1]), msgspec.json.decode(body)
+
+
+async def test_headers_that_trickle_are_cut_off_and_told_why() -> None:
+    async with serving() as server:
+        status, problem = answered(await server.tell(b"GET /v1/policies HTTP/1.1\r\n", trickle=b"X-A: b\r\n"))
+    assert (status, problem["type"], problem["retryable"]) == (408, "/problems/request-timeout", True)
+
+
+@pytest.mark.parametrize("start", [b"G", b"GET /v1/policies HTTP/1.1\r\nHost: shop\r\n"])
+async def test_headers_that_stop_are_cut_off(start: bytes) -> None:
+    async with serving() as server:
+        assert answered(await server.tell(start))[0] == 408
+
+
+async def test_a_connection_on_which_nothing_comes_is_closed() -> None:
+    async with serving() as server:
+        assert await server.tell() == b""
+
+
+async def test_blank_lines_keep_no_connection_open() -> None:
+    async with serving() as server:
+        assert answered(await server.tell(trickle=b"\r\n"))[0] == 408
+        assert (await server.tell(POLICIES, trickle=b"\r\n")).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("trickle", [b"", b" "])
+async def test_a_body_that_does_not_come_in_time_is_cut_off_and_told_why(trickle: bytes) -> None:
+    async with serving() as server:
+        request = CHARGE.replace(b"Content-Length: 12", b"Content-Length: 60000")
+        assert answered(await server.tell(request, trickle=trickle))[0] == 408
+
+
+async def test_a_body_that_nobody_reads_is_cut_off_too() -> None:
+    async with serving() as server:
+        request = REFUSED.replace(b"Content-Length: 12", b"Content-Length: 60000")
+        assert b"HTTP/1.1 406" in await server.tell(request, trickle=b" ")
+
+
+async def test_a_request_in_pieces_and_the_next_on_its_connection_are_served() -> None:
+    async with serving(head_s=5, body_s=5, keep_alive_s=1) as server:
+        received = await server.tell(POLICIES[:9], POLICIES[9:], CHARGE, b'{"amount":', b"1}", POLICIES)
+    assert received.count(b"HTTP/1.1 200") == 3
+
+
+async def test_a_request_that_is_answered_slowly_is_not_cut_off() -> None:
+    async def slowly(_: Call[Any, Any]) -> Answer:
+        await asyncio.sleep(0.7)
+        return Answer(200, b"{}")
+
+    async with serving(slowly, body_s=5, keep_alive_s=1) as server:
+        received = await server.tell(POLICIES, POLICIES[:20])
+        assert received.count(b"HTTP/1.1 200") == 1
+        received = await server.tell(POLICIES, POLICIES)
+        assert received.count(b"HTTP/1.1 200") == 2
+
+
+async def test_headers_without_an_end_are_refused() -> None:
+    async with serving(head_s=WITHIN_S) as server:
+        received = await server.tell(POLICIES[:-2], trickle=b"X-Filler: " + b"x" * 1000 + b"\r\n")
+    assert received == b"" or received.startswith(b"HTTP/1.1 431")
+
+
+async def test_what_is_no_http_is_refused() -> None:
+    async with serving() as server:
+        assert (await server.tell(b"\x16\x03\x01\x02\x00nonsense\r\n\r\n")).startswith(b"HTTP/1.1 400")
+
+
+async def test_a_client_that_does_not_take_its_answers_is_disconnected() -> None:
+    async def much(_: Call[Any, Any]) -> Answer:
+        return Answer(200, b'"' + b"x" * 8_000_000 + b'"')
+
+    async with serving(much) as server:
+        _, writer = await server.connect()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(POLICIES)
+        await until(lambda: len(server.connections) == 1)
+        await until(lambda: not server.connections)
+        writer.close()
+
+
+async def test_a_connection_too_many_is_refused_at_once() -> None:
+    async with serving(connections_max=2, head_s=WITHIN_S) as server:
+        held = [await server.connect() for _ in range(2)]
+        await until(lambda: len(server.connections) == 2)
+        status, problem = answered(await server.tell())
+        assert (status, problem["type"]) == (503, "/problems/overloaded")
+        for _, writer in held:
+            writer.close()
+        await until(lambda: not server.connections)
+        assert b"HTTP/1.1 200" in await server.tell(POLICIES.replace(b"Host:", b"Connection: close\r\nHost:"))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while not condition():  # noqa: ASYNC110 - what is waited for is the server's to know
+            await asyncio.sleep(0.005)
