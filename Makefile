@@ -41,6 +41,12 @@ check: $(STAMP) ## lint, formatting, types, import directions, layout and style
 	$(BIN)/lint-imports
 	$(PYTEST) -q tests/tidy
 
+.PHONY: docs
+docs: $(STAMP) ## make the documents that come from the program; MMDC=mmdc draws the diagrams too
+	$(BIN)/python -m tests.tidy.settings_document
+	$(BIN)/python -m tests.tidy.requirements --write
+	$(BIN)/python -m tests.tidy.diagrams $(if $(MMDC),--render $(MMDC))
+
 .PHONY: clean
 clean: ## remove the virtual environment and caches; the data in .firstcome stays
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
