@@ -37,9 +37,7 @@ def make_app(
 ) -> Application:
     """The application with these settings; servers are reached when its lifespan begins."""
     engine = make_engine(engine_settings)
-    shop = Shop(
-        engine, History(history_settings.database_url, history_settings), api_settings, history_settings.database_url
-    )
+    shop = Shop(engine, History(history_settings.url, history_settings), api_settings, history_settings.database_url)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

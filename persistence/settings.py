@@ -16,6 +16,26 @@ def _database_url() -> Any:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnerSettings:
+    """What ``firstcome migrate`` is told."""
+
+    database_url: str = _database_url()
+    owner_database_url: str = setting(
+        "", unit="URL", reason="how the owner of the tables logs in, who alone changes the schema; empty: as all do"
+    )
+
+    @property
+    def url(self) -> str:
+        """Where to log in."""
+        return self.owner_database_url or self.database_url
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> "OwnerSettings":
+        """Read ``FIRSTCOME_*``; raises `SettingError`."""
+        return read_settings(cls, environ)
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """What ``firstcome worker`` is told; see `engine.settings.settings_table`."""
 
@@ -102,11 +122,19 @@ class HistorySettings:
     """How an API process reads PostgreSQL."""
 
     database_url: str = _database_url()
+    reader_database_url: str = setting(
+        "", unit="URL", reason="how an API process logs in, which reads and changes next to nothing; empty: as all do"
+    )
     history_pool_size: int = setting(
         4, unit="connections per process", reason="history must not take all of PostgreSQL"
     )
     history_wait_ms: int = setting(1_000, unit="ms", reason="waiting longer for a connection is answered 503")
     history_statement_ms: int = setting(2_000, unit="ms", reason="a read that takes longer is ended and answered 503")
+
+    @property
+    def url(self) -> str:
+        """Where to log in."""
+        return self.reader_database_url or self.database_url
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> "HistorySettings":

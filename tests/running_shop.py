@@ -42,6 +42,7 @@ SELECT (SELECT count(*) FROM reservation r LEFT JOIN orders o ON o.order_id = r.
         WHERE r.state = 'held' AND o.status IS DISTINCT FROM 'awaiting_payment')
      + (SELECT count(*) FROM coupon_issue i WHERE NOT EXISTS
         (SELECT FROM coupon c WHERE c.user_id = i.user_id AND c.campaign_id = i.campaign_id))
+     + (SELECT count(*) FROM alarm WHERE kind = 'partition_untrusted' AND cleared_at IS NULL)
 """
 
 
@@ -163,7 +164,7 @@ class RunningShop:
             for partition, (seq, durable) in enumerate(metas)
             if not seq or seq != durable or int(seq) != cursors[partition]
         ]
-        what = f"partitions {behind} are behind, {unsettled} reservations or issues are left over"
+        what = f"partitions {behind} are behind, {unsettled} reservations, issues or alarms are left over"
         return Settlement(not behind and not unsettled, what, cursors)
 
     def settle(self, within_s: float = SETTLED_WITHIN_S) -> Settlement:

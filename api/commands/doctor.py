@@ -19,6 +19,7 @@ from rich.table import Table
 from api.commands.api import environment
 from api.commands.data_folder import Addresses
 from engine.settings import EngineSettings, SettingError, without_password
+from persistence.accounts import READER, WRITER
 from persistence.database import DatabaseError, libpq_url
 from persistence.migrations import require_head
 from persistence.settings import WorkerSettings
@@ -136,6 +137,7 @@ def _postgres_checks(url: str, engine: EngineSettings) -> list[Check]:
             assert row is not None
             version, major, fsync, full_pages, theirs_ms = row
             partitions = _recorded_partitions(connection)
+            account = _account_check(connection)
     except (psycopg.Error, ValueError) as error:
         remedy = "start it, or set FIRSTCOME_DATABASE_URL to where it is; `firstcome up` brings one of its own"
         return [Check("PostgreSQL", f"{without_password(url)}: {str(error).strip()}", remedy)]
@@ -148,7 +150,26 @@ def _postgres_checks(url: str, engine: EngineSettings) -> list[Check]:
         _clock_check("PostgreSQL's clock", int(theirs_ms), began, ended),
         _schema_check(url),
         _partitions_check(partitions, engine.partitions),
+        account,
     ]
+
+
+def _account_check(connection: psycopg.Connection[Any]) -> Check:
+    """Who the worker is: an owner may do more than it needs, which is worth a word and no failure."""
+    row = connection.execute(
+        "SELECT current_user, has_table_privilege('ledger_entry', 'DELETE') FROM pg_tables"
+        " WHERE schemaname = 'public' AND tablename = 'ledger_entry'"
+    ).fetchone()
+    if row is None:
+        return Check("account", "no tables yet")
+    user, may_delete = row
+    if not may_delete:
+        return Check("account", f"{user}, who can change no ledger entry")
+    return Check(
+        "account",
+        f"{user}, who could change the ledger: give the worker a login that is a member of {WRITER}, and the API one of"
+        f" {READER} (FIRSTCOME_READER_DATABASE_URL)",
+    )
 
 
 def _recorded_partitions(connection: psycopg.Connection[Any]) -> int | None:

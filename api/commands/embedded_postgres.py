@@ -97,9 +97,9 @@ class EmbeddedPostgres:
         """A libpq URL of the database, over a unix socket."""
         return self.database_url(DATABASE)
 
-    def database_url(self, database: str) -> str:
-        """The same for another database of this server."""
-        return f"postgresql://{ROLE}@/{quote(database)}?host={quote(str(self.socket.parent), safe='')}"
+    def database_url(self, database: str, login: str = ROLE) -> str:
+        """The same for another database of this server, or another login."""
+        return f"postgresql://{login}@/{quote(database)}?host={quote(str(self.socket.parent), safe='')}"
 
     @property
     def socket(self) -> Path:

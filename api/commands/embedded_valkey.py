@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import threading
@@ -17,6 +18,7 @@ from redis.retry import Retry
 
 from api.commands.data_folder import FolderLock, make_short_folder, socket_folder, temporary_folders
 from api.commands.processes import ChildProcess, ProcessFailed, command_line, process_exists, wait_until
+from api.commands.redis_users import APPLICATION, APPLICATION_RULE
 from api.commands.server_files import RedisProgram, ServerNotFound, redis_programs
 
 START_TIMEOUT_S = 120.0
@@ -24,6 +26,8 @@ START_TIMEOUT_S = 120.0
 
 STOP_TIMEOUT_S = 30.0
 SOCKET_NAME = "valkey.sock"
+USERS_NAME = "users.acl"
+PASSWORD_NAME = "application-password"
 
 _SETTINGS: Mapping[str, str] = {
     "port": "0",
@@ -66,8 +70,13 @@ class EmbeddedValkey:
 
     @property
     def url(self) -> str:
-        """A redis-py URL of the server's unix socket."""
+        """A redis-py URL of the server's unix socket, for who may do everything: whoever gets to the socket."""
         return f"unix://{quote(str(self.socket))}"
+
+    @property
+    def application_url(self) -> str:
+        """The same for the application, which may do what it needs."""
+        return f"unix://{APPLICATION}:{self._password()}@{quote(str(self.socket))}"
 
     @property
     def socket(self) -> Path:
@@ -129,6 +138,7 @@ class EmbeddedValkey:
         program = self._program or _preferred_program()
         sockets = self._choose_sockets()
         configuration = self.folder / "valkey.conf"
+        self._write_users()
         self._end_left_over_server(configuration)
         configuration.write_text(self._configuration(sockets), encoding="utf-8")
         child = ChildProcess(
@@ -155,10 +165,32 @@ class EmbeddedValkey:
             "dir": _quoted(self.folder),
             "unixsocket": _quoted(sockets / SOCKET_NAME),
             "pidfile": _quoted(self.folder / "valkey.pid"),
+            "aclfile": _quoted(self.folder / USERS_NAME),
             **self._settings,
         }
         head = "# Written by firstcome at each start; changes are lost.\n"
         return head + "".join(f"{name} {value}\n" for name, value in lines.items())
+
+    def _write_users(self) -> None:
+        """The socket's folder is closed to other users of this machine, so who is there needs no password."""
+        users = self.folder / USERS_NAME
+        users.unlink(missing_ok=True)
+        users.touch(mode=0o600)
+        lines = [
+            "user default on nopass allchannels ~* +@all",
+            f"user {APPLICATION} on >{self._password()} {APPLICATION_RULE}",
+        ]
+        users.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+    def _password(self) -> str:
+        """Made at the first start, and kept beside the data."""
+        file = self.folder / PASSWORD_NAME
+        if not file.exists():
+            new = file.with_suffix(".new")
+            new.touch(mode=0o600)
+            new.write_text(secrets.token_hex(16), encoding="utf-8")
+            new.replace(file)
+        return file.read_text(encoding="utf-8")
 
     def _choose_sockets(self) -> Path:
         if self._sockets is None:

@@ -17,16 +17,20 @@ from api.authentication import read_keys
 from api.commands.api import DRAIN_S, environment, program
 from api.commands.data_folder import ADDRESSES_FILE, Addresses, FolderLock
 from api.commands.demo import first_purchase, make_demo
-from api.commands.embedded_postgres import EmbeddedPostgres
+from api.commands.embedded_postgres import DATABASE, EmbeddedPostgres
 from api.commands.embedded_valkey import EmbeddedValkey
 from api.commands.listening import CannotListen, free_port, http_url, listen, require_loopback
 from api.commands.processes import ChildProcess, Interrupted, ProcessFailed, Supervisor, stop_signals, wait_until
 from api.commands.token import OperatorAuth
 from api.settings import ApiSettings
 from engine.settings import EngineSettings, SettingError, without_password
+from persistence.accounts import READER, WRITER
 from persistence.database import DatabaseError
-from persistence.migrations import upgrade
-from persistence.settings import WorkerSettings
+from persistence.migrations import add_login, upgrade
+from persistence.settings import OwnerSettings, WorkerSettings
+
+WORKER_LOGIN = "firstcome_worker"
+API_LOGIN = "firstcome_api"
 
 READY_TIMEOUT_S = 60.0
 READY_POLL_TIMEOUT_S = 2.0
@@ -97,12 +101,13 @@ class _Up:
             port = _checked_port(request.host, request.port)
             (request.data / "logs").mkdir(exist_ok=True)
             redis_url = self._redis()
-            database_url = self._database()
-            env = environment(FIRSTCOME_REDIS_URL=redis_url, FIRSTCOME_DATABASE_URL=database_url)
+            server = self._database()
+            env = environment(FIRSTCOME_REDIS_URL=redis_url, **server)
+            database_url = env["FIRSTCOME_DATABASE_URL"]
             EngineSettings.from_environment(env)
             WorkerSettings.from_environment(env)
             with self._step("bringing the schema up to date"):
-                upgrade(database_url)
+                self._migrate(env)
             receiver_url = self._receiver(env)
             addresses = Addresses(os.getpid(), http_url(request.host, port), redis_url, database_url)
             self._shop(env, port, addresses)
@@ -123,18 +128,30 @@ class _Up:
             server.start()
         self._supervisor.add(server)
         self._stores_at.append(("Valkey's files", server.folder))
-        return server.url
+        return server.application_url
 
-    def _database(self) -> str:
+    def _database(self) -> dict[str, str]:
+        """How the owner, the worker and the API log in."""
         given = os.environ.get("FIRSTCOME_DATABASE_URL")
         if given:
-            return given
+            return {"FIRSTCOME_DATABASE_URL": given}
         server = EmbeddedPostgres(self._request.data / "postgres", stopping=self._stopping)
         with self._step("starting PostgreSQL (some seconds the first time)"):
             server.start()
         self._supervisor.add(server)
         self._stores_at.append(("PostgreSQL's files", server.place or server.folder))
-        return server.url
+        return {
+            "FIRSTCOME_OWNER_DATABASE_URL": server.url,
+            "FIRSTCOME_DATABASE_URL": server.database_url(DATABASE, WORKER_LOGIN),
+            "FIRSTCOME_READER_DATABASE_URL": server.database_url(DATABASE, API_LOGIN),
+        }
+
+    def _migrate(self, env: dict[str, str]) -> None:
+        owner = OwnerSettings.from_environment(env).url
+        upgrade(owner)
+        if not os.environ.get("FIRSTCOME_DATABASE_URL"):
+            add_login(owner, WORKER_LOGIN, WRITER)
+            add_login(owner, API_LOGIN, READER)
 
     def _receiver(self, env: dict[str, str]) -> str | None:
         """Starts the demo's data platform, unless there is a real one, and tells the worker of it."""

@@ -10,20 +10,28 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
+from persistence.accounts import Granted, grant, make_login
 from persistence.database import SchemaMismatch, migration_engine
 
 # Any number that no other advisory lock of ours has: one process migrates, the others wait for it.
 _LOCK = 0x46430001
 
 
-def upgrade(database_url: str, revision: str = "head") -> None:
-    """Bring the schema to ``revision``. Several processes may call it at once.
+def upgrade(database_url: str, revision: str = "head") -> Granted:
+    """Bring the schema to ``revision``, as its owner, and the rights with it. Several processes may call it at once.
 
     Raises `DatabaseUnavailable`, or `SchemaMismatch` when the schema is newer than this program.
     """
     with _connected(database_url) as connection:
         _refuse_newer(_revision_of(connection))
         command.upgrade(_config(connection), revision)
+        return grant(connection)
+
+
+def add_login(database_url: str, login: str, role: str) -> None:
+    """Let ``login`` in as a member of a role, without a password: for a server that trusts its socket."""
+    with _connected(database_url) as connection:
+        make_login(connection, login, role)
 
 
 def downgrade(database_url: str, revision: str) -> None:

@@ -50,6 +50,8 @@ REFERENCES = {
 }
 NOT_REFERRING = {("wallet", "user_id")}
 
+DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+
 ENGINE_MODULES = (
     "engine", "runner", "lanes", "partitions", "keys", "idempotency", "wallet", "catalog", "stock", "orders",
     "payments", "coupons", "bestsellers", "durability", "recovery",
@@ -62,7 +64,7 @@ def entities() -> str:
     for table in metadata.sorted_tables:
         lines.append(f"    {table.name} {{")
         for column in table.columns:
-            kind = str(column.type.compile(dialect=postgresql.dialect())).split("(")[0].replace(" ", "_").lower()
+            kind = str(column.type.compile(dialect=DIALECT)).split("(")[0].replace(" ", "_").lower()
             mark = " PK" if column.primary_key else ""
             lines.append(f"        {kind} {column.name}{mark}")
         lines.append("    }")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from api.settings import ApiSettings
 from engine.settings import EngineSettings, settings_table
-from persistence.settings import HistorySettings, WorkerSettings
+from persistence.settings import HistorySettings, OwnerSettings, WorkerSettings
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 PARTS = {
@@ -12,6 +12,7 @@ PARTS = {
     "API": ApiSettings,
     "API: reading of histories": HistorySettings,
     "Worker": WorkerSettings,
+    "Migration": OwnerSettings,
 }
 HEAD = """# Settings
 
