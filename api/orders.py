@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
 from api import schemas
 from api.answers import order_answer, recorded_order_answer
 from api.asgi import Answer, Call, Handler, location
+from api.coupons import recorded_coupon
 from api.idempotency import key_of
 from api.shop import Shop
-from engine.errors import NotFound, OrderNotCancellable, OrderNotPayable
+from engine.errors import CouponNotValid, NotFound, OrderNotCancellable, OrderNotPayable
+from engine.idempotency import RequestKey
 from engine.order_ids import is_order_id
 from engine.orders import Order
 from engine.stock import LineRequest
 from persistence.history import RecordedOrder, orders_cursor
+
+_Order = Callable[[str, list[LineRequest], str | None, RequestKey | None], Awaitable[Order]]
 
 
 def handlers(shop: Shop) -> dict[str, Handler]:
     """The operations of orders."""
 
     async def place_order(call: Call[schemas.OrderRequest, schemas.NoQuery]) -> Answer:
-        user_id, body = call.path_params["user_id"], call.body
-        order = await shop.engine.orders.place(user_id, _lines(body), body.coupon_id, key_of(call))
-        return await created(call, order)
+        return await created(call, await _ordered(shop, call, shop.engine.orders.place))
 
     async def checkout(call: Call[schemas.OrderRequest, schemas.NoQuery]) -> Answer:
-        user_id, body = call.path_params["user_id"], call.body
-        order = await shop.engine.orders.checkout(user_id, _lines(body), body.coupon_id, key_of(call))
-        return await created(call, order)
+        return await created(call, await _ordered(shop, call, shop.engine.orders.checkout))
 
     async def pay_order(call: Call[schemas.NothingRequest | None, schemas.NoQuery]) -> Answer:
         try:
@@ -75,7 +76,10 @@ def handlers(shop: Shop) -> dict[str, Handler]:
         wallet = await shop.engine.wallets.read(user_id)
         found = []
         for order_id in {wallet.open_order, wallet.last_order} - {None}:
-            order = await shop.engine.orders.read(user_id, str(order_id))
+            try:
+                order = await shop.engine.orders.read(user_id, str(order_id))
+            except NotFound:
+                continue  # it has left Redis, so it is in PostgreSQL
             durable = await shop.engine.durability.check(order.positions)
             found.append(order_answer(order, shop.currency, durable=durable))
         return found
@@ -99,7 +103,20 @@ def handlers(shop: Shop) -> dict[str, Handler]:
     }
 
 
-# An order that is not in Redis any more is finished, and PostgreSQL answers what Redis would have.
+# What is not in Redis any more is finished, used or expired, and PostgreSQL answers what Redis would have.
+
+
+async def _ordered(shop: Shop, call: Call[schemas.OrderRequest, schemas.NoQuery], order: _Order) -> Order:
+    user_id = call.path_params["user_id"]
+    try:
+        return await order(user_id, _lines(call.body), call.body.coupon_id, key_of(call))
+    except CouponNotValid as error:
+        coupon = await recorded_coupon(shop, user_id, error.coupon_id) if error.why == "unknown" else None
+        at_ms = shop.engine.runner.now_ms(shop.engine.partitions.of(user_id))
+        reason = coupon.reason_invalid(at_ms) if coupon else None
+        if reason is None:
+            raise
+        raise CouponNotValid(error.coupon_id, reason) from error
 
 
 async def _paid_before(shop: Shop, call: Call[Any, schemas.NoQuery], error: NotFound) -> Answer:

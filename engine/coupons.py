@@ -10,6 +10,7 @@ from engine.errors import (
     CouponAlreadyIssued,
     CouponsExhausted,
     EngineError,
+    MayBeCold,
     NotFound,
     OutcomeUnknown,
     QuantityBelowIssued,
@@ -101,6 +102,22 @@ class Coupon:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A user's coupons as Redis has them, newest first, and how many were ever granted.
+
+    Whichever of the numbers 1 to ``granted`` is not among them is used or expired, and in PostgreSQL.
+    """
+
+    coupons: tuple[Coupon, ...]
+    granted: int
+
+    def lacks_below(self, number: int) -> int:
+        """The highest number below this one that is not among them; 0 when all are."""
+        here = {coupon.user_number for coupon in self.coupons}
+        return next((each for each in range(min(self.granted, number - 1), 0, -1) if each not in here), 0)
+
+
 class Coupons:
     """A campaign lives in one partition and decides who gets a coupon; the coupon lives in its user's."""
 
@@ -168,8 +185,9 @@ class Coupons:
         """Take the next coupon of a campaign for a user.
 
         Raises `UnknownCampaign`, `CouponAlreadyIssued`, `CampaignNotOpen`, `CouponsExhausted`; `OutcomeUnknown` when
-        the coupon is issued and cannot be shown yet: the worker puts it among the user's coupons. With a key also
-        `IdempotencyKeyReused`, `RequestInProgress`.
+        the coupon is issued and cannot be shown yet: the worker puts it among the user's coupons. `MayBeCold`: it was
+        issued long ago, and only PostgreSQL may have it now. With a key also `IdempotencyKeyReused`,
+        `RequestInProgress`.
         """
         if key is None:
             return await self._runner.alone(lambda flow: self._issue(flow, user_id, campaign_id, None, False))
@@ -216,9 +234,11 @@ class Coupons:
             # may be another user's by now.
             issue = _issue(user_id, campaign_id, reply.text(1))
             spent = None if issued_before else key
-            coupon, granted = await self._grant(flow, issue, spent, position_of(partition, reply.values[0]))
+            coupon, granted = await self._grant(flow, issue, key=spent, issued=position_of(partition, reply.values[0]))
         except StaleGeneration as error:
             raise Recovering from error
+        except MayBeCold:
+            raise
         except EngineError as error:
             raise OutcomeUnknown("the coupon is issued and not yet among the user's coupons") from error
         if issued_before:
@@ -229,15 +249,22 @@ class Coupons:
         issued = position_of(partition, reply.values[0])
         return replace(coupon, positions=(*coupon.positions, issued))
 
-    async def grant(self, issue: Issue) -> tuple[Coupon, bool]:
+    async def grant(self, issue: Issue, asked: str = "") -> tuple[Coupon, bool]:
         """Put an issued coupon among its user's coupons, once; and whether it was not there before.
 
-        Only for an issue that is in PostgreSQL, which no recovery takes back.
+        Only for an issue that is in PostgreSQL, which no recovery takes back. Raises `MayBeCold`: ask PostgreSQL, and
+        where it has no such coupon, call again with the error's ``asked``.
         """
-        return await self._runner.alone(lambda flow: self._grant(flow, issue))
+        return await self._runner.alone(lambda flow: self._grant(flow, issue, asked=asked))
 
     async def _grant(
-        self, flow: Flow, issue: Issue, key: RequestKey | None = None, issued: Position | None = None
+        self,
+        flow: Flow,
+        issue: Issue,
+        asked: str = "",
+        *,
+        key: RequestKey | None = None,
+        issued: Position | None = None,
     ) -> tuple[Coupon, bool]:
         partition = self._runner.partitions.of(issue.user_id)
         keys = self._runner.keys
@@ -251,6 +278,7 @@ class Coupons:
                 keys.events(partition),
                 keys.wallet(partition, issue.user_id),
                 keys.coupons(partition, issue.user_id),
+                keys.cold(partition),
                 *self._key_claims.record(partition, key),
             ),
             (
@@ -265,24 +293,35 @@ class Coupons:
                 self._days.text(issue.issued_at_ms),
                 issue.issued_at_ms,
                 issue.issued_at_ms + issue.valid_days * DAY_MS,
+                asked,
                 *key_arguments(key),
                 position_text((issued,)) if issued and key else "",
             ),
             urgent=True,
         )
+        if reply.status is Status.COLD:
+            raise MayBeCold(reply.text(0))
         return _coupon(reply.text(1), reply.text(2), partition), reply.status is Status.GRANTED
 
     async def list_coupons(self, user_id: str) -> list[Coupon]:
-        """All coupons of a user, newest first."""
+        """A user's coupons as Redis has them, newest first."""
+        return list((await self.holding(user_id)).coupons)
+
+    async def holding(self, user_id: str) -> Holding:
+        """The same, and what there is besides; all of one moment."""
         partition = self._runner.partitions.of(user_id)
-        keys = (self._runner.keys.meta(partition), self._runner.keys.coupons(partition, user_id))
-        hashes = await self._runner.alone(lambda flow: self._runner.read(flow, partition, "read_hashes", keys))
-        coupons = [
+        keys = self._runner.keys
+        names = (keys.meta(partition), keys.coupons(partition, user_id), keys.wallet(partition, user_id))
+        coupons, wallet = await self._runner.alone(
+            lambda flow: self._runner.read(flow, partition, "read_hashes", names)
+        )
+        found = [
             _coupon(coupon_id, packed, partition)
-            for coupon_id, packed in hash_of(hashes[0]).items()
+            for coupon_id, packed in hash_of(coupons).items()
             if not coupon_id.startswith("campaign:")
         ]
-        return sorted(coupons, key=lambda coupon: coupon.user_number, reverse=True)
+        found.sort(key=lambda coupon: coupon.user_number, reverse=True)
+        return Holding(tuple(found), int(hash_of(wallet).get("coupon_number", "0")))
 
     async def read_coupon(self, user_id: str, coupon_id: str) -> Coupon:
         """One coupon of this user. Raises `NotFound`."""

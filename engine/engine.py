@@ -8,6 +8,7 @@ from engine.business_days import BusinessDays
 from engine.catalog import Catalog
 from engine.coupons import Coupons
 from engine.durability import Durability
+from engine.eviction import Eviction
 from engine.idempotency import KeyClaims
 from engine.keys import Keys
 from engine.lanes import Lanes, LaneSettings, RedisLanes
@@ -43,6 +44,7 @@ class Engine:
         self.orders = Orders(self.runner, key_claims, self.stock, self.wallets, self.policy, settings.order_age_max_ms)
         self.payments = Payments(self.runner, self.orders, self.wallets)
         self.coupons = Coupons(self.runner, key_claims, self.days)
+        self.eviction = Eviction(self.runner, settings.order_age_max_ms)
         self.bestsellers = BestSellers(self.runner, self.catalog, self.days)
 
     async def start(self) -> None:

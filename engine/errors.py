@@ -48,6 +48,15 @@ class TookTooLong(EngineError):
     """The order was not decided in the time that one may take. It never will be, and what it held is given back."""
 
 
+class MayBeCold(EngineError):
+    """It may have left Redis, so PostgreSQL has to be asked before this can be decided."""
+
+    def __init__(self, asked: str) -> None:
+        super().__init__()
+        self.asked = asked
+        """What to say when PostgreSQL was asked after this, and does not have it."""
+
+
 class StaleGeneration(EngineError):
     """A recovery came between the beginning of this flow and this step. Flows catch it; it never leaves the engine."""
 

@@ -26,6 +26,10 @@ class Keys:
         """Stream of the partition's events; the id of an entry is ``<epoch>-<seq>``."""
         return self._events[partition]
 
+    def cold(self, partition: int) -> str:
+        """Hash: before, times (see `lua/include/cold.lua`), and how far the walks have come: reservations, coupons."""
+        return self._prefixes[partition] + "cold"
+
     def wallet(self, partition: int, user_id: str) -> str:
         """Hash: balance, open_order, open_pay_before, last_order, coupon_number, seq."""
         return f"{self._prefixes[partition]}user:{user_id}"

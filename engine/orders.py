@@ -9,6 +9,7 @@ from engine.errors import (
     CouponNotValid,
     EngineError,
     InsufficientBalance,
+    MayBeCold,
     NotFound,
     OrderInProgress,
     OrderNotCancellable,
@@ -141,11 +142,16 @@ class Orders:
 
         return await self._runner.alone(step)
 
-    async def void(self, user_id: str, order_id: str) -> str:
-        """What became of an order: its status, or ``void`` when there is none and, from now on, never will be."""
+    async def void(self, user_id: str, order_id: str, asked: str = "") -> str:
+        """What became of an order: its status, or ``void`` when there is none and, from now on, never will be.
+
+        Raises `MayBeCold`: ask PostgreSQL, and where it has no such order, call again with the error's ``asked``.
+        """
 
         async def step(flow: Flow) -> str:
-            reply = await self._void(flow, user_id, order_id)
+            reply = await self._void(flow, user_id, order_id, asked)
+            if reply.status is Status.COLD:
+                raise MayBeCold(reply.text(0))
             return "void" if reply.status is Status.VOIDED else reply.text(1)
 
         return await self._runner.alone(step)
@@ -394,15 +400,15 @@ class Orders:
             positions=(position_of(partition, reply.values[0]), *draft.held.positions),
         )
 
-    async def _void(self, flow: Flow, user_id: str, order_id: str) -> Reply:
+    async def _void(self, flow: Flow, user_id: str, order_id: str, asked: str) -> Reply:
         partition = self._runner.partitions.of(user_id)
         keys = self._runner.keys
         return await self._runner.change(
             flow,
             partition,
             "void_order",
-            (keys.meta(partition), keys.events(partition), keys.order(partition, order_id)),
-            (order_id, user_id),
+            (keys.meta(partition), keys.events(partition), keys.order(partition, order_id), keys.cold(partition)),
+            (order_id, user_id, created_ms(order_id), asked),
             urgent=True,
         )
 

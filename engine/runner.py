@@ -104,7 +104,7 @@ class ScriptRunner:
     async def read(
         self, flow: Flow, partition: int, name: str, keys: Sequence[str], arguments: Sequence[bytes | str | int] = ()
     ) -> Any:
-        """Run a reading script; returns what it read. Raises as `change` does, but never `OutcomeUnknown`."""
+        """Run a script that changes no state; returns what it read. Raises as `change`, but never `OutcomeUnknown`."""
         try:
             reply = await self._run(flow, partition, name, keys, (flow.generation, *arguments), True)
         except OutcomeUnknown as error:

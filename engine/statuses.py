@@ -69,6 +69,10 @@ class Status(StrEnum):
     ALREADY_GRANTED = "already_granted"
     GRANTED = "granted"
 
+    # Eviction.
+    EVICTED = "evicted"
+    COLD = "cold"
+
     # Trust and durability.
     TRUSTED = "trusted"
     CHANGED = "changed"

@@ -1,11 +1,13 @@
 --[[
-Put an issued coupon among the user's coupons, with its rule and validity. Repeatable by the campaign.
+Put an issued coupon among the user's coupons, with its rule and validity. Repeatable by the campaign. A
+coupon that may have left Redis is PostgreSQL's to answer.
 
 KEYS[1] meta              the partition's meta hash
 KEYS[2] events            the partition's event stream
 KEYS[3] wallet            the user's hash
 KEYS[4] coupons           the user's coupons
-KEYS[5] key_record        the idempotency key's hash, left out without a key
+KEYS[5] cold              how far what is finished has left
+KEYS[6] key_record        the idempotency key's hash, left out without a key
 ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
@@ -21,14 +23,16 @@ ARGV[12] issued_at        ms
 ARGV[13] issue_day        the day of the issue in the business time zone, yyyymmdd
 ARGV[14] valid_from       ms
 ARGV[15] valid_until      ms
-ARGV[16] key              hash of the idempotency key, or nothing
-ARGV[17] fingerprint      fingerprint of the request, or nothing
-ARGV[18] issued           position of the issue, for the key's result
+ARGV[16] asked            what `cold` said before PostgreSQL was asked, which has no such coupon; or nothing
+ARGV[17] key              hash of the idempotency key, or nothing
+ARGV[18] fingerprint      fingerprint of the request, or nothing
+ARGV[19] issued           position of the issue, for the key's result
 Returns                   in order of precedence
   unverified
   stale, generation
   overloaded
   already_granted, place, coupon_id, packed   the coupon as it stands
+  cold, times             it may be in PostgreSQL alone: ask there
   granted, place, coupon_id, packed
 Event coupon.granted
 ]]
@@ -36,7 +40,8 @@ local meta = KEYS[1]
 local events = KEYS[2]
 local wallet = KEYS[3]
 local coupons = KEYS[4]
-local key_record = KEYS[5]
+local cold = KEYS[5]
+local key_record = KEYS[6]
 local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
@@ -52,13 +57,15 @@ local issued_at = ARGV[12]
 local issue_day = ARGV[13]
 local valid_from = ARGV[14]
 local valid_until = ARGV[15]
-local key = ARGV[16]
-local fingerprint = ARGV[17]
-local issued = ARGV[18]
+local asked = ARGV[16]
+local key = ARGV[17]
+local fingerprint = ARGV[18]
+local issued = ARGV[19]
 
 --- @include guard
 --- @include clock
 --- @include events
+--- @include cold
 --- @include coupons
 --- @include idempotency
 
@@ -77,6 +84,10 @@ local earlier = redis.call('HGET', coupons, 'campaign:' .. campaign)
 if earlier then
   local packed = redis.call('HGET', coupons, earlier)
   return {'already_granted', unpack_coupon(packed).seq, earlier, packed}
+end
+local times = may_be_cold(cold, tonumber(issued_at), asked)
+if times then
+  return {'cold', times}
 end
 local count = int(tonumber(redis.call('HGET', wallet, 'coupon_number') or '0') + 1)
 local coupon_id = user .. '-' .. issue_day .. '-' .. count

@@ -71,7 +71,7 @@ _SOURCES = {
     Subject.ORDER: _Source("orders", "order_id::text", "''", "order_id", "t.order_id = e.id::uuid"),
     Subject.COUPON: _Source("coupon", "coupon_id", "user_id", "coupon_id", "t.coupon_id = e.id"),
     Subject.RESERVATION: _Source(
-        "reservation", "order_id::text", "partition::text", "partition, order_id", "t.order_id = e.id::uuid"
+        "reservation", "order_id::text", "partition::text", "order_id, partition", "t.order_id = e.id::uuid"
     ),
     Subject.CAMPAIGN: _Source("campaign", "campaign_id", "''", "campaign_id", "t.campaign_id = e.id"),
     Subject.ISSUE: _Source(

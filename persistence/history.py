@@ -1,4 +1,4 @@
-"""What the API reads from PostgreSQL: lists of entries and orders, single orders, positions, alarms."""
+"""What the API reads from PostgreSQL: lists of entries and orders, what has left Redis, positions, alarms."""
 
 import base64
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -8,17 +8,21 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import orjson
-from sqlalchemy import ColumnElement, Row, Select, and_, literal, select, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Row, Select, and_, cast, func, literal, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engine.coupons import Coupon, Discount
 from engine.order_ids import is_order_id
 from engine.positions import Position, position_of, position_text
 from persistence.database import DatabaseError, history_engine, translated
 from persistence.settings import HistorySettings
-from persistence.tables import epoch_end, ledger_entry, order_line, orders, partition_cursor
+from persistence.tables import coupon, epoch_end, ledger_entry, order_line, orders, partition_cursor
 
 Item = TypeVar("Item")
+
+_coupon_number = cast(func.substring(coupon.c.coupon_id, "[0-9]+$"), BigInteger)
+"""Counts its user's coupons; the id ends with it."""
 
 SEQ_MAX = 2**63 - 1
 """Largest sequence that a column can hold."""
@@ -153,6 +157,26 @@ class History:
             found = await _with_lines(connection, (await connection.execute(_orders(where))).all())
         return found[0] if found else None
 
+    async def coupon(self, user_id: str, coupon_id: str) -> Coupon | None:
+        """One coupon of this user; None when there is none. Raises `HistoryUnavailable`."""
+        found = await self._coupons(coupon.c.user_id == user_id, coupon.c.coupon_id == coupon_id)
+        return found[0] if found else None
+
+    async def coupon_of(self, user_id: str, campaign_id: str) -> Coupon | None:
+        """A user's coupon of this campaign; None when there is none. Raises `HistoryUnavailable`."""
+        found = await self._coupons(coupon.c.user_id == user_id, coupon.c.campaign_id == campaign_id)
+        return found[0] if found else None
+
+    async def coupons(self, user_id: str, below: int, limit: int) -> list[Coupon]:
+        """A user's coupons whose number is lower than ``below``, newest first. Raises `HistoryUnavailable`."""
+        # A user has one of each campaign at most, so there are too few of them to be worth an index of their own.
+        return await self._coupons(coupon.c.user_id == user_id, _coupon_number < below, limit=limit)
+
+    async def _coupons(self, *where: ColumnElement[bool], limit: int = 1) -> list[Coupon]:
+        query = select(coupon).where(and_(*where)).order_by(_coupon_number.desc()).limit(limit)
+        async with self.connection() as connection:
+            return [_coupon(row) for row in (await connection.execute(query)).all()]
+
     async def position_state(self, partition: int, epoch: int, seq: int) -> str:
         """What became of a position: ``accepted`` (not in PostgreSQL yet), ``durable`` or ``lost``.
 
@@ -187,6 +211,26 @@ class History:
 def orders_cursor(ordered_at: datetime, order_id: str) -> str:
     """The cursor of the page of a user's orders that begins after this one."""
     return _make_cursor(ordered_at.isoformat(), order_id)
+
+
+def _coupon(row: Row[Any]) -> Coupon:
+    return Coupon(
+        coupon_id=row.coupon_id,
+        campaign_id=row.campaign_id,
+        issue_number=row.issue_number,
+        discount=Discount(row.kind, row.value, row.minimum_order, row.maximum_discount),
+        state=row.state,
+        order_id=row.order_id,
+        issued_at_ms=_milliseconds(row.issued_at),
+        valid_from_ms=_milliseconds(row.valid_from),
+        valid_until_ms=_milliseconds(row.valid_until),
+        used_at_ms=None if row.used_at is None else _milliseconds(row.used_at),
+        positions=(position_of(row.partition, row.place),),
+    )
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
 
 
 def _orders(where: Iterable[ColumnElement[bool]]) -> Select[Any]:

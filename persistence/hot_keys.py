@@ -1,6 +1,7 @@
 """Which keys a partition has in Redis, made of its rows: field by field as the scripts write them.
 
-What is cold is left out: settled orders and finished reservations some days old, sales before the best sellers' days.
+What is cold is left out: settled orders and finished reservations some days old, coupons that are used or expired for
+as long, sales before the best sellers' days.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,9 @@ from psycopg.rows import TupleRow
 from engine.idempotency import KEPT_MS
 from engine.keys import Keys
 from engine.lanes import Argument
+
+SALES_DAYS = 8
+"""Days of sales that are in Redis, today's among them: best sellers look back at most a week before today."""
 
 Shape = tuple[str, ...]
 """The field names of a hash, so that they are sent once for many; or one of the two below."""
@@ -87,7 +91,9 @@ COUPONS = Section(
     """SELECT partition, user_id, coupon_id, state, campaign_id, issue_number, kind, value, minimum_order,
                maximum_discount, issued_at, valid_from, valid_until, order_id::text,
                used_at, place
-        FROM coupon WHERE partition = ANY(%(partitions)s)""",
+        FROM coupon
+        WHERE partition = ANY(%(partitions)s)
+          AND (state = 'taken' OR used_at >= %(hot_from_at)s OR (state = 'free' AND valid_until >= %(hot_from_at)s))""",
     _coupons,
 )
 

@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -18,11 +19,12 @@ from psycopg.rows import TupleRow
 
 from engine.claim import Claim
 from engine.engine import Engine
+from engine.eviction import Mark
 from engine.idempotency import KEPT_MS
 from engine.lanes import Argument
 from engine.order_ids import lowest_order_id
 from persistence.database import translated
-from persistence.hot_keys import FIELDS, MEMBERS, SECTIONS, Section, Shape, Write
+from persistence.hot_keys import FIELDS, MEMBERS, SALES_DAYS, SECTIONS, Section, Shape, Write
 
 FETCH_ROWS = 2_000
 SCAN_COUNT = 1_000
@@ -32,8 +34,8 @@ CALL_ARGUMENTS_MAX = 4_000
 
 CALLS_IN_FLIGHT_MAX = 16
 
-SALES_DAYS = 8
-"""Best sellers look back at most a week before today."""
+MARK_MARGIN_MS = 60_000
+"""An order's id is made by one clock, and its end is noted by another."""
 
 Progress = Callable[[str, int], None]
 """Told now and then what is being loaded, and how many rows of it there were so far."""
@@ -81,18 +83,34 @@ class Rebuild:
 
     async def load(self, connection: AsyncConnection[TupleRow], partitions: Collection[int], now_ms: int) -> None:
         """Load all that is hot, the time being ``now_ms``. Raises `DatabaseError` and `EngineError`."""
+        hot_from_ms = now_ms - self._hot_ms
         parameters = {
             "partitions": list(partitions),
-            "hot_from": lowest_order_id(now_ms - self._hot_ms),
+            "hot_from": lowest_order_id(hot_from_ms),
+            "hot_from_at": datetime.fromtimestamp(hot_from_ms / 1000, UTC),
             "keys_from": now_ms - KEPT_MS,
             "sales_from": self._engine.days.last(SALES_DAYS, now_ms)[0],
         }
+        await self._note_cold(partitions, hot_from_ms, now_ms)
         with translated():
             async with connection.transaction():
                 # These read whole tables; nobody waits for the rows.
                 await connection.execute("SET LOCAL statement_timeout = 0")
                 for section in SECTIONS:
                     await self._load_section(connection, section, parameters)
+
+    async def _note_cold(self, partitions: Collection[int], hot_from_ms: int, now_ms: int) -> None:
+        """What is left out has left, as if by eviction: the walks go on from there, a little before to be sure."""
+        mark = str(Mark(hot_from_ms - MARK_MARGIN_MS, ""))
+        # The count of evictions goes on from the time, so that none is ever told twice.
+        fields: dict[str, Argument] = {"before": hot_from_ms, "times": now_ms, "reservations": mark, "coupons": mark}
+        calls = _Calls(self._claim)
+        try:
+            for partition in partitions:
+                calls.add((partition, self._engine.keys.cold(partition), tuple(fields), tuple(fields.values())))
+            await calls.finish()
+        finally:
+            await calls.abandon()
 
     async def _load_section(
         self, connection: AsyncConnection[TupleRow], section: Section, parameters: dict[str, Any]

@@ -57,6 +57,12 @@ class WorkerSettings:
         unit="days",
         reason="settled orders and finished reservations of so many days are in Redis; others are read from PostgreSQL",
     )
+    evict_every_ms: int = setting(
+        30_000, unit="ms", reason="pause before it is asked again what has become cold; it has had days"
+    )
+    evict_rows_max: int = setting(
+        5_000, unit="rows", reason="rows of one step of eviction; the next follows at once while steps are full"
+    )
     settle_in_flight_max: int = setting(
         256, unit="calls", reason="confirms and releases under way at once; the rest of Redis is for the customers"
     )
@@ -105,6 +111,7 @@ class WorkerSettings:
             "batch_events_max",
             "settle_in_flight_max",
             "walk_rows_max",
+            "evict_rows_max",
             "delivery_in_flight_max",
             "audit_page_rows",
         ):

@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow
 
 from engine.coupons import Discount, Issue
 from engine.engine import Engine
-from engine.errors import EngineError
+from engine.errors import EngineError, MayBeCold
 from engine.statuses import Status
 from persistence.alarms import RESERVATION_LOST, Alarm, raise_alarm
 from persistence.database import translated
@@ -102,11 +102,13 @@ class Settler:
         return self._day_of_minute(paid_at_ms // 60_000)
 
     async def confirm(self, connection: AsyncConnection[TupleRow], steps: Sequence[Confirm]) -> None:
-        """Run confirms, many at once. One that finds no reservation to confirm is an alarm."""
+        """Run confirms, many at once. One that finds no reservation to confirm is an alarm, unless that was sold."""
         for step, reply in await self._at_once(
             steps,
             lambda step: self._engine.stock.confirm(step.partition, step.order_id, step.product_ids, step.day),
         ):
+            if reply.status is Status.MISSING and await _is_sold(connection, step):
+                continue  # somebody else confirmed it, and it has left Redis since
             if reply.status is not Status.CONFIRMED:
                 detail = f"completed, but its reservation in partition {step.partition} is {reply.status}"
                 alarm = Alarm(RESERVATION_LOST, step.partition, step.order_id, detail, _LOST_REMEDY)
@@ -175,7 +177,19 @@ class Settler:
                            greatest(campaign_settlement.granted_through, excluded.granted_through)""",
                     (campaign_id, through),
                 )
-        return len(await self._at_once(missing, self._engine.coupons.grant))
+        return len(await self._at_once(missing, lambda issue: self._grant_issue(connection, issue)))
+
+    async def _grant_issue(self, connection: AsyncConnection[TupleRow], issue: Issue) -> bool:
+        """Whether its coupon was not there. One that may have left Redis is PostgreSQL's to answer."""
+        try:
+            return (await self._engine.coupons.grant(issue))[1]
+        except MayBeCold as error:
+            with translated():
+                cursor = await connection.execute(
+                    "SELECT FROM coupon WHERE (user_id, campaign_id) = (%s, %s)", (issue.user_id, issue.campaign_id)
+                )
+                is_granted = await cursor.fetchone() is not None
+            return not is_granted and (await self._engine.coupons.grant(issue, error.asked))[1]
 
     async def _at_once(
         self, steps: Sequence[Step], call: Callable[[Step], Awaitable[Answer]]
@@ -202,3 +216,12 @@ async def product_ids_of(connection: AsyncConnection[TupleRow], order_ids: Seque
             (list(order_ids),),
         )
         return {order_id: tuple(product_ids) for order_id, product_ids in await cursor.fetchall()}
+
+
+async def _is_sold(connection: AsyncConnection[TupleRow], step: Confirm) -> bool:
+    with translated():
+        cursor = await connection.execute(
+            "SELECT FROM reservation WHERE (partition, order_id) = (%s, %s::uuid) AND state = 'sold'",
+            (step.partition, step.order_id),
+        )
+        return await cursor.fetchone() is not None

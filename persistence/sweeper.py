@@ -9,9 +9,10 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from engine.engine import Engine
-from engine.errors import EngineError
+from engine.errors import EngineError, MayBeCold
 from engine.statuses import Status
 from persistence.alarms import clear_passed
+from persistence.cooler import Cooler, hot_ms
 from persistence.database import translated
 from persistence.settings import WorkerSettings
 from persistence.settler import Confirm, Release, Settler, product_ids_of
@@ -31,6 +32,7 @@ class Sweeper:
         self._engine = engine
         self._settler = settler
         self._settings = settings
+        self._cooler = Cooler(engine, settings, hot_ms(settings, engine.settings))
         self._walked_to: tuple[datetime, int, UUID] = _FIRST
         self._expired_to: tuple[datetime, UUID] = _FIRST_DUE
 
@@ -39,6 +41,7 @@ class Sweeper:
         await self.expire(connection, share)
         await self.walk(connection, share)
         await self._settler.grant(connection, share)
+        await self._cooler.step(connection, share)
         await clear_passed(connection)
         await forget_old(connection)
 
@@ -111,22 +114,49 @@ class Sweeper:
             elif status in {"failed", "void"} and is_over:
                 releases.append(release)
         await self._settler.confirm(connection, confirms)
-        await self._settler.release(connection, releases + await self._void(orphans))
+        await self._settler.release(connection, releases + await self._void(connection, orphans))
         return len(rows)
 
-    async def _void(self, orphans: Sequence[tuple[str, Release]]) -> list[Release]:
+    async def _void(
+        self, connection: AsyncConnection[TupleRow], orphans: Sequence[tuple[str, Release]]
+    ) -> list[Release]:
         """Those whose order never will be. One that is on record after all is soon in PostgreSQL too, and only what is
         there may be acted on: Redis may yet lose that it has failed.
         """
-        answers = []
+        answers = await self._void_all([(user_id, release, "") for user_id, release in orphans])
+        over = [orphan[1] for orphan, answer in zip(orphans, answers, strict=True) if answer == "void"]
+        cold = [
+            (user_id, release, answer.asked)
+            for (user_id, release), answer in zip(orphans, answers, strict=True)
+            if isinstance(answer, MayBeCold)
+        ]
+        if cold:
+            # They began so long ago that they may have left Redis; but PostgreSQL did not know them, and is asked anew.
+            with translated():
+                cursor = await connection.execute(
+                    "SELECT order_id::text FROM orders WHERE order_id = ANY(%s::uuid[])",
+                    ([release.order_id for _, release, _ in cold],),
+                )
+                known = {order_id for (order_id,) in await cursor.fetchall()}
+            cold = [each for each in cold if each[1].order_id not in known]
+            answers = await self._void_all(cold)
+            over += [each[1] for each, answer in zip(cold, answers, strict=True) if answer == "void"]
+        return over
+
+    async def _void_all(self, orphans: Sequence[tuple[str, Release, str]]) -> list[str | EngineError]:
+        answers: list[str | EngineError] = []
         for start in range(0, len(orphans), self._settings.settle_in_flight_max):
-            some = orphans[start : start + self._settings.settle_in_flight_max]
-            answers += await asyncio.gather(
-                *[self._engine.orders.void(user_id, release.order_id) for user_id, release in some],
+            for answer in await asyncio.gather(
+                *[
+                    self._engine.orders.void(user_id, release.order_id, asked)
+                    for user_id, release, asked in orphans[start : start + self._settings.settle_in_flight_max]
+                ],
                 return_exceptions=True,
-            )
-        over = (_is(answer, "void") for answer in answers)
-        return [release for (_, release), is_over in zip(orphans, over, strict=True) if is_over]
+            ):
+                if isinstance(answer, BaseException) and not isinstance(answer, EngineError):
+                    raise answer
+                answers.append(answer)
+        return answers
 
 
 def _products(lines: str) -> tuple[str, ...]:

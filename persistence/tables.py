@@ -70,6 +70,11 @@ def _rule() -> tuple[Column[Any], ...]:
 
 _NOW = func.now()
 
+# How tables are filled and vacuumed; the reasons and the measurements stand in docs/decisions/0008-hot-and-cold.md.
+_ADDED_TO = {"autovacuum_vacuum_insert_scale_factor": "0.05"}
+_CHANGING = {"autovacuum_vacuum_scale_factor": "0.02", **_ADDED_TO}
+_ROOM_TO_CHANGE = {"fillfactor": "85"}
+
 # --- The installation and the writer's place in each partition ---
 
 installation = Table(
@@ -143,6 +148,7 @@ wallet = Table(
     Column("last_order", Uuid(as_uuid=False)),
     _text("place"),
     CheckConstraint("balance >= 0", name="balance"),
+    postgresql_with=_ROOM_TO_CHANGE,
 )
 
 idempotency_key = Table(
@@ -173,6 +179,7 @@ ledger_entry = Table(
     CheckConstraint("kind IN ('charge', 'payment')", name="kind"),
     CheckConstraint("balance >= 0", name="balance"),
     Index("ledger_entry_history_idx", "user_id", text("seq DESC")),
+    postgresql_with=_ADDED_TO,
 )
 
 # --- Catalogue and stock ---
@@ -207,7 +214,7 @@ stock_item = Table(
     CheckConstraint("sold >= 0", name="sold"),
     CheckConstraint("received = available + reserved + sold", name="conserved"),
     # Hot rows change in place instead of moving to another page.
-    postgresql_with={"fillfactor": "70"},
+    postgresql_with={"fillfactor": "70", "autovacuum_vacuum_scale_factor": "0.05"},
 )
 
 stock_adjustment = Table(
@@ -226,8 +233,9 @@ stock_adjustment = Table(
 reservation = Table(
     "reservation",
     metadata,
-    _partition(primary_key=True),
+    # By order first: its reservations are looked for in every partition.
     _order_id(primary_key=True),
+    _partition(primary_key=True),
     _text("user_id"),
     _text("state"),
     # product:stock:quantity, joined by commas
@@ -237,6 +245,15 @@ reservation = Table(
     _text("place"),
     CheckConstraint("state IN ('held', 'sold', 'released')", name="state"),
     Index("reservation_held_idx", "at", "partition", "order_id", postgresql_where=text("state = 'held'")),
+    # What may leave Redis, in the order in which it ended.
+    Index(
+        "reservation_finished_idx",
+        "partition",
+        "finished_at",
+        "order_id",
+        postgresql_where=text("state <> 'held'"),
+    ),
+    postgresql_with=_CHANGING,
 )
 
 daily_sale = Table(
@@ -272,6 +289,7 @@ orders = Table(
     CheckConstraint("subtotal >= 0 AND discount >= 0 AND total = subtotal - discount AND total >= 0", name="total"),
     Index("orders_history_idx", "user_id", text("ordered_at DESC"), text("order_id DESC")),
     Index("orders_due_idx", "pay_before", postgresql_where=text("status = 'awaiting_payment'")),
+    postgresql_with=_CHANGING,
 )
 
 order_line = Table(
@@ -289,6 +307,7 @@ order_line = Table(
     _amount("amount"),
     CheckConstraint("quantity > 0", name="quantity"),
     CheckConstraint("amount = unit_price * quantity AND amount >= 0", name="amount"),
+    postgresql_with=_ADDED_TO,
 )
 
 discount = Table(
@@ -306,6 +325,7 @@ discount = Table(
     _moment("at"),
     CheckConstraint("state IN ('taken', 'used', 'returned')", name="state"),
     CheckConstraint("amount >= 0", name="amount"),
+    postgresql_with={**_ROOM_TO_CHANGE, **_CHANGING},
 )
 
 # --- Coupons ---
@@ -339,6 +359,7 @@ coupon_issue = Table(
     _moment("issued_at"),
     UniqueConstraint("campaign_id", "number"),
     CheckConstraint("number > 0", name="number"),
+    postgresql_with=_ADDED_TO,
 )
 
 # Owned by the settler, not by a writer: every issue up to this number has its coupon.
@@ -370,6 +391,9 @@ coupon = Table(
     CheckConstraint("(state = 'free') = (order_id IS NULL)", name="order"),
     # Reconciling looks at the coupons of the last minutes; they lie together at the table's end.
     Index("coupon_issued_at_idx", "issued_at", postgresql_using="brin"),
+    # What may leave Redis, in the order in which it expires; of no column that changes, so that rows change in place.
+    Index("coupon_valid_until_idx", "partition", "valid_until", "coupon_id"),
+    postgresql_with={**_ROOM_TO_CHANGE, **_CHANGING},
 )
 
 # --- The data platform and the operator ---
@@ -394,6 +418,7 @@ outbox = Table(
     CheckConstraint("state IN ('pending', 'delivered', 'dead')", name="state"),
     Index("outbox_due_idx", "next_try_at", "id", postgresql_where=text("state = 'pending'")),
     Index("outbox_user_idx", "user_id", "id", postgresql_where=text("state = 'pending'")),
+    postgresql_with=_CHANGING,
 )
 
 alarm = Table(

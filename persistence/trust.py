@@ -15,6 +15,7 @@ from engine.errors import EngineError
 from engine.recovery import FIRST_EPOCH, FORMAT
 from engine.settings import EngineSettings
 from persistence.alarms import POSTGRES_BEHIND, UNTRUSTED, Alarm, clear_alarms, raise_alarm
+from persistence.cooler import hot_ms
 from persistence.cursors import Cursor, ended_at, note_drained, read_cursors, read_generation, set_servers
 from persistence.database import translated
 from persistence.rebuild import Progress
@@ -79,8 +80,7 @@ class Trust:
     def __init__(self, engine: Engine, settings: WorkerSettings | None = None) -> None:
         self._engine = engine
         # An order is settled some time after it was made: at its payment's deadline at the latest.
-        hot_days = (settings or WorkerSettings()).hot_days
-        self._hot_ms = hot_days * 86_400_000 + engine.policy.payment_deadline_ms
+        self._hot_ms = hot_ms(settings or WorkerSettings(), engine.settings) + engine.policy.payment_deadline_ms
         # Whether the last look left nothing to do, alarms included.
         self._was_settled = False
 

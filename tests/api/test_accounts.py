@@ -1,5 +1,6 @@
 """A shop whose processes log in with the rights they need and no others: in Redis and in PostgreSQL."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,12 @@ def test_the_deployed_users_are_the_ones_that_are_tried() -> None:
     lines = (ROOT / "deploy" / "redis.acl").read_text(encoding="utf-8").splitlines()
     users = [line for line in lines if not line.startswith("#")]
     assert users[:2] == ["user default off", f"user {APPLICATION} on >change-me {APPLICATION_RULE}"]
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "lua").rglob("*.lua")), ids=lambda path: path.stem)
+def test_every_command_of_a_script_is_permitted(script: Path) -> None:
+    used = re.findall(r"redis\.call\('(\w+)'", script.read_text(encoding="utf-8"))
+    assert {f"+{command.lower()}" for command in used} <= set(APPLICATION_RULE.split())
 
 
 def test_the_password_is_kept_between_starts_and_from_other_users(tmp_path: Path) -> None:

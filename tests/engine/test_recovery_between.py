@@ -41,9 +41,9 @@ async def test_a_coupon_is_not_granted_over_a_recovery(engine: Engine, monkeypat
     await engine.coupons.put_campaign(campaign())
     grant = engine.coupons._grant
 
-    async def late(*arguments: Any) -> Any:
+    async def late(*arguments: Any, **named: Any) -> Any:
         await recovered(engine)
-        return await grant(*arguments)
+        return await grant(*arguments, **named)
 
     monkeypatch.setattr(engine.coupons, "_grant", late)
     with pytest.raises(Recovering):

@@ -53,10 +53,10 @@ async def restart(valkey: EmbeddedValkey, engine: Engine) -> None:
 
 
 def dump(url: str) -> Dump:
-    """Every key's fields or members, as text; but the events, and in each meta what a recovery raises."""
+    """Every key's fields or members, as text; but the events, how far eviction is, and what a recovery raises."""
     with redis_client(url) as client:
         keys = cast("list[bytes]", client.keys("*"))
-        found = {key.decode(): _value(client, key) for key in keys if not key.endswith(b":events")}
+        found = {key.decode(): _value(client, key) for key in keys if not key.endswith((b":events", b":cold"))}
     for key, fields in found.items():
         if key.endswith(":meta"):
             for raised in ("server", "generation", "epoch"):

@@ -152,7 +152,7 @@ async def test_what_redis_does_not_do_now_is_left_without_an_error(
 async def test_an_issue_whose_grant_was_lost_is_granted_with_the_rule_of_its_issue(
     engine: Engine, settler: Settler, connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def dies(*_: object) -> None:
+    async def dies(*_: object, **__: object) -> None:
         raise Unavailable("the process ends here")
 
     await open_campaign(engine)
@@ -187,10 +187,10 @@ async def test_an_issue_that_cannot_be_granted_keeps_none_behind_it_from_their_g
     settler, users = Settler(engine, settings), ["ann", "bob", "cho", "dan", "eve"]
     grant = engine.coupons._grant
 
-    async def is_away(flow: Flow, issue: Issue, *rest: Any) -> tuple[Coupon, bool]:
+    async def is_away(flow: Flow, issue: Issue, *rest: Any, **named: Any) -> tuple[Coupon, bool]:
         if issue.user_id in away:
             raise Unavailable("no connection")
-        return await grant(flow, issue, *rest)
+        return await grant(flow, issue, *rest, **named)
 
     monkeypatch.setattr(engine.coupons, "_grant", is_away)
     await open_campaign(engine)

@@ -241,6 +241,7 @@ class Partition:
             "product_key": lambda: keys.product(at, given["product"]),
             "ids": lambda: given["ids"],
             "hash": lambda: given["hash"],
+            "cold": lambda: keys.cold(at),
         }
         built: list[str] = []
         for key in script.head.keys:

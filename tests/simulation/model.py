@@ -143,13 +143,16 @@ class Model:
     campaigns: dict[str, Campaign] = field(default_factory=dict)
     sales: dict[str, dict[str, int]] = field(default_factory=dict)
     adjustments: list[tuple[int, str, str, int, int, str, int]] = field(default_factory=list)
+    cold: dict[str, str] = field(default_factory=dict)
+    evicted: set[str] = field(default_factory=set)
+    """Keys, and ids of coupons, that PostgreSQL alone has; what they are about is still in the fields above."""
     event: tuple[str, dict[str, str]] | None = None
     now: int = 0
 
     def call(self, name: str, arguments: Arguments, now: int) -> Reply:
         """The reply of a script whose arguments are given by the names in its head."""
         self.event, self.now = None, now
-        if "backlog_max" in arguments:
+        if "backlog_max" in arguments or name.startswith("evict_"):
             refusal = self._guard(arguments)
             if refusal:
                 return refusal
@@ -169,7 +172,7 @@ class Model:
             return ["unverified"]
         if self.meta["generation"] != a["generation"]:
             return ["stale", self.meta["generation"]]
-        if int(self.meta["seq"]) - int(self.meta["durable"]) >= int(a["backlog_max"]):
+        if int(self.meta["seq"]) - int(self.meta["durable"]) >= int(a.get("backlog_max", "9" * 9)):
             return ["overloaded"]
         return None
 
@@ -239,7 +242,7 @@ class Model:
         return ["adjusted", product.place, str(item.available), item.option]
 
     def reserve_stock(self, a: Arguments) -> Reply:
-        held = self.reservations.get(a["order"])
+        held = self._reservation(a["order"])
         if held is not None:
             if held.state != "held":
                 return ["finished", held.state]
@@ -303,7 +306,7 @@ class Model:
     def _finish(
         self, order: str, state: str, opposite: str, kind: str, more: dict[str, str], ways: dict[str, int]
     ) -> Reply:
-        held = self.reservations.get(order)
+        held = self._reservation(order)
         if held is None:
             return ["missing"]
         if held.state in {state, opposite}:
@@ -314,7 +317,7 @@ class Model:
         return [state, held.place]
 
     def adopt_stock(self, a: Arguments) -> Reply:
-        held = self.reservations.get(a["order"])
+        held = self._reservation(a["order"])
         if held is not None and held.state != "released":
             return ["exists", held.place, held.state]
         lines = unpacked(a["packed"])
@@ -330,6 +333,7 @@ class Model:
         )
         self._move(short, place, available=1, received=1)
         self._move(lines, place, available=-1, reserved=1)
+        self.evicted.discard(f"reservation:{a['order']}")
         units_short = sum(units for _, _, units in short)
         self.reservations[a["order"]] = Reservation(a["user"], lines, self.now, place, short=units_short)
         return ["adopted", place, packed(short)]
@@ -370,7 +374,7 @@ class Model:
         return ["completed", place, str(discount), str(total), str(self.now), str(after)]
 
     def _price(self, a: Arguments) -> tuple[Reply | None, int, int]:
-        known = self.orders.get(a["order"])
+        known = self._order(a["order"])
         if known is not None:
             return ["exists", known.place, known.status], 0, 0
         if self.now - int(a["created_ms"]) > int(a["age_max_ms"]):
@@ -388,7 +392,7 @@ class Model:
 
     def _discount(self, a: Arguments, subtotal: int) -> tuple[str, int]:
         coupon = self.coupons.get(a["coupon_id"])
-        if coupon is None or coupon.user != a["user"]:
+        if coupon is None or coupon.user != a["user"] or a["coupon_id"] in self.evicted:
             return "unknown", 0
         if coupon.state != "free":
             return coupon.state, 0
@@ -448,7 +452,7 @@ class Model:
         return place
 
     def _awaiting(self, a: Arguments) -> tuple[Order | None, Reply]:
-        order = self.orders.get(a["order"])
+        order = self._order(a["order"])
         if order is None or order.user != a["user"] or order.status == "void":
             return None, ["unknown"]
         return (order, []) if order.status == "awaiting_payment" else (None, [order.status, order.place])
@@ -504,7 +508,9 @@ class Model:
         return reply if order is None else ["failed", self._fail(a["order"], "stock_lost")]
 
     def void_order(self, a: Arguments) -> Reply:
-        order = self.orders.get(a["order"])
+        order = self._order(a["order"])
+        if order is None and self._may_be_cold(int(a["created_ms"]), a["asked"]):
+            return ["cold", self.cold["times"]]
         if order is None:
             place = self._happened("order.voided", order=a["order"], user=a["user"])
             self.orders[a["order"]] = Order(a["user"], "void", place, self.now, finished_at=str(self.now))
@@ -564,8 +570,10 @@ class Model:
 
     def grant_coupon(self, a: Arguments) -> Reply:
         for coupon_id, coupon in self.coupons.items():
-            if (coupon.user, coupon.campaign) == (a["user"], a["campaign"]):
+            if (coupon.user, coupon.campaign) == (a["user"], a["campaign"]) and coupon_id not in self.evicted:
                 return ["already_granted", coupon.place, coupon_id, self.coupon_text(coupon_id)]
+        if self._may_be_cold(int(a["issued_at"]), a["asked"]):
+            return ["cold", self.cold["times"]]
         wallet = self.wallets.setdefault(a["user"], Wallet())
         wallet.coupon_number += 1
         coupon_id = f"{a['user']}-{a['issue_day']}-{wallet.coupon_number}"
@@ -580,6 +588,73 @@ class Model:
             int(a["valid_until"]), place,
         )  # fmt: skip
         return ["granted", place, coupon_id, self.coupon_text(coupon_id)]
+
+    # ---- eviction ----------------------------------------------------------------------------------------------------
+
+    def _order(self, order_id: str) -> Order | None:
+        """An order that Redis still has."""
+        return None if f"order:{order_id}" in self.evicted else self.orders.get(order_id)
+
+    def _reservation(self, order_id: str) -> Reservation | None:
+        return None if f"reservation:{order_id}" in self.evicted else self.reservations.get(order_id)
+
+    def _may_be_cold(self, began: int, asked: str) -> bool:
+        return began <= int(self.cold.get("before", -1)) and asked != self.cold.get("times")
+
+    def evict_orders(self, a: Arguments) -> Reply:
+        latest = self._latest(a)
+        leaving = []
+        for order_id, made in zip(a["order"][::2], a["order"][1::2], strict=True):
+            order = self._order(order_id)
+            if order and order.status != "awaiting_payment" and int(made) <= latest and self._is_durable(order.place):
+                leaving.append((order_id, order))
+        for order_id, order in leaving:
+            self.evicted.add(f"order:{order_id}")
+            wallet = self.wallets.get(order.user, Wallet())
+            if wallet.last_order == order_id:
+                wallet.last_order = ""
+            if order.coupon and self._coupon_leaves(order.coupon, latest):
+                self.evicted.add(order.coupon)
+        return self._evicted(len(leaving), latest)
+
+    def evict_reservations(self, a: Arguments) -> Reply:
+        latest = self._latest(a)
+        leaving = []
+        for order_id, made in zip(a["order"][::2], a["order"][1::2], strict=True):
+            held = self._reservation(order_id)
+            if held and held.state != "held" and int(made) <= latest and self._is_durable(held.place):
+                leaving.append(f"reservation:{order_id}")
+        self.evicted.update(leaving)
+        return self._evicted(len(leaving), latest, reservations=a["mark"])
+
+    def evict_coupons(self, a: Arguments) -> Reply:
+        latest = self._latest(a)
+        leaving = [coupon_id for coupon_id in a["coupon_id"] if self._coupon_leaves(coupon_id, latest)]
+        self.evicted.update(leaving)
+        return self._evicted(len(leaving), latest, coupons=a["mark"])
+
+    def evict_sales(self, a: Arguments) -> Reply:
+        return ["evicted", "0"]  # a simulation takes minutes
+
+    def _latest(self, a: Arguments) -> int:
+        return min(int(a["hot_from_ms"]), self.now - int(a["age_max_ms"]) - 1)
+
+    def _is_durable(self, place: str) -> bool:
+        return int(place.rpartition("-")[2]) <= int(self.meta["durable"])
+
+    def _coupon_leaves(self, coupon_id: str, latest: int) -> bool:
+        coupon = self.coupons.get(coupon_id)
+        if coupon is None or coupon_id in self.evicted or not self._is_durable(coupon.place):
+            return False
+        over = {"used": coupon.used_at, "free": str(coupon.valid_until), "taken": str(latest + 1)}[coupon.state]
+        return max(int(over), int(coupon.issued_at)) <= latest
+
+    def _evicted(self, count: int, latest: int, **marks: str) -> Reply:
+        if count:
+            self.cold["before"] = str(max(latest, int(self.cold.get("before", 0))))
+            self.cold["times"] = str(int(self.cold.get("times", 0)) + 1)
+        self.cold |= {name: mark for name, mark in marks.items() if mark}
+        return ["evicted", str(count)]
 
     # ---- trust, durability and recovery ------------------------------------------------------------------------------
 
@@ -659,7 +734,7 @@ class Model:
 
     def keys(self) -> dict[str, dict[str, str]]:
         """Every key, without its prefix, and what it holds; sorted sets as members and scores."""
-        kept = {"meta": self.meta}
+        kept = {"meta": self.meta, "cold": self.cold}
         kept |= {f"user:{user}": self.wallet_hash(user) for user in self.wallets}
         kept |= {f"order:{order}": self.order_hash(order) for order in self.orders}
         kept |= {f"product:{product}": self.product_hash(product) for product in self.products}
@@ -677,10 +752,16 @@ class Model:
         match kind:
             case "meta":
                 return self.meta
+            case "cold":
+                return self.cold
             case "user":
                 return self.wallet_hash(rest)
             case "coupons":
-                mine = {name: coupon for name, coupon in self.coupons.items() if coupon.user == rest}
+                mine = {
+                    name: coupon
+                    for name, coupon in self.coupons.items()
+                    if coupon.user == rest and name not in self.evicted
+                }
                 campaigns = {f"campaign:{coupon.campaign}": name for name, coupon in mine.items()}
                 return {**{name: self.coupon_text(name) for name in mine}, **campaigns}
             case "order":
@@ -715,7 +796,7 @@ class Model:
         return content
 
     def order_hash(self, order_id: str) -> dict[str, str]:
-        order = self.orders.get(order_id)
+        order = self._order(order_id)
         if order is None:
             return {}
         if order.status == "void":
@@ -742,7 +823,7 @@ class Model:
         return content
 
     def reservation_hash(self, order_id: str) -> dict[str, str]:
-        held = self.reservations.get(order_id)
+        held = self._reservation(order_id)
         if held is None:
             return {}
         content = {

@@ -20,6 +20,7 @@ from engine.orders import Order
 from engine.partitions import Partitions
 from engine.settings import EngineSettings
 from engine.stock import LineRequest
+from persistence.cooler import Cooler
 from persistence.database import DatabaseError
 from persistence.settings import WorkerSettings
 from persistence.settler import Settler
@@ -49,8 +50,13 @@ SETTINGS = EngineSettings(
     line_quantity_max=9,
     backlog_max=25,
     backlog_headroom=500,
+    order_age_max_ms=8_000,
 )
-WORKER_SETTINGS = WorkerSettings(batch_events_max=20, stream_keep_events=5, grant_age_ms=1_000, settle_in_flight_max=8)
+WORKER_SETTINGS = WorkerSettings(
+    batch_events_max=20, stream_keep_events=5, grant_age_ms=1_000, settle_in_flight_max=8, evict_every_ms=6_000
+)
+HOT_MS = 3_000
+"""What is settled leaves as soon as no late original of it is let in any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,7 @@ class WorkerProcess:
         self._sessions: list[VirtualConnection] = []
         self._settler = Settler(self.engine, WORKER_SETTINGS)
         self._sweeper = Sweeper(self.engine, self._settler, WORKER_SETTINGS)
+        self._cooler = Cooler(self.engine, WORKER_SETTINGS, hot_for_ms=HOT_MS)
         self._trust = Trust(self.engine, WORKER_SETTINGS)
 
     def start(self) -> None:
@@ -147,6 +154,7 @@ class WorkerProcess:
         while True:
             await asyncio.sleep(self._world.rng.uniform(2.0, 6.0))
             await self._sweeper.step(session.as_async, range(PARTITIONS))
+            await self._cooler.step(session.as_async, range(PARTITIONS))
 
     async def _keep_trust(self, session: VirtualConnection) -> None:
         world = self._world
