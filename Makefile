@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
+# Each has servers of its own. 0: all in one process, for a debugger.
+TEST_PROCESSES ?= 2
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -27,7 +30,7 @@ run: $(STAMP) ## run the whole shop on this machine; ARGS='--port 8001 --data DI
 
 .PHONY: test
 test: $(STAMP) ## run the tests; ARGS='-k coupon' reach pytest
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 .PHONY: soak
 soak: $(STAMP) ## run the long tests that `make test` leaves out

@@ -1,8 +1,9 @@
 """What the API reads from PostgreSQL: lists of entries and orders, what has left Redis, positions, alarms."""
 
+import asyncio
 import base64
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -20,12 +21,18 @@ from persistence.settings import HistorySettings
 from persistence.tables import coupon, epoch_end, ledger_entry, order_line, orders, partition_cursor
 
 Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 _coupon_number = cast(func.substring(coupon.c.coupon_id, "[0-9]+$"), BigInteger)
 """Counts its user's coupons; the id ends with it."""
 
 SEQ_MAX = 2**63 - 1
 """Largest sequence that a column can hold."""
+
+MARGIN_S = 1.0
+"""For how much longer than its parts may take a whole read is waited for."""
+
+_log = logging.getLogger("firstcome.history")
 
 
 class HistoryUnavailable(Exception):
@@ -98,6 +105,8 @@ class History:
             wait_s=settings.history_wait_ms / 1000,
             statement_ms=settings.history_statement_ms,
         )
+        self._within_s = (settings.history_wait_ms + settings.history_statement_ms) / 1000 + MARGIN_S
+        self._reads = set[asyncio.Task[Any]]()
 
     async def close(self) -> None:
         """Close the pool."""
@@ -112,8 +121,7 @@ class History:
                 raise InvalidCursor
             where.append(ledger_entry.c.seq < seq)
         query = select(ledger_entry).where(and_(*where)).order_by(ledger_entry.c.seq.desc()).limit(limit + 1)
-        async with self.connection() as connection:
-            rows = (await connection.execute(query)).all()
+        rows = await self.rows(query)
         items = tuple(
             BalanceEntry(
                 position_text((Position(row.partition, row.epoch, row.seq),)),
@@ -141,9 +149,12 @@ class History:
             last = (literal(before, orders.c.ordered_at.type), literal(order_id, orders.c.order_id.type))
             where.append(tuple_(orders.c.ordered_at, orders.c.order_id) < tuple_(*last))
         query = _orders(where).order_by(orders.c.ordered_at.desc(), orders.c.order_id.desc()).limit(limit + 1)
-        async with self.connection() as connection:
+
+        async def read(connection: AsyncConnection) -> tuple[Sequence[Row[Any]], tuple[RecordedOrder, ...]]:
             rows = (await connection.execute(query)).all()
-            items = await _with_lines(connection, rows[:limit])
+            return rows, await _with_lines(connection, rows[:limit])
+
+        rows, items = await self.read(read)
         if len(rows) <= limit:
             return Page(items, None)
         return Page(items, _make_cursor(rows[limit - 1].ordered_at.isoformat(), rows[limit - 1].order_id))
@@ -153,8 +164,11 @@ class History:
         if not is_order_id(order_id):
             return None
         where = [orders.c.order_id == order_id, orders.c.user_id == user_id, orders.c.status != "void"]
-        async with self.connection() as connection:
-            found = await _with_lines(connection, (await connection.execute(_orders(where))).all())
+
+        async def read(connection: AsyncConnection) -> tuple[RecordedOrder, ...]:
+            return await _with_lines(connection, (await connection.execute(_orders(where))).all())
+
+        found = await self.read(read)
         return found[0] if found else None
 
     async def coupon(self, user_id: str, coupon_id: str) -> Coupon | None:
@@ -174,8 +188,7 @@ class History:
 
     async def _coupons(self, *where: ColumnElement[bool], limit: int = 1) -> list[Coupon]:
         query = select(coupon).where(and_(*where)).order_by(_coupon_number.desc()).limit(limit)
-        async with self.connection() as connection:
-            return [_coupon(row) for row in (await connection.execute(query)).all()]
+        return [_coupon(row) for row in await self.rows(query)]
 
     async def position_state(self, partition: int, epoch: int, seq: int) -> str:
         """What became of a position: ``accepted`` (not in PostgreSQL yet), ``durable`` or ``lost``.
@@ -189,23 +202,47 @@ class History:
             )
             .where(partition_cursor.c.partition == partition)
         )
-        async with self.connection() as connection:
-            row = (await connection.execute(query)).one_or_none()
+        row = next(iter(await self.rows(query)), None)
         if row is None or epoch > row.epoch:
             return "accepted"
         if epoch == row.epoch:
             return "durable" if seq <= row.seq else "accepted"
         return "durable" if row.last_seq is not None and seq <= row.last_seq else "lost"
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[AsyncConnection]:
-        """A connection of the pool, for one read. Raises `HistoryUnavailable`."""
+    async def rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        """What one query finds. Raises `HistoryUnavailable`."""
+
+        async def read(connection: AsyncConnection) -> Sequence[Row[Any]]:
+            found: Sequence[Row[Any]] = (await connection.execute(query)).all()
+            return found
+
+        return await self.read(read)
+
+    async def read(self, ask: Callable[[AsyncConnection], Awaitable[Answer]]) -> Answer:
+        """What is asked on a connection of the pool. Raises `HistoryUnavailable`, soon if PostgreSQL is silent."""
+        # A task of its own, since no cancelling ends it: the driver would wait for the silent server's word on that.
+        task = asyncio.create_task(self._read(ask))
+        self._reads.add(task)
+        task.add_done_callback(self._reads.discard)
+        done, _ = await asyncio.wait([task], timeout=self._within_s)
+        if not done:
+            task.add_done_callback(_note)
+            raise HistoryUnavailable(f"PostgreSQL has been silent for {self._within_s:g} s")
+        return task.result()
+
+    async def _read(self, ask: Callable[[AsyncConnection], Awaitable[Answer]]) -> Answer:
         try:
             with translated():
                 async with self._engine.connect() as connection:
-                    yield connection
+                    return await ask(connection)
         except (DatabaseError, SQLAlchemyError) as error:
             raise HistoryUnavailable(str(error)) from error
+
+
+def _note(late: asyncio.Task[Any]) -> None:
+    """Nobody waits for it any more."""
+    if not late.cancelled() and late.exception() is not None:
+        _log.info("A read that nobody waited for any more failed: %s", late.exception())
 
 
 def orders_cursor(ordered_at: datetime, order_id: str) -> str:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, func, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from persistence.history import History, Page
 from persistence.tables import alarm, installation, outbox, partition_cursor
@@ -71,15 +72,18 @@ class Oversight:
 
     async def progress(self) -> Progress:
         """The generation, and every partition's cursor."""
-        async with self._history.connection() as connection:
+
+        async def read(connection: AsyncConnection) -> Progress:
             generation = (await connection.execute(select(installation.c.generation))).scalar_one_or_none()
             rows = (await connection.execute(select(partition_cursor).order_by(partition_cursor.c.partition))).all()
             version = (await connection.execute(select(func.current_setting("server_version")))).scalar_one()
             revision = (
                 await connection.exec_driver_sql("SELECT version_num FROM alembic_version")
             ).scalar_one_or_none()
-        cursors = tuple(CursorRow(row.partition, row.epoch, row.seq, row.server, row.stopped) for row in rows)
-        return Progress(generation, cursors, version, revision)
+            cursors = tuple(CursorRow(row.partition, row.epoch, row.seq, row.server, row.stopped) for row in rows)
+            return Progress(generation, cursors, version, revision)
+
+        return await self._history.read(read)
 
     async def deliveries(self, state: str | None, limit: int, before_id: int | None) -> Page[RecordedDelivery]:
         """Deliveries, newest first, of one state or all; the cursor is the last id of the page."""
@@ -88,8 +92,7 @@ class Oversight:
             query = query.where(outbox.c.state == state)
         if before_id is not None:
             query = query.where(outbox.c.id < before_id)
-        async with self._history.connection() as connection:
-            rows = (await connection.execute(query)).all()
+        rows = await self._history.rows(query)
         items = tuple(_delivery(row) for row in rows[:limit])
         return Page(items, str(items[-1].delivery_id) if len(rows) > limit else None)
 
@@ -107,13 +110,16 @@ class Oversight:
         )
         if key is not None:
             query = query.values(replay_key=key)
-        async with self._history.connection() as connection:
+
+        async def replay(connection: AsyncConnection) -> tuple[RecordedDelivery, bool] | None:
             row = (await connection.execute(query)).one_or_none()
             await connection.commit()
             if row is not None:
                 return _delivery(row), False
             row = (await connection.execute(select(outbox).where(this))).one_or_none()
-        return None if row is None else (_delivery(row), True)
+            return None if row is None else (_delivery(row), True)
+
+        return await self._history.read(replay)
 
     async def alarms(self, state: str | None, limit: int, before_id: int | None) -> Page[RecordedAlarm]:
         """Alarms, newest first; ``state`` is ``open``, ``cleared`` or ``None`` for all."""
@@ -124,8 +130,7 @@ class Oversight:
             query = query.where(alarm.c.cleared_at.is_not(None))
         if before_id is not None:
             query = query.where(alarm.c.id < before_id)
-        async with self._history.connection() as connection:
-            rows = (await connection.execute(query)).all()
+        rows = await self._history.rows(query)
         items = tuple(
             RecordedAlarm(
                 row.id,

@@ -271,11 +271,11 @@ class Crowd:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(client.aclose() for client in self._clients))
 
-    async def post(self, path: str, body: object = None) -> httpx.Response:
+    async def post(self, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> httpx.Response:
         """One request, once a client is free. Of answers that look alike the first is held to the specification."""
         client = await self._free.get()
         try:
-            answer = await client.post(path, json=body)
+            answer = await client.post(path, json=body, headers=headers)
         finally:
             self._free.put_nowait(client)
         kind = (path.rsplit("/", 1)[-1], answer.headers["content-type"], answer.status_code)

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from api.commands.api import environment
 from api.commands.data_folder import Addresses
+from api.commands.redis_memory import sample
 from engine.settings import EngineSettings, SettingError, without_password
 from persistence.accounts import READER, WRITER
 from persistence.database import DatabaseError, libpq_url
@@ -88,6 +89,7 @@ def _redis_checks(url: str) -> list[Check]:
             seconds, microseconds = client.time()
             ended = time.time()
             info: dict[str, Any] = client.info("everything")
+            samples = sample(client)
     except (redis.RedisError, OSError, ValueError) as error:
         remedy = "start it, or set FIRSTCOME_REDIS_URL to where it is; `firstcome up` brings one of its own"
         return [Check("Redis", f"{without_password(url)}: {error}", remedy)]
@@ -97,6 +99,7 @@ def _redis_checks(url: str) -> list[Check]:
         _redis_version(info),
         _policy_check(str(info.get("maxmemory_policy", "unknown"))),
         _append_only_check(info),
+        Check("memory", f"{info['used_memory_human']} used; by a sample: {samples}"),
         _clock_check("Redis' clock", theirs_ms, began, ended),
     ]
 

@@ -14,6 +14,7 @@ from engine.engine import open_engine
 from engine.errors import EngineError
 from engine.settings import EngineSettings, SettingError
 from persistence.database import DatabaseError, connect
+from persistence.hot_keys import USERS
 from persistence.reconcile import Reconciled
 from persistence.recovery import RecoveryHeld
 from persistence.settings import WorkerSettings
@@ -43,16 +44,19 @@ def rebuild(numbers: tuple[int, ...], accept_loss: bool) -> None:
             raise click.BadParameter(f"there are partitions 0 to {engine_settings.partitions - 1}, not {wrong}")
         chosen = numbers or range(engine_settings.partitions)
         began = time.monotonic()
-        done, rows = uvloop.run(_rebuild(engine_settings, settings, chosen, accept_loss))
+        done, shown = uvloop.run(_rebuild(engine_settings, settings, chosen, accept_loss))
     except (SettingError, StartRefused, DatabaseError, EngineError, RecoveryHeld) as error:
         raise click.ClickException(str(error)) from error
     took_s = time.monotonic() - began
-    click.echo(f"{len(chosen)} partitions rebuilt from {rows:,} rows in {took_s:.1f} s. Reconciled: {done}.")
+    speed = f", {shown.users_per_s:,.0f} users/s" if shown.users_per_s else ""
+    click.echo(
+        f"{len(chosen)} partitions rebuilt from {shown.rows:,} rows in {took_s:.1f} s{speed}. Reconciled: {done}."
+    )
 
 
 async def _rebuild(
     engine_settings: EngineSettings, settings: WorkerSettings, numbers: Collection[int], accept_loss: bool
-) -> tuple[Reconciled, int]:
+) -> tuple[Reconciled, "Shown"]:
     shown = Shown()
     async with (
         open_engine(engine_settings) as engine,
@@ -72,7 +76,7 @@ async def _rebuild(
                 while not rebuilding.done():
                     await writer.round(range(engine_settings.partitions))
                     await asyncio.wait({rebuilding}, timeout=settings.poll_idle_ms / 1000)
-                return await rebuilding, shown.rows
+                return await rebuilding, shown
             finally:
                 rebuilding.cancel()
 
@@ -89,6 +93,15 @@ class Shown:
             console=Console(stderr=True),
         )
         self._tasks: dict[str, TaskID] = {}
+        self._users: list[tuple[float, int]] = []
+
+    @property
+    def users_per_s(self) -> float:
+        """How fast users were loaded, once it is going; 0 where there were too few to tell."""
+        if len(self._users) <= 1:
+            return 0.0
+        (began, first), (ended, last) = self._users[0], self._users[-1]
+        return (last - first) / (ended - began)
 
     @property
     def rows(self) -> int:
@@ -101,3 +114,5 @@ class Shown:
         if section not in self._tasks:
             self._tasks[section] = self.progress.add_task(section, total=None)
         self.progress.update(self._tasks[section], completed=rows)
+        if section == USERS.name:
+            self._users.append((time.monotonic(), rows))

@@ -1,11 +1,13 @@
 """The command line: its help, what it refuses, how it supervises."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -17,6 +19,10 @@ from api.commands.api import environment, program
 from api.commands.doctor import Check, examine
 from api.commands.listening import CannotListen, free_port, http_url, listen, require_loopback
 from api.commands.processes import ChildProcess, Supervisor, stop_signals, wait_until
+from api.commands.rebuild import Shown
+from api.commands.redis_memory import SAMPLE_MAX, sample
+from engine.keys import Keys
+from engine.partitions import Partitions
 from persistence.migrations import current_revision, head_revision
 from tests.servers import redis_client
 
@@ -154,6 +160,37 @@ def test_doctor_finds_nothing_wrong_with_good_servers(redis_url: str, database_u
     result = CliRunner().invoke(main, ["doctor"], env=settings)
     assert result.exit_code == 0, result.output
     assert "Next: firstcome worker & firstcome api" in result.output
+
+
+def test_doctor_says_what_an_entity_takes_in_redis(redis_url: str, database_url: str) -> None:
+    with redis_client(redis_url) as client:
+        keys = Keys(Partitions(4))
+        for number in range(SAMPLE_MAX + 50):
+            client.hset(keys.wallet(1, f"user-{number}"), mapping={"balance": number, "seq": "1-1"})
+            client.xadd(keys.events(1), {"type": "wallet.charged", "user": f"user-{number}"})
+        client.hset(keys.order(2, "an-order"), mapping={"status": "completed", "lines": "x" * 500})
+        found = sample(client)
+    assert {kind: each.count for kind, each in found.by_kind.items() if each.count} == {
+        "user": SAMPLE_MAX,
+        "events": SAMPLE_MAX + 50,
+        "order": 1,
+    }
+    assert 30 < found.by_kind["user"].bytes / SAMPLE_MAX < 500 < found.by_kind["order"].bytes < 1_000
+    (memory,) = [
+        check
+        for check in examine({"FIRSTCOME_REDIS_URL": redis_url, "FIRSTCOME_DATABASE_URL": database_url})
+        if check.name == "memory"
+    ]
+    assert re.search(r"used; by a sample: user \d+ bytes, order \d+ bytes, event \d+ bytes$", memory.found)
+
+
+def test_a_rebuild_says_how_fast_users_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([1.0, 3.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(times))
+    shown = Shown()
+    for section, rows in (("users", 2_000), ("orders", 5), ("users", 10_000)):
+        shown.show(section, rows)
+    assert (shown.users_per_s, shown.rows) == (4_000, 10_005)
 
 
 def test_doctor_names_the_remedy_for_servers_that_do_not_answer(tmp_path: Path) -> None:

@@ -30,11 +30,14 @@ def stock_shop(shop: RunningShop) -> None:
 
 @dataclass(slots=True)
 class Buyers:
-    """`count` customers at once, users of their own by ``name``. The shop must wait until all is durable by default."""
+    """`count` customers at once, users of their own by ``name``; each waits ``wait_s`` at most until what was done is
+    durable, or as long as the shop lets it by default.
+    """
 
     shop: RunningShop
     name: str
     count: int
+    wait_s: int | None = None
     orders: dict[str, str] = field(default_factory=dict)
     coupons: dict[str, str] = field(default_factory=dict)
     charges: dict[str, int] = field(default_factory=dict)
@@ -55,6 +58,10 @@ class Buyers:
         self._stop.set()
         await asyncio.gather(*self._tasks)
         await self._crowd.__aexit__(*raised)
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {} if self.wait_s is None else {"Prefer": f"wait={self.wait_s}"}
 
     async def have_sold(self, orders: int, *, since: float = 0.0, within_s: float = 30.0) -> None:
         """Wait until so many orders were sold since a moment (of `time.monotonic`)."""
@@ -107,7 +114,7 @@ class Buyers:
 
     async def _ask(self, user: str, path: str, body: object) -> dict[str, Any] | None:
         try:
-            answer = await self._crowd.post(f"/v1/users/{user}/{path}", body)
+            answer = await self._crowd.post(f"/v1/users/{user}/{path}", body, self._headers)
         except LOST:
             return None
         if answer.is_success:

@@ -2,12 +2,12 @@
 
     python -m tests.faults.dying before:place_order:20 api --fd 5
 
-`before:SCRIPT:N` dies instead of sending the N-th call of a script, `after:SCRIPT:N` when its reply has come and
-nobody has seen it yet, `commit:N` with the rows of the N-th batch written and not committed. The product knows nothing
-of this.
+`before:NAME:N` dies instead of the N-th call of a script or of a `STEP` of the worker, `after:NAME:N` when that has its
+result and nobody has seen it yet. The product knows nothing of this.
 """
 
 import asyncio
+import inspect
 import itertools
 import os
 import signal
@@ -15,19 +15,38 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import persistence.recovery
+import persistence.row_statements
+import persistence.writer
 from api.commands import main
 from engine.lanes import RedisLanes
+from persistence.rebuild import Rebuild
+from persistence.reconcile import Reconciliation
+from persistence.recovery import Attempt
 from persistence.writer import Writer
+
+STEPS: dict[str, tuple[Any, str]] = {
+    # the writer's round: events are read, parsed, copied with their rows, then the cursors move and all is committed
+    "read": (Writer, "_read"),
+    "copy_text": (persistence.row_statements, "copy_text"),
+    "write_rows": (persistence.writer, "write_rows"),
+    "advance": (Writer, "_advance"),
+    # a recovery's
+    "next_generation": (persistence.recovery, "next_generation"),
+    "cut": (Attempt, "_cut"),
+    "drain": (Attempt, "_drain"),
+    "end_epoch": (persistence.recovery, "end_epoch"),
+    "clear": (Rebuild, "clear"),
+    "load": (Rebuild, "load"),
+    "reconcile": (Reconciliation, "run"),
+}
 
 
 def die_at(point: str) -> None:
     """From now on this process dies at the point."""
-    when, *where = point.split(":")
-    if when == "commit":
-        _die_in_transaction(int(where[0]))
-    else:
-        script, number = where
-        _die_around(script, int(number), before=when == "before")
+    when, name, number = point.split(":")
+    die = _die_at_step if name in STEPS else _die_around_script
+    die(name, int(number), before=when == "before")
 
 
 def _die(*_: object) -> None:
@@ -40,7 +59,7 @@ def _counted(number: int) -> Callable[[], bool]:
     return lambda: next(calls) == number
 
 
-def _die_around(script_name: str, number: int, *, before: bool) -> None:
+def _die_around_script(script_name: str, number: int, *, before: bool) -> None:
     call = RedisLanes.call
     is_due = _counted(number)
 
@@ -56,16 +75,26 @@ def _die_around(script_name: str, number: int, *, before: bool) -> None:
     RedisLanes.call = deadly_call  # type: ignore[method-assign, assignment]
 
 
-def _die_in_transaction(number: int) -> None:
-    advance = Writer._advance
+def _die_at_step(name: str, number: int, *, before: bool) -> None:
+    owner, attribute = STEPS[name]
+    step = getattr(owner, attribute)
     is_due = _counted(number)
 
-    async def deadly_advance(writer: Writer, batch: Any) -> None:
-        await advance(writer, batch)
+    async def deadly_step(*arguments: Any, **named: Any) -> Any:
+        due = is_due()
+        if due and before:
+            _die()
+        result = await step(*arguments, **named)
+        if due:
+            _die()
+        return result
+
+    def deadly_function(*arguments: Any, **named: Any) -> Any:
         if is_due():
             _die()
+        return step(*arguments, **named)
 
-    Writer._advance = deadly_advance  # type: ignore[method-assign, assignment]
+    setattr(owner, attribute, deadly_step if inspect.iscoroutinefunction(step) else deadly_function)
 
 
 if __name__ == "__main__":

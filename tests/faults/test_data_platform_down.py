@@ -90,6 +90,7 @@ def test_every_paid_order_arrives_though_the_platform_was_down_for_a_part(
         bought: defaultdict[str, list[str]] = defaultdict(list)
 
         sell(shop, bought)
+        shop.settle()
         waiting = client.get("/admin/v1/deliveries", params={"state": "pending"}).json()["items"]
         assert waiting
         platform.start()

@@ -4,52 +4,19 @@ import asyncio
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from api.commands.api import program
 from api.commands.embedded_valkey import EmbeddedValkey
 from engine.keys import Keys
 from engine.partitions import Partitions
-from tests.books import Books, broken_laws, broken_ledger, differences
-from tests.faults.buyers import Buyers, stock_shop
+from tests.faults.buyers import Buyers
+from tests.faults.losses import flush, lose_and_heal, opened, whole
 from tests.running_shop import PARTITIONS, RunningShop, charge, problem
-from tests.servers import Databases, reachable_folder, redis_client
-
-HEALED_WITHIN_S = 60.0
-GAP = "spring issued"
-"""The law that numbers have no gap; one that is lost with issue and coupon is never given again."""
-
-
-@contextmanager
-def opened(databases: Databases, **valkey_settings: str) -> Iterator[tuple[RunningShop, EmbeddedValkey]]:
-    """A shop of two API processes and two workers that waits until all is durable, and its Redis."""
-    folder = reachable_folder()
-    database_url = databases.make_migrated()
-    settings = {
-        "FIRSTCOME_DURABLE_BY_DEFAULT": "true",
-        "FIRSTCOME_TRUST_EVERY_MS": "200",
-        "FIRSTCOME_WALK_EVERY_MS": "200",
-        # What a flow that was cut off has reserved is given back after some seconds, not after a minute.
-        "FIRSTCOME_ORDER_AGE_MAX_MS": "4000",
-        "FIRSTCOME_ORPHAN_AGE_MS": "6000",
-        "FIRSTCOME_STREAM_KEEP_EVENTS": "100",
-    }
-    try:
-        with (
-            EmbeddedValkey(folder / "valkey", settings=valkey_settings) as valkey,
-            RunningShop(folder, valkey.url, database_url, 2, 2, settings) as shop,
-        ):
-            stock_shop(shop)
-            yield shop, valkey
-    finally:
-        databases.drop(database_url)
-        shutil.rmtree(folder)
+from tests.servers import Databases, redis_client
 
 
 @pytest.fixture(scope="module")
@@ -57,50 +24,6 @@ def lossy(databases: Databases) -> Iterator[tuple[RunningShop, EmbeddedValkey]]:
     """As it is by default: the append-only file is synced each second."""
     with opened(databases) as shop_and_valkey:
         yield shop_and_valkey
-
-
-def whole(shop: RunningShop) -> Books:
-    """Once settled, both stores agree, and every law holds in each."""
-    in_redis, in_postgres = shop.settled_books(HEALED_WITHIN_S)
-    broken = [*broken_laws(in_redis), *broken_laws(in_postgres), *broken_ledger(shop.database_url)]
-    broken += differences(in_redis, in_postgres)
-    assert [law for law in broken if not law.startswith(GAP)] == []
-    for campaign in in_postgres.campaigns.values():
-        numbers = list(campaign.issues.values())
-        assert len(numbers) == len(set(numbers))
-        assert max(numbers, default=0) <= campaign.issued <= campaign.quantity
-    return in_redis
-
-
-def generation(shop: RunningShop) -> int:
-    """How many recoveries there were, and one more."""
-    with psycopg.connect(shop.database_url) as connection:
-        ((number,),) = connection.execute("SELECT generation FROM installation").fetchall()
-    return int(number)
-
-
-async def lose_and_heal(shop: RunningShop, name: str, lose: Callable[[], None]) -> Buyers:
-    """Buyers before, during and after the loss; then all is whole, and whatever was durable is there."""
-    before = generation(shop)
-    async with Buyers(shop, name, 16) as buyers:
-        await buyers.have_sold(30)
-        lost_at = time.monotonic()
-        await asyncio.to_thread(lose)
-        back_at = time.monotonic()
-        await buyers.have_sold(30, since=back_at, within_s=HEALED_WITHIN_S)
-        first = min(at for at in buyers.sold_at if at > back_at) - back_at
-        refused = [at - lost_at for at in buyers.busy_at if at > lost_at]
-        told = f"first refusal after {min(refused, default=0):.2f} s, sold again {first:.2f} s after it was back"
-        print(f"{name}: {told}")  # noqa: T201
-    assert generation(shop) > before, "the loss was not noticed"
-    buyers.check(await asyncio.to_thread(whole, shop))
-    return buyers
-
-
-def flush(shop: RunningShop) -> None:
-    """What an administrator should never do."""
-    with redis_client(shop.redis_url) as client:
-        client.flushall()
 
 
 async def test_an_emptied_redis_is_rebuilt_under_load(lossy: tuple[RunningShop, EmbeddedValkey]) -> None:

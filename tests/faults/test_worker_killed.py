@@ -15,7 +15,10 @@ from tests.shop_servers import opened_shop
 CUSTOMERS = 50
 HEALED_WITHIN_S = 60.0
 POINTS = [
-    "commit",
+    "after:read",
+    "before:copy_text",
+    "after:write_rows",
+    "after:advance",
     "before:mark_durable",
     "after:mark_durable",
     "before:confirm_stock",
@@ -56,7 +59,9 @@ async def die_and_heal(shop: RunningShop, point: str, seed: int) -> None:
 
 
 @pytest.mark.requirement("R0.3", "R0.4", "R3.13", "R5.2")
-@pytest.mark.parametrize("point", ["commit:3", "before:mark_durable:20", "before:confirm_stock:5"])
+@pytest.mark.parametrize(
+    "point", ["before:copy_text:9", "after:advance:3", "before:mark_durable:20", "before:confirm_stock:5"]
+)
 async def test_another_worker_goes_on_where_one_was_killed(shop: RunningShop, point: str) -> None:
     await die_and_heal(shop, point, seed=POINTS.index(point.rpartition(":")[0]))
 
