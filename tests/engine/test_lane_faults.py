@@ -20,20 +20,10 @@ from engine.lane_connection import Call, LaneConnection
 from engine.lanes import LaneSettings, RedisLanes
 from engine.scripts import Head, Script
 from tests.engine.scripted_server import Client, Command, ScriptedServer, bulk
+from tests.engine.waiting import until, within
 
 SETTINGS = LaneSettings(connect_timeout_s=2.0, reply_timeout_s=1.0, drain_timeout_s=0.1, probe_interval_s=0.05)
 SCRIPT = Script("test", "return ARGV[2]", sha1(b"return ARGV[2]").hexdigest().encode(), Head("", (), (), (), ()))
-
-
-def within(seconds: float) -> float:
-    return asyncio.get_running_loop().time() + seconds
-
-
-async def until(what: Any, deadline_s: float = 5.0) -> None:
-    give_up_at = time.monotonic() + deadline_s
-    while not what():
-        assert time.monotonic() < give_up_at, "it did not come to pass"
-        await asyncio.sleep(0.005)
 
 
 class Connected:

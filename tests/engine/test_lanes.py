@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from engine.errors import OutcomeUnknown, Overloaded, ServerError, Unavailable
 from engine.lanes import LaneSettings, RedisLanes
 from engine.scripts import Head, Script
 from tests.engine.valkey_process import ValkeyProcess
+from tests.engine.waiting import until, until_asked, within
 
 QUICK = LaneSettings(connect_timeout_s=3.0, reply_timeout_s=0.4, drain_timeout_s=1.0, probe_interval_s=0.1)
 
@@ -25,24 +26,6 @@ def script(source: str) -> Script:
 
 ECHO = script("return {ARGV[1], ARGV[2]}")
 COUNT = script("return redis.call('INCR', KEYS[1])")
-
-
-def within(seconds: float) -> float:
-    return asyncio.get_running_loop().time() + seconds
-
-
-async def until(what: Any, deadline_s: float = 5.0) -> None:
-    give_up_at = time.monotonic() + deadline_s
-    while not what():
-        assert time.monotonic() < give_up_at, "it did not come to pass"
-        await asyncio.sleep(0.005)
-
-
-async def until_asked(ask: Callable[[], Awaitable[bool]], deadline_s: float = 5.0) -> None:
-    give_up_at = time.monotonic() + deadline_s
-    while not await ask():
-        assert time.monotonic() < give_up_at, "it did not come to pass"
-        await asyncio.sleep(0.005)
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,11 @@ from engine.errors import (
     Recovering,
     ServerError,
     TookTooLong,
+    Unavailable,
     WriterBehind,
 )
 from engine.lanes import RedisLanes
+from engine.orders import Order
 from engine.scripts import Script
 from tests.engine.shop import (
     PARTITIONS,
@@ -32,6 +34,7 @@ from tests.engine.shop import (
 )
 from tests.engine.trouble import Proxy
 from tests.engine.valkey_process import ValkeyProcess
+from tests.engine.waiting import until
 
 TWO = lines(("shirt", "M", 2), ("hat", None, 1))
 HELD = {"shirt/S": (10, 0, 0), "shirt/M": (3, 2, 0), "hat/one": (2, 1, 0)}
@@ -148,6 +151,36 @@ async def test_a_coupon_whose_reply_is_lost_is_issued_once_and_no_refusal(
     }  # fmt: skip
     assert (await engine.coupons.read_campaign("spring")).issued == 1
     assert [held.coupon_id for held in await engine.coupons.list_coupons("kim")] == [coupon.coupon_id]
+
+
+async def test_a_repetition_that_overtakes_what_a_frozen_server_was_sent_has_no_second_effect(
+    engine: Engine, redis_process: ValkeyProcess
+) -> None:
+    """The server stops in the middle, its connections are dropped, and it goes on with what they had brought it."""
+    users = [f"user-{number}" for number in range(5)]
+    for user in users:
+        await engine.wallets.charge(user, 10_000)
+    one = lines(("shirt", "S", 1))
+    redis_process.freeze()
+    try:
+        asked = [asyncio.ensure_future(engine.orders.checkout(user, one, None)) for user in users]
+        await until(lambda: engine.lanes.identity(0) is None)
+    finally:
+        redis_process.thaw()
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert {type(outcome) for outcome in outcomes} <= {Order, Unavailable, OutcomeUnknown, TookTooLong}
+    on_record = await orders_on_record(engine)
+    paid = [order for order in on_record.values() if order["status"] == "completed"]
+    assert len(paid) == len({order["user"] for order in paid})
+    assert {outcome.order_id for outcome in outcomes if isinstance(outcome, Order)} <= on_record.keys()
+    count = await kinds(engine)
+    assert count.get("order.checked_out", 0) == len(paid)
+    held = count.get("stock.reserved", 0) - count.get("stock.released", 0)
+    assert (await all_units(engine))["shirt/S"] == (10 - held, held, 0)
+    for user in users:
+        bought = sum(order["user"] == user for order in paid)
+        assert await engine.wallets.balance(user) == 10_000 - 1_000 * bought
 
 
 async def test_a_refusal_after_an_unknown_outcome_is_final_though_the_original_comes_late(

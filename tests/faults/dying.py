@@ -1,9 +1,10 @@
-"""The program `firstcome`, killing itself with SIGKILL at a chosen point: as a crash there would.
+"""The program `firstcome`, killing itself with SIGKILL at a chosen point: as a crash there would. Or stopping itself.
 
     python -m tests.faults.dying before:place_order:20 api --fd 5
 
 `before:NAME:N` dies instead of the N-th call of a script or of a `STEP` of the worker, `after:NAME:N` when that has its
-result and nobody has seen it yet. The product knows nothing of this.
+result and nobody has seen it yet. `stop:NAME:N` stops itself there by SIGSTOP instead, until somebody sends SIGCONT.
+The product knows nothing of this.
 """
 
 import asyncio
@@ -45,12 +46,17 @@ STEPS: dict[str, tuple[Any, str]] = {
 def die_at(point: str) -> None:
     """From now on this process dies at the point."""
     when, name, number = point.split(":")
-    die = _die_at_step if name in STEPS else _die_around_script
-    die(name, int(number), before=when == "before")
+    end = _stop if when == "stop" else _die
+    around = _end_at_step if name in STEPS else _end_around_script
+    around(name, int(number), end, before=when == "before")
 
 
 def _die(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _stop(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _counted(number: int) -> Callable[[], bool]:
@@ -59,23 +65,23 @@ def _counted(number: int) -> Callable[[], bool]:
     return lambda: next(calls) == number
 
 
-def _die_around_script(script_name: str, number: int, *, before: bool) -> None:
+def _end_around_script(script_name: str, number: int, end: Callable[..., None], *, before: bool) -> None:
     call = RedisLanes.call
     is_due = _counted(number)
 
     def deadly_call(lanes: RedisLanes, partition: int, script: Any, *arguments: Any, **deadline: Any) -> Any:
         due = script.name == script_name and is_due()
         if due and before:
-            _die()
+            end()
         future: asyncio.Future[Any] = call(lanes, partition, script, *arguments, **deadline)
         if due:
-            future.add_done_callback(_die)
+            future.add_done_callback(end)
         return future
 
     RedisLanes.call = deadly_call  # type: ignore[method-assign, assignment]
 
 
-def _die_at_step(name: str, number: int, *, before: bool) -> None:
+def _end_at_step(name: str, number: int, end: Callable[..., None], *, before: bool) -> None:
     owner, attribute = STEPS[name]
     step = getattr(owner, attribute)
     is_due = _counted(number)
@@ -83,15 +89,15 @@ def _die_at_step(name: str, number: int, *, before: bool) -> None:
     async def deadly_step(*arguments: Any, **named: Any) -> Any:
         due = is_due()
         if due and before:
-            _die()
+            end()
         result = await step(*arguments, **named)
         if due:
-            _die()
+            end()
         return result
 
     def deadly_function(*arguments: Any, **named: Any) -> Any:
         if is_due():
-            _die()
+            end()
         return step(*arguments, **named)
 
     setattr(owner, attribute, deadly_step if inspect.iscoroutinefunction(step) else deadly_function)

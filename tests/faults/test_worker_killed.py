@@ -3,17 +3,20 @@
 import asyncio
 import random
 import signal
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from tests.faults.spree import Spree, stock_shop
-from tests.running_shop import RunningShop, ended
+from tests.running_shop import RunningShop, ended, eventually
 from tests.servers import Databases
 from tests.shop_servers import opened_shop
 
 CUSTOMERS = 50
 HEALED_WITHIN_S = 60.0
+GOES_ON_WITHIN_S = 25.0
+"""PostgreSQL ends a session that is idle in its transaction after 10 s, and with it its locks."""
 POINTS = [
     "after:read",
     "before:copy_text",
@@ -64,6 +67,33 @@ async def die_and_heal(shop: RunningShop, point: str, seed: int) -> None:
 )
 async def test_another_worker_goes_on_where_one_was_killed(shop: RunningShop, point: str) -> None:
     await die_and_heal(shop, point, seed=POINTS.index(point.rpartition(":")[0]))
+
+
+@pytest.mark.requirement("R0.4", "R3.13")
+async def test_a_worker_that_stops_in_its_transaction_holds_the_other_up_for_seconds_and_writes_nothing_twice(
+    shop: RunningShop,
+) -> None:
+    shop.workers[1].stop()
+    stalled = shop.dying("worker-stalled", ["worker"], "stop:advance:3")
+    stalled.start()
+    try:
+        spree = Spree(shop, "stalled", CUSTOMERS, seed=7)
+        await spree.run()
+        await asyncio.to_thread(eventually, lambda: is_stopped(stalled.pid), what="it has stopped itself")
+        await asyncio.to_thread(shop.settle, GOES_ON_WITHIN_S)
+        stalled.signal(signal.SIGCONT)
+        spree.check(await asyncio.to_thread(shop.assert_conserved, HEALED_WITHIN_S))
+        assert stalled.running
+    finally:
+        stalled.kill()
+        shop.workers[1].start()
+    assert shop.errors_logged() == []
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return state.startswith("T")
 
 
 @pytest.mark.soak
