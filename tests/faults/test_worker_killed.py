@@ -103,3 +103,24 @@ async def test_wherever_a_worker_is_killed_nothing_is_lost_and_nothing_happens_t
 ) -> None:
     choice = random.Random(seed)
     await die_and_heal(shop, f"{choice.choice(POINTS)}:{choice.randint(1, 4)}", seed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(200, 240))
+async def test_workers_that_are_paused_at_any_moment_go_on_afterwards(shop: RunningShop, seed: int) -> None:
+    """As a machine does that is suspended, or too busy: for moments, or for longer than its sessions are kept."""
+    choice = random.Random(seed)
+    spree = Spree(shop, f"p{seed}", CUSTOMERS, seed)
+    running = asyncio.ensure_future(spree.run())
+    for _ in range(4):
+        await asyncio.sleep(choice.uniform(0.05, 1.0))
+        paused = choice.sample(shop.workers, choice.randint(1, 2))
+        for worker in paused:
+            worker.signal(signal.SIGSTOP)
+        await asyncio.sleep(choice.choice([0.1, 0.5, 2.0, 12.0]))
+        for worker in paused:
+            worker.signal(signal.SIGCONT)
+    await running
+    spree.check(await asyncio.to_thread(shop.assert_conserved, HEALED_WITHIN_S))
+    assert all(worker.running for worker in shop.workers)
+    assert shop.errors_logged() == []
