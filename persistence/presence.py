@@ -9,19 +9,22 @@ from persistence.database import translated
 
 
 async def announce(connection: AsyncConnection[TupleRow], worker_id: str, dead_ms: int) -> list[str]:
-    """Say that this worker is there; the ids of all that are, in order."""
+    """Say that this worker is there; the ids of all that are, in order, itself among them."""
+    # One statement: a process that is paused between two would not find itself any more.
     with translated():
-        await connection.execute(
-            """INSERT INTO worker_presence (worker_id, seen_at) VALUES (%s, now())
-               ON CONFLICT (worker_id) DO UPDATE SET seen_at = excluded.seen_at""",
-            (worker_id,),
-        )
-        await connection.execute(
-            "DELETE FROM worker_presence WHERE seen_at < now() - 20 * %s * interval '1 ms'", (dead_ms,)
-        )
         cursor = await connection.execute(
-            "SELECT worker_id FROM worker_presence WHERE seen_at > now() - %s * interval '1 ms' ORDER BY worker_id",
-            (dead_ms,),
+            """WITH me AS (
+                   INSERT INTO worker_presence (worker_id, seen_at) VALUES (%(me)s, now())
+                   ON CONFLICT (worker_id) DO UPDATE SET seen_at = excluded.seen_at RETURNING worker_id
+               ), gone AS (
+                   DELETE FROM worker_presence
+                   WHERE worker_id <> %(me)s AND seen_at < now() - 20 * %(dead_ms)s * interval '1 ms'
+               )
+               SELECT worker_id FROM me
+               UNION
+               SELECT worker_id FROM worker_presence WHERE seen_at > now() - %(dead_ms)s * interval '1 ms'
+               ORDER BY worker_id""",
+            {"me": worker_id, "dead_ms": dead_ms},
         )
         return [worker for (worker,) in await cursor.fetchall()]
 

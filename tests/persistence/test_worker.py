@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from typing import Any, cast
 
 import pytest
 from psycopg import AsyncConnection
@@ -12,7 +13,8 @@ from api.commands.embedded_valkey import EmbeddedValkey
 from engine.engine import Engine, open_engine
 from engine.errors import EngineError
 from engine.settings import EngineSettings
-from persistence.presence import share_of
+from persistence.database import connect
+from persistence.presence import announce, share_of
 from persistence.settings import WorkerSettings
 from persistence.worker import StartRefused, Worker, run
 from tests.persistence.shop import fill, line, rows, until, value
@@ -145,3 +147,22 @@ def test_every_partition_has_exactly_one_worker(count: int) -> None:
 
     assert sorted(partition for share in shares for partition in share) == list(range(64))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+async def test_a_worker_that_was_paused_for_long_finds_itself_among_those_that_are_there(
+    connection: Connection, database_url: str
+) -> None:
+    """Paused while PostgreSQL answers: everything that it knows is old when it goes on."""
+
+    class Paused:
+        async def execute(self, *arguments: Any) -> Any:
+            cursor = await connection.execute(*arguments)
+            async with await connect(database_url, "time") as other:
+                await other.execute("UPDATE worker_presence SET seen_at = seen_at - interval '1 hour'")
+            return cursor
+
+    for _ in range(2):
+        assert await announce(cast("Connection", Paused()), "me", dead_ms=1_000) == ["me"]
+    assert await announce(connection, "another", dead_ms=1_000) == ["another"]
+    assert await announce(connection, "me", dead_ms=1_000) == ["another", "me"]
+    assert await value(connection, "SELECT count(*) FROM worker_presence") == 2
