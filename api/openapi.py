@@ -25,7 +25,7 @@ from api.problems import (
 )
 
 EXAMPLE_REQUEST_ID: Final = "3f2a9c0d71be-1a"
-EVENT_MEDIA_TYPE: Final = "application/cloudevents+json"
+EVENT_MEDIA_TYPE: Final = "application/cloudevents-batch+json"
 _JSON: Final = "application/json"
 _REF: Final = "#/components/schemas/{name}"
 
@@ -138,6 +138,14 @@ _IF_NONE_MATCH: Final = {
     "description": "Entity tags that the client has the answers of; 304 when the answer is one of them.",
     "schema": {"type": "string"},
     "examples": {"known": {"value": '"9c56cc51b374c3ba189210d5"'}},
+}
+
+
+_SIGNATURE_HEADERS: Final = {
+    "webhook-id": "The message's id: the same when the same events are sent together again.",
+    "webhook-timestamp": "When it was sent, in seconds since 1970: refuse what is older than five minutes.",
+    "webhook-signature": "`v1,` and the HMAC-SHA256 of `<webhook-id>.<webhook-timestamp>.<body>` in base64; two of "
+    "them with a space between while the secret is changed over: one that matches is enough.",
 }
 
 
@@ -387,16 +395,22 @@ def _problem_response(kinds: list[ProblemType], *, repeatable: bool) -> dict[str
 def _order_paid() -> dict[str, Any]:
     return {
         "operationId": "order_paid",
-        "summary": "An order was paid",
-        "description": "Posted to the data platform's address, at least once and in order per user. A 2xx ends it; all "
-        "else is tried again, later and later, and in the end given up with an alarm; an operator may replay it. `id` "
-        "is the same in every repetition. Deliveries are not signed yet.",
+        "summary": "Orders were paid",
+        "description": "Posted to the data platform's address in batches (CloudEvents 1.0), at least once and in order "
+        "per user. A 2xx takes the batch; all else is tried again, later and later, and in the end given up with an "
+        "alarm; an operator may replay it. An event's `id` is the same in every repetition, whatever batch it comes "
+        "in. Signed as [Standard Webhooks](https://www.standardwebhooks.com) has it: check the signature over the "
+        "bytes of the body before anything else.",
+        "parameters": [
+            {"name": name, "in": "header", "required": True, "description": meaning, "schema": {"type": "string"}}
+            for name, meaning in _SIGNATURE_HEADERS.items()
+        ],
         "requestBody": {
             "required": True,
             "content": {
                 EVENT_MEDIA_TYPE: {
-                    "schema": _schema(schemas.OrderPaid),
-                    "examples": {"paid": {"summary": "A paid order", "value": msgspec.to_builtins(ORDER_PAID)}},
+                    "schema": {"type": "array", "minItems": 1, "items": _schema(schemas.OrderPaid)},
+                    "examples": {"paid": {"summary": "A paid order", "value": [msgspec.to_builtins(ORDER_PAID)]}},
                 }
             },
         },

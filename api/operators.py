@@ -16,7 +16,7 @@ from api.times import format_moment, format_optional_moment
 from engine.errors import EngineError
 from engine.recovery import Meta
 from engine.settings import without_password
-from persistence.oversight import CursorRow, Oversight, RecordedAlarm, RecordedDelivery
+from persistence.oversight import CursorRow, DeliveryFilter, Oversight, RecordedAlarm, RecordedDelivery
 
 
 def handlers(shop: Shop) -> dict[str, Handler]:
@@ -84,7 +84,9 @@ def handlers(shop: Shop) -> dict[str, Handler]:
             return None
 
     async def list_deliveries(call: Call[None, schemas.DeliveriesQuery]) -> Answer:
-        page = await oversight.deliveries(call.query.state, call.query.limit, decode_number_cursor(call.query.cursor))
+        query = call.query
+        wanted = DeliveryFilter(query.state, query.user_id, query.order_id)
+        page = await oversight.deliveries(wanted, query.limit, decode_number_cursor(query.cursor))
         cursor = None if page.next_cursor is None else encode_cursor(page.next_cursor)
         return Answer(
             200, schemas.DeliveryPage(items=[_delivery(delivery) for delivery in page.items], next_cursor=cursor)

@@ -661,6 +661,8 @@ class DeliveriesQuery(Request, frozen=True, kw_only=True):
     """Which deliveries."""
 
     state: Annotated[DeliveryState | None, Meta(description="Only those in this state.")] = None
+    user_id: Annotated[UserId | None, Meta(description="Only this user's.")] = None
+    order_id: Annotated[OrderId | None, Meta(description="Only this order's.")] = None
     limit: PageLimit = PAGE_LIMIT_DEFAULT
     cursor: Cursor | None = None
 
@@ -677,7 +679,7 @@ class AlarmsQuery(Request, frozen=True, kw_only=True):
 
 
 class OrderPaid(Body, frozen=True, kw_only=True):
-    """A CloudEvent (version 1.0, structured JSON): an order was paid. At least once; `id` tells repetitions."""
+    """A CloudEvent (version 1.0, in JSON): an order was paid. At least once; `id` tells repetitions."""
 
     specversion: Literal["1.0"]
     id: Annotated[str, Meta(min_length=1, max_length=128)]

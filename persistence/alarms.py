@@ -14,6 +14,7 @@ RESERVATION_LOST = "reservation_lost"
 STOCK_SHORT = "stock_short"
 POSTGRES_BEHIND = "postgres_behind"
 DELIVERY_DEAD = "delivery_dead"
+DELIVERY_LATE = "delivery_late"
 AUDIT_MISMATCH = "audit_mismatch"
 
 
@@ -48,6 +49,16 @@ async def clear_alarms(connection: AsyncConnection[TupleRow], kind: str, partiti
         await connection.execute(
             "UPDATE alarm SET cleared_at = now() WHERE kind = %s AND partition = %s AND cleared_at IS NULL",
             (kind, partition),
+        )
+
+
+async def clear_alarm(connection: AsyncConnection[TupleRow], kind: str, subject: str) -> None:
+    """Close the open alarm of a kind about one thing that is of no partition."""
+    with translated():
+        await connection.execute(
+            """UPDATE alarm SET cleared_at = now()
+               WHERE kind = %s AND partition IS NULL AND subject = %s AND cleared_at IS NULL""",
+            (kind, subject),
         )
 
 

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import Row, func, select, true, update
+from sqlalchemy import Row, false, func, literal_column, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engine.order_ids import is_order_id
 from persistence.history import History, Page
-from persistence.tables import alarm, installation, outbox, partition_cursor
+from persistence.tables import alarm, installation, orders, outbox, partition_cursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,15 @@ class RecordedDelivery:
     next_try_at: datetime | None
     delivered_at: datetime | None
     last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFilter:
+    """Which deliveries: of one state, one user, one order, where given."""
+
+    state: Literal["pending", "delivered", "dead"] | None = None
+    user_id: str | None = None
+    order_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +95,20 @@ class Oversight:
 
         return await self._history.read(read)
 
-    async def deliveries(self, state: str | None, limit: int, before_id: int | None) -> Page[RecordedDelivery]:
-        """Deliveries, newest first, of one state or all; the cursor is the last id of the page."""
+    async def deliveries(self, wanted: DeliveryFilter, limit: int, before_id: int | None) -> Page[RecordedDelivery]:
+        """Deliveries, newest first; the cursor is the last id of the page."""
         query = select(outbox).order_by(outbox.c.id.desc()).limit(limit + 1)
-        if state is not None:
-            query = query.where(outbox.c.state == state)
+        if wanted.state is not None:
+            # Written out, so that an index over one state serves.
+            query = query.where(outbox.c.state == literal_column(f"'{wanted.state}'"))
+        if wanted.user_id is not None:
+            # The outbox knows users of what waits only; the history of orders knows them all.
+            query = query.where(
+                outbox.c.order_id.in_(select(orders.c.order_id).where(orders.c.user_id == wanted.user_id))
+            )
+        if wanted.order_id is not None:
+            is_one = is_order_id(wanted.order_id)
+            query = query.where(outbox.c.order_id == wanted.order_id if is_one else false())
         if before_id is not None:
             query = query.where(outbox.c.id < before_id)
         rows = await self._history.rows(query)

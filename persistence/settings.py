@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.settings import SettingError, read_settings, setting
+from persistence.webhooks import read_secrets, require_address
 
 
 def _database_url() -> Any:
@@ -13,6 +14,28 @@ def _database_url() -> Any:
         unit="URL",
         reason="the PostgreSQL that makes everything durable; postgresql://user@/name?host=/folder for a socket",
     )
+
+
+def _data_platform_secrets() -> Any:
+    return setting(
+        "",
+        unit="secrets, with a space between",
+        reason="what is posted is signed with each (`whsec_...`): one, or the new and the old one while they change",
+        secret=True,
+    )
+
+
+def _read_secrets(text: str) -> tuple[str, ...]:
+    try:
+        secrets = read_secrets(text)
+    except ValueError as error:
+        raise SettingError(f"FIRSTCOME_DATA_PLATFORM_SECRETS {error}") from error
+    if not secrets:
+        raise SettingError(
+            "FIRSTCOME_DATA_PLATFORM_SECRETS must hold a secret to sign with; `firstcome receiver --new-secret` makes "
+            "one"
+        )
+    return secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +117,12 @@ class WorkerSettings:
     data_platform_url: str = setting(
         "", unit="URL", reason="where paid orders are posted as CloudEvents; empty keeps them waiting"
     )
+    data_platform_secrets: str = _data_platform_secrets()
+    delivery_batch_max: int = setting(
+        100, unit="events", reason="most events in one post, each of another user, so that order per user holds"
+    )
     delivery_in_flight_max: int = setting(
-        32, unit="requests", reason="posts under way at once, each of another user, so that order per user holds"
+        8, unit="requests", reason="posts under way at once; one while the data platform takes nothing"
     )
     delivery_timeout_ms: int = setting(10_000, unit="ms", reason="a post that is not answered by then has failed")
     delivery_backoff_ms: int = setting(
@@ -105,6 +132,9 @@ class WorkerSettings:
     delivery_tries_max: int = setting(
         150, unit="tries", reason="then the delivery is dead until it is replayed; about a day at the longest pause"
     )
+    delivery_late_ms: int = setting(
+        300_000, unit="ms", reason="a paid order that waits longer than this for the data platform raises an alarm"
+    )
 
     def __post_init__(self) -> None:
         for name in (
@@ -112,16 +142,36 @@ class WorkerSettings:
             "settle_in_flight_max",
             "walk_rows_max",
             "evict_rows_max",
+            "delivery_batch_max",
             "delivery_in_flight_max",
+            "delivery_tries_max",
             "audit_page_rows",
         ):
             if getattr(self, name) < 1:
                 raise SettingError(f"FIRSTCOME_{name.upper()} must be at least 1, not {getattr(self, name)}")
+        if self.data_platform_url:
+            try:
+                require_address(self.data_platform_url)
+            except ValueError as error:
+                raise SettingError(f"FIRSTCOME_DATA_PLATFORM_URL {error}") from error
+            _read_secrets(self.data_platform_secrets)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> "WorkerSettings":
         """Read ``FIRSTCOME_*``; raises `SettingError`."""
         return read_settings(cls, environ)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverSettings:
+    """What the demo's data platform is told."""
+
+    data_platform_secrets: str = _data_platform_secrets()
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Each of them signs what is taken. Raises `SettingError` where there is none."""
+        return _read_secrets(self.data_platform_secrets)
 
 
 @dataclass(frozen=True, slots=True)

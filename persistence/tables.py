@@ -418,6 +418,7 @@ outbox = Table(
     CheckConstraint("state IN ('pending', 'delivered', 'dead')", name="state"),
     Index("outbox_due_idx", "next_try_at", "id", postgresql_where=text("state = 'pending'")),
     Index("outbox_user_idx", "user_id", "id", postgresql_where=text("state = 'pending'")),
+    Index("outbox_dead_idx", "id", postgresql_where=text("state = 'dead'")),
     postgresql_with=_CHANGING,
 )
 

@@ -28,7 +28,9 @@ from persistence.accounts import READER, WRITER
 from persistence.database import DatabaseError
 from persistence.migrations import add_login, upgrade
 from persistence.settings import OwnerSettings, WorkerSettings
+from persistence.webhooks import make_secret
 
+SECRET_FILE = "data-platform-secret"
 WORKER_LOGIN = "firstcome_worker"
 API_LOGIN = "firstcome_api"
 
@@ -108,9 +110,9 @@ class _Up:
             WorkerSettings.from_environment(env)
             with self._step("bringing the schema up to date"):
                 self._migrate(env)
-            receiver_url = self._receiver(env)
+            receiver_url, told_to_worker = self._receiver(env)
             addresses = Addresses(os.getpid(), http_url(request.host, port), redis_url, database_url)
-            self._shop(env, port, addresses)
+            self._shop(env, told_to_worker, port, addresses)
             try:
                 self._show(addresses, receiver_url)
                 addresses.write(request.data)
@@ -153,22 +155,22 @@ class _Up:
             add_login(owner, WORKER_LOGIN, WRITER)
             add_login(owner, API_LOGIN, READER)
 
-    def _receiver(self, env: dict[str, str]) -> str | None:
-        """Starts the demo's data platform, unless there is a real one, and tells the worker of it."""
+    def _receiver(self, env: dict[str, str]) -> tuple[str | None, dict[str, str]]:
+        """Starts the demo's data platform, unless there is a real one; where it is, and what the worker is told."""
         if env.get("FIRSTCOME_DATA_PLATFORM_URL"):
-            return None
+            return None, {}
         port = free_port()
         file = self._request.data / "received.jsonl"
-        self._run_child("receiver", ["receiver", "--port", str(port), "--file", str(file)], env)
+        secret = {"FIRSTCOME_DATA_PLATFORM_SECRETS": kept_secret(self._request.data / SECRET_FILE)}
+        self._run_child("receiver", ["receiver", "--port", str(port), "--file", str(file)], env | secret)
         url = http_url("127.0.0.1", port)
-        env["FIRSTCOME_DATA_PLATFORM_URL"] = url
-        return url
+        return url, {"FIRSTCOME_DATA_PLATFORM_URL": url, **secret}
 
-    def _shop(self, env: dict[str, str], port: int, addresses: Addresses) -> None:
+    def _shop(self, env: dict[str, str], told_to_worker: dict[str, str], port: int, addresses: Addresses) -> None:
         request = self._request
         # The parts are stopped from the last to the first: the API drains while the workers still make things durable.
         for number in range(1, request.workers + 1):
-            self._run_child(f"worker-{number}", ["worker"], env)
+            self._run_child(f"worker-{number}", ["worker"], env | told_to_worker)
         listen_on = ["--host", request.host, "--port", str(port), "--processes", str(request.api_workers)]
         api = self._run_child("api", ["api", *listen_on], env, stop_timeout_s=DRAIN_S + 10)
         with httpx.Client(
@@ -241,6 +243,17 @@ class _Up:
         for line in first_purchase(addresses.api_url, with_token=self._operator.has_key):
             self._console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
         self._console.print()
+
+
+def kept_secret(file: Path) -> str:
+    """The secret that the demo's deliveries are signed with: made at the first start, for this user's eyes only."""
+    secret = file.read_text().strip() if file.exists() else ""
+    if secret:
+        return secret
+    secret = make_secret()
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as lines:
+        lines.write(f"{secret}\n")
+    return secret
 
 
 def _checked_port(host: str, port: int) -> int:

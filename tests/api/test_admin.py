@@ -179,6 +179,15 @@ def test_deliveries_wait_while_there_is_no_data_platform(paid_orders: tuple[Runn
         (order, "mina", 0) for order in reversed(orders)
     ]
     assert client.get("/admin/v1/deliveries", params={"state": "delivered"}).json()["items"] == []
+    filters: list[tuple[dict[str, str | int], list[str]]] = [
+        ({"order_id": orders[1]}, [orders[1]]),
+        ({"order_id": "nobody-knows-it"}, []),
+        ({"user_id": "mina", "state": "pending", "limit": 3}, orders[:1:-1]),
+        ({"user_id": "nobody"}, []),
+    ]
+    for chosen, wanted in filters:
+        found = client.get("/admin/v1/deliveries", params=chosen).json()["items"]
+        assert [item["order_id"] for item in found] == wanted
     replayed = client.post(f"/admin/v1/deliveries/{listed[0]['delivery_id']}/replay")
     assert (replayed.status_code, replayed.json()["state"]) == (200, "pending")
     problem(client.post("/admin/v1/deliveries/999999/replay"), 404, "not-found")

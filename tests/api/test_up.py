@@ -17,6 +17,8 @@ from api.commands.api import program
 from api.commands.data_folder import Addresses
 from api.commands.demo import CAMPAIGN_ID, PRODUCTS, first_purchase
 from api.commands.processes import ChildProcess, command_line, wait_until
+from api.commands.up import SECRET_FILE
+from persistence.webhooks import read_secrets
 
 OPEN_WITHIN_S = 60
 STOPPED_WITHIN_S = 30
@@ -98,7 +100,12 @@ def test_a_newcomer_runs_the_shop_and_buys_something(data_folder: Path) -> None:
         assert processes_of(folder) == []
         assert Addresses.read(folder) is None
 
+    secret = folder / SECRET_FILE
+    assert secret.stat().st_mode & 0o077 == 0
+    made_at_first_start = secret.read_text()
+    assert read_secrets(made_at_first_start)
     with shop(folder) as (up, addresses), httpx.Client(base_url=addresses.api_url, trust_env=False) as client:
+        assert secret.read_text() == made_at_first_start
         assert client.get("/v1/users/mina/orders").json()["items"][0]["order_id"] == order_id
         assert client.get("/v1/users/mina/balance").json()["balance"] == 100_000 - order.json()["total"]
         up.signal(signal.SIGINT)

@@ -11,15 +11,17 @@ import msgspec
 import orjson
 import pytest
 
-from api.commands.api import program
+from api.commands.api import environment, program
 from api.commands.listening import free_port
 from api.commands.processes import ChildProcess
 from api.schemas import OrderPaid
+from persistence.webhooks import make_secret
 from tests.running_shop import HOST, RunningShop, charge, eventually, place, put_campaign, put_product, take_coupon
 from tests.servers import Databases
 from tests.shop_servers import opened_shop
 
 CUSTOMERS = 6
+SECRET = make_secret()
 
 
 class Platform:
@@ -30,7 +32,8 @@ class Platform:
         self.url = f"http://{HOST}:{port}/"
         self._file = folder / "received.jsonl"
         argv = [*program(), "receiver", "--port", str(port), "--file", str(self._file)]
-        self.process = ChildProcess("receiver", argv, folder / "receiver.log", cwd=folder)
+        env = environment(FIRSTCOME_DATA_PLATFORM_SECRETS=SECRET)
+        self.process = ChildProcess("receiver", argv, folder / "receiver.log", env, cwd=folder)
 
     def start(self) -> None:
         self.process.start()
@@ -76,6 +79,7 @@ def test_every_paid_order_arrives_though_the_platform_was_down_for_a_part(
 ) -> None:
     settings: dict[str, Any] = {
         "data_platform_url": platform.url,
+        "data_platform_secrets": SECRET,
         "delivery_backoff_ms": 50,
         "delivery_backoff_max_ms": 400,
         "delivery_timeout_ms": 2000,

@@ -11,6 +11,7 @@ import orjson
 import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from api.openapi import openapi_document
 from api.schemas import OrderPaid
@@ -19,25 +20,38 @@ from engine.orders import Order
 from persistence import dispatcher
 from persistence.database import connect
 from persistence.dispatcher import Dispatcher
-from persistence.settings import WorkerSettings
+from persistence.history import History
+from persistence.oversight import Oversight
+from persistence.settings import HistorySettings, WorkerSettings
+from persistence.webhooks import make_secret
 from tests.contract.specification import SpecValidator
 from tests.persistence.shop import fill, line, rows, until, value, write_all
 
 Connection = AsyncConnection[TupleRow]
+SECRETS = (make_secret(), make_secret())
+_OPEN_ALARMS = "SELECT array_agg(kind) FROM alarm WHERE cleared_at IS NULL"
 
 
 class Platform:
     """A data platform on a port of its own: keeps what it takes, and can misbehave."""
 
     def __init__(self) -> None:
+        self.secrets = SECRETS
+        """Of which one must have signed; what each verified is what the reference library says."""
         self.taken: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         """Of every request, names in lower case."""
+        self.verified: list[list[bool]] = []
+        """Of every request: which of the secrets has signed it."""
+        self.sizes: list[int] = []
+        """Of every signed request: how many events it had."""
         self.seen: Counter[str] = Counter()
         self.answers: list[int] = []
         """What to answer next, before 204: a status, or 0 to close the connection without a word."""
         self.refused: set[str] = set()
         """Order ids that are always answered 500."""
+        self.silent = False
+        """Whether it reads and never answers."""
         self.never_ends = False
         """Whether it answers 200 and a body without an end."""
         self._server: asyncio.Server | None = None
@@ -66,8 +80,11 @@ class Platform:
                 pairs = (row.split(": ", 1) for row in head.decode().split("\r\n")[1:] if row)
                 headers = {name.lower(): value for name, value in pairs}
                 self.headers.append(headers)
-                event = orjson.loads(await reader.readexactly(int(headers["content-length"])))
-                status = self._judge(event)
+                body = await reader.readexactly(int(headers["content-length"]))
+                status = self._judge(body, headers)
+                if self.silent:
+                    await reader.read()  # until the other end has had enough
+                    break
                 if status == 0:
                     break
                 if self.never_ends:
@@ -83,12 +100,27 @@ class Platform:
             self._connections.discard(writer)
             writer.close()
 
-    def _judge(self, event: dict[str, Any]) -> int:
-        self.seen[event["id"]] += 1
-        status = 500 if event["subject"] in self.refused else self.answers.pop(0) if self.answers else 204
-        if status == 204:
-            self.taken.append(event)
+    def _judge(self, body: bytes, headers: dict[str, str]) -> int:
+        self.verified.append([is_signed(secret, body, headers) for secret in self.secrets])
+        if not any(self.verified[-1]):
+            return 401
+        events = orjson.loads(body)
+        self.sizes.append(len(events))
+        self.seen.update(event["id"] for event in events)
+        if any(event["subject"] in self.refused for event in events):
+            return 500
+        status = self.answers.pop(0) if self.answers else 204
+        if status == 204 and not self.silent:
+            self.taken += events
         return status
+
+
+def is_signed(secret: str, body: bytes, headers: dict[str, str]) -> bool:
+    try:
+        Webhook(secret).verify(body, headers)
+    except WebhookVerificationError:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -100,8 +132,13 @@ async def platform() -> AsyncIterator[Platform]:
     await platform.stop()
 
 
-def _settings(database_url: str, platform: Platform, **options: int) -> WorkerSettings:
-    quick: dict[str, Any] = {"delivery_backoff_ms": 5, "delivery_backoff_max_ms": 20, **options}
+def _settings(database_url: str, platform: Platform, **options: Any) -> WorkerSettings:
+    quick: dict[str, Any] = {
+        "data_platform_secrets": SECRETS[0],
+        "delivery_backoff_ms": 5,
+        "delivery_backoff_max_ms": 20,
+        **options,
+    }
     return WorkerSettings(database_url=database_url, data_platform_url=platform.url, **quick)
 
 
@@ -185,9 +222,10 @@ async def test_a_delivery_is_what_the_specification_says_of_the_webhook(
     webhook = openapi_document()["webhooks"]["order.paid"]["post"]
     ((media_type, content),) = webhook["requestBody"]["content"].items()
     (headers,), (event,) = platform.headers, platform.taken
-    assert headers["content-type"].partition(";")[0] == media_type
-    assert {parameter["name"] for parameter in webhook.get("parameters", ())} <= headers.keys()
-    SpecValidator(openapi_document()).check_value(content["schema"], event)
+    assert headers["content-type"].partition(";")[0] == media_type == "application/cloudevents-batch+json"
+    named = {parameter["name"] for parameter in webhook["parameters"]}
+    assert named == {name for name in headers if name.startswith("webhook-")}
+    SpecValidator(openapi_document()).check_value(content["schema"], [event])
     assert msgspec.to_builtins(msgspec.convert(event, OrderPaid)) == event
 
 
@@ -233,12 +271,99 @@ async def test_a_delivery_refused_too_often_is_dead_with_an_alarm_and_frees_the_
     platform.refused = {first.order_id}
 
     async with _dispatching(_settings(database_url, platform, delivery_tries_max=3)):
+        await until(lambda: _count(connection, _OPEN_ALARMS, ["delivery_dead"]))
+        ((detail,),) = await rows(connection, "SELECT detail FROM alarm")
+        assert detail.startswith("1 given up")
+        assert detail.endswith("after 3 tries: answered 500")
         await _all_delivered(connection)
 
     assert [event["subject"] for event in platform.taken] == [second.order_id]
     found = await rows(connection, "SELECT order_id::text, state, tries, last_error FROM outbox ORDER BY id")
     assert found == [(first.order_id, "dead", 3, "answered 500"), (second.order_id, "delivered", 1, None)]
-    assert await rows(connection, "SELECT kind FROM alarm") == [("delivery_dead",)]
+
+
+async def test_a_refused_batch_does_not_take_the_others_with_it(
+    engine: Engine, platform: Platform, connection: Connection, database_url: str
+) -> None:
+    bought = await _buy(engine, 6, 1)
+    await write_all(engine, database_url)
+    platform.refused = {bought[2].order_id}
+
+    async with _dispatching(_settings(database_url, platform, delivery_tries_max=1)):
+        await _all_delivered(connection)
+
+    assert platform.sizes[0] == 6
+    assert max(platform.sizes[1:]) == 1
+    assert {event["subject"] for event in platform.taken} == {order.order_id for order in bought} - platform.refused
+    assert await value(connection, "SELECT array_agg(order_id::text) FROM outbox WHERE state = 'dead'") == [
+        bought[2].order_id
+    ]
+
+
+async def test_a_replayed_delivery_arrives_and_ends_the_alarm(
+    engine: Engine, platform: Platform, connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (order,) = await _buy(engine, 1, 1)
+    await write_all(engine, database_url)
+    platform.refused = {order.order_id}
+    monkeypatch.setattr(dispatcher, "WATCH_EVERY_S", 0.05)
+
+    async with _dispatching(_settings(database_url, platform, delivery_tries_max=2)):
+        await until(lambda: _count(connection, _OPEN_ALARMS, ["delivery_dead"]))
+        platform.refused.clear()
+        history = History(database_url, HistorySettings(database_url=database_url))
+        await Oversight(history).replay_delivery(await value(connection, "SELECT id FROM outbox"))
+        await history.close()
+        await until(lambda: _count(connection, _OPEN_ALARMS, None))
+
+    assert [event["subject"] for event in platform.taken] == [order.order_id]
+    assert max(platform.seen.values()) == 3
+
+
+async def test_what_waits_too_long_for_a_silent_platform_raises_an_alarm_until_it_is_taken(
+    engine: Engine, platform: Platform, connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bought = await _buy(engine, 3, 2)
+    await write_all(engine, database_url)
+    platform.silent = True
+    monkeypatch.setattr(dispatcher, "WATCH_EVERY_S", 0.05)
+
+    async with _dispatching(_settings(database_url, platform, delivery_late_ms=1, delivery_timeout_ms=50)):
+        await until(lambda: _count(connection, _OPEN_ALARMS, ["delivery_late"]))
+        await until(lambda: _count(connection, "SELECT max(tries) > 0 FROM outbox", True))
+        ((error,),) = await rows(connection, "SELECT DISTINCT last_error FROM outbox WHERE tries > 0")
+        assert error == "no answer within 50 ms"
+        platform.silent = False
+        await _all_delivered(connection)
+        await until(lambda: _count(connection, _OPEN_ALARMS, None))
+
+    _assert_in_order_per_user(platform, bought)
+
+
+async def test_while_the_secret_changes_each_delivery_is_signed_with_the_old_and_the_new_one(
+    engine: Engine, platform: Platform, connection: Connection, database_url: str
+) -> None:
+    await _buy(engine, 2, 1)
+    await write_all(engine, database_url)
+    async with _dispatching(_settings(database_url, platform, data_platform_secrets=" ".join(SECRETS))):
+        await _all_delivered(connection)
+
+    assert platform.verified
+    assert all(map(all, platform.verified))
+
+
+async def test_a_platform_that_takes_nothing_is_asked_with_one_event_at_a_time_and_pauses(
+    engine: Engine, platform: Platform, connection: Connection, database_url: str
+) -> None:
+    await _buy(engine, 20, 1)
+    await write_all(engine, database_url)
+    platform.answers = [503] * 6
+
+    async with _dispatching(_settings(database_url, platform, delivery_batch_max=5, delivery_in_flight_max=2)):
+        await _all_delivered(connection)
+
+    assert platform.sizes[:6] == [5, 5, 1, 1, 1, 1]
+    assert platform.sizes.count(5) > 2, "after the first that is taken they go in batches again"
 
 
 async def test_two_dispatchers_do_not_send_what_the_other_sends(
@@ -313,5 +438,5 @@ async def test_a_dispatcher_that_stands_still_gives_its_share_away(
             )
 
 
-async def _count(connection: Connection, query: str, expected: int) -> bool:
+async def _count(connection: Connection, query: str, expected: object) -> bool:
     return bool(await value(connection, query) == expected)
