@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 
 from tests.faults.spree import Spree, stock_shop
@@ -77,6 +78,8 @@ async def test_a_worker_that_stops_in_its_transaction_holds_the_other_up_for_sec
     stalled = shop.dying("worker-stalled", ["worker"], "stop:advance:3")
     stalled.start()
     try:
+        # Before it has a share of the partitions, the other worker would write all that there is.
+        await asyncio.to_thread(eventually, lambda: has_share(shop, stalled.pid), what="it has its share")
         spree = Spree(shop, "stalled", CUSTOMERS, seed=7)
         await spree.run()
         await asyncio.to_thread(eventually, lambda: is_stopped(stalled.pid), what="it has stopped itself")
@@ -88,6 +91,13 @@ async def test_a_worker_that_stops_in_its_transaction_holds_the_other_up_for_sec
         stalled.kill()
         shop.workers[1].start()
     assert shop.errors_logged() == []
+
+
+def has_share(shop: RunningShop, pid: int) -> bool:
+    """Whether the worker of this process has said that it is there, and so has a share of the partitions."""
+    with psycopg.connect(shop.database_url) as connection:
+        found = connection.execute("SELECT FROM worker_presence WHERE worker_id LIKE %s", (f"%:{pid}:%",))
+        return found.fetchone() is not None
 
 
 def is_stopped(pid: int) -> bool:
