@@ -36,6 +36,10 @@ test: $(STAMP) ## run the tests; ARGS='-k coupon' reach pytest
 soak: $(STAMP) ## run the long tests that `make test` leaves out
 	$(PYTEST) -m soak --timeout 3600 $(ARGS)
 
+.PHONY: bench
+bench: $(STAMP) ## measure, beside what others build; SHORT=1: within three minutes; ARGS='--path coupon' reach it
+	$(BIN)/python -m loadtests.bench $(if $(SHORT),--short) $(ARGS)
+
 .PHONY: check
 check: $(STAMP) ## lint, formatting, types, import directions, layout and style
 	$(BIN)/ruff check .

@@ -1,0 +1,144 @@
+"""The benchmark: Firstcome beside the baselines, with the same load, in one run. `make bench` runs it.
+
+Every system has servers, ports and folders of its own and runs alone. A run whose outcome is wrong fails: what was
+answered as accepted must be on record exactly, and every law must hold, before a figure counts.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from loadtests import traffic
+from loadtests.generators import GeneratorFailed, closed_loop_generator
+from loadtests.machine import commit, description
+from loadtests.measure import Figures, Plan, measure
+from loadtests.systems import SYSTEMS, Firstcome, System, WrongOutcome
+from loadtests.tables import summary
+
+CONNECTIONS = 64
+OPEN_CONNECTIONS = 512
+OPEN_SHARE = 0.7
+"""The rate of an open loop, as a share of what the closed loop before it reached."""
+
+
+@click.command(help=__doc__)
+@click.option("--short", is_flag=True, help="At most three minutes: a look, not a record.")
+@click.option("--seconds", type=float, help="How long each path is loaded.")
+@click.option("--processes", default=2, show_default=True, help="Processes that serve HTTP, of each system.")
+@click.option("--connections", default=CONNECTIONS, show_default=True, help="Connections of a closed loop.")
+@click.option("--only", multiple=True, metavar="NAME", help="Only these systems (firstcome, row-locks, ...).")
+@click.option("--path", "paths", multiple=True, metavar="NAME", help="Only these paths (coupon, checkout, ...).")
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Where the results go, as JSON.")
+def main(
+    short: bool,
+    seconds: float | None,
+    processes: int,
+    connections: int,
+    only: Sequence[str],
+    paths: Sequence[str],
+    save: Path | None,
+) -> None:
+    """Run, print, save."""
+    run = Run(
+        seconds or (3 if short else 10),
+        processes,
+        connections,
+        [path for path in traffic.ALL if not paths or path.name in paths],
+        short,
+    )
+    try:
+        with tempfile.TemporaryDirectory(prefix="firstcome-bench-") as name:
+            folder = Path(name)
+            folder.chmod(0o755)
+            for kind in SYSTEMS:
+                if not only or kind.name in only:
+                    run.system(kind, folder)
+    except (WrongOutcome, GeneratorFailed) as error:
+        raise click.ClickException(str(error)) from error
+    results = run.results()
+    click.echo(summary(results))
+    if save is not None:
+        save.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+class Run:
+    """One run of the benchmark and what it has found."""
+
+    def __init__(
+        self, seconds: float, processes: int, connections: int, paths: Sequence[traffic.Path], short: bool
+    ) -> None:
+        self._seconds = seconds
+        self._processes = processes
+        self._connections = connections
+        self._paths = paths
+        self._short = short
+        self._figures: list[Figures] = []
+        self._began = datetime.now(UTC)
+        self._checked: list[str] = []
+
+    def system(self, kind: type[System], folder: Path) -> None:
+        """Measure one system on every path that it has."""
+        tell(f"{kind.title}: starting")
+        with kind(folder, self._processes) as system:
+            for path in self._paths:
+                if isinstance(system, Firstcome) or path in traffic.COMPARED:
+                    self._path(system, path)
+            broken = system.broken_laws()
+            if broken:
+                raise WrongOutcome(f"{kind.title}: {'; '.join(broken)}")
+            self._checked.append(kind.name)
+            tell(f"{kind.title}: every law holds")
+
+    def _path(self, system: System, path: traffic.Path) -> None:
+        warm_up_s = min(3.0, self._seconds // 2)
+        closed = measure(system, path, Plan(self._seconds, self._connections, warm_up_s))
+        self._keep(closed)
+        is_looked_at = isinstance(system, Firstcome) or path in traffic.COMPARED
+        if is_looked_at and not (self._short and path not in traffic.COMPARED):
+            rate = closed.answered_per_s * OPEN_SHARE
+            self._keep(measure(system, path, Plan(self._seconds, OPEN_CONNECTIONS, rate=rate)))
+
+    def _keep(self, figures: Figures) -> None:
+        self._figures.append(figures)
+        durable = "" if figures.durable_per_s is None else f", durable {figures.durable_per_s:,.0f}/s"
+        tell(
+            f"  {figures.path} ({figures.loop}): {figures.answered_per_s:,.0f}/s{durable}, "
+            f"p50 {figures.latency_ms['50']:.1f} p99 {figures.latency_ms['99']:.1f} ms, "
+            f"CPU {', '.join(f'{role} {us:.0f}' for role, us in figures.cpu_us.items())} us"
+            + ("" if figures.lag_ms_max is None else f", lag {figures.lag_ms_max:.0f} ms")
+        )
+
+    def results(self) -> dict[str, Any]:
+        """All that a run has found, as JSON has it."""
+        return {
+            "began": self._began.isoformat(timespec="seconds"),
+            "took_s": round((datetime.now(UTC) - self._began).total_seconds()),
+            "command": " ".join(["python -m loadtests.bench", *sys.argv[1:]]),
+            "commit": commit(),
+            "machine": description(),
+            "generator": closed_loop_generator(),
+            "processes": self._processes,
+            "connections": self._connections,
+            "seconds": self._seconds,
+            "outcome_checked": self._checked,
+            "figures": [figures.saved() for figures in self._figures],
+        }
+
+
+_tell: Callable[[str], None] = click.echo
+
+
+def tell(line: str) -> None:
+    """Say what is under way."""
+    _tell(f"{time.strftime('%H:%M:%S')} {line}")
+
+
+if __name__ == "__main__":
+    main()

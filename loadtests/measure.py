@@ -1,0 +1,194 @@
+"""One path of one system under load: what was accepted, refused and made durable, how fast, and at what cost."""
+
+import itertools
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from loadtests import traffic
+from loadtests.generators import Load, closed_loop_generator, generate
+from loadtests.machine import cpu_of_roles, memory_bytes
+from loadtests.python_load import Job
+from loadtests.systems import HOST, Firstcome, System, WrongOutcome
+from loadtests.traffic import Path
+
+SAMPLE_EVERY_S = 0.25
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is saved of one path of one system. Rates are per second, times in ms, CPU in microseconds."""
+
+    system: str
+    path: str
+    loop: str
+    generator: str
+    connections: int
+    asked_rate: float
+    seconds: float
+    answered: int
+    accepted: int
+    refused: int
+    answered_per_s: float
+    accepted_per_s: float
+    refused_per_s: float
+    durable_per_s: float | None
+    """Accepted and in PostgreSQL, by the time until the last of it was there; None where nothing ever is."""
+    latency_ms: dict[str, float]
+    cpu_us: dict[str, float]
+    """CPU for each answer, by role, until all of it was settled; `generator` is not the system's own."""
+    memory_mib: dict[str, float]
+    lag_ms_max: float | None = None
+    lag_ms: list[list[float]] = field(default_factory=list)
+    """Seconds into the run, and how old the oldest event was that was not durable then."""
+
+    def saved(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+class Lag:
+    """Watches from aside how far the writer is behind, while a load runs. A context manager."""
+
+    def __init__(self, system: Firstcome) -> None:
+        self._system = system
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="lag")
+        self._accepted: list[tuple[float, int]] = []
+        self.lag_ms: list[list[float]] = []
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> "Lag":
+        self._began = time.perf_counter()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        try:
+            while not self._over.wait(SAMPLE_EVERY_S):
+                self._look()
+        except Exception as error:
+            self.error = error
+
+    def _look(self) -> None:
+        accepted, durable = self._system.progress()
+        at = time.perf_counter() - self._began
+        self._accepted.append((at, accepted))
+        self.lag_ms.append([round(at, 2), round((at - self._accepted_at(durable, at)) * 1000, 1)])
+
+    def _accepted_at(self, durable: int, now: float) -> float:
+        """When as many events were accepted as are durable now; between two looks, in proportion."""
+        before: tuple[float, int] | None = None
+        for at, accepted in reversed(self._accepted):
+            if accepted <= durable:
+                if before is None or before[1] == accepted:
+                    return now if before is None else at
+                share = (durable - accepted) / (before[1] - accepted)
+                return at + share * (before[0] - at)
+            before = (at, accepted)
+        return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long and how hard. ``rate`` above 0 is an open loop."""
+
+    seconds: float
+    connections: int
+    warm_up_s: float = 0.0
+    rate: float = 0.0
+
+
+def measure(system: System, path: Path, plan: Plan) -> Figures:
+    """Load one path, wait until all of it is settled, and hold the answers against what is on record.
+
+    Raises `WrongOutcome`.
+    """
+    if plan.warm_up_s:
+        generate(_job(system, path, plan.warm_up_s, plan.connections), closed_loop_generator())
+        system.settle()
+    generator = "python_load" if plan.rate else closed_loop_generator()
+    before = system.counts()
+    cpu_before = cpu_of_roles(system.roles())
+    lag = Lag(system) if isinstance(system, Firstcome) else None
+    job = _job(system, path, plan.seconds, plan.connections, plan.rate)
+    if lag is None:
+        load = generate(job, generator)
+    else:
+        with lag:
+            load = generate(job, generator)
+    loaded_at = time.perf_counter()
+    system.await_durable(system.marks())
+    durable_s = load.seconds + time.perf_counter() - loaded_at
+    system.settle()
+    cpu_after = cpu_of_roles(system.roles())
+    _require_right(system, path, load, before, plan.connections)
+    answered = max(load.answered, 1)
+    cpu_us = {role: round((cpu_after[role] - spent) / answered * 1e6, 1) for role, spent in cpu_before.items()}
+    cpu_us["generator"] = round(load.generator_cpu_s / answered * 1e6, 1)
+    return Figures(
+        system=system.name,
+        path=path.name,
+        loop="open" if plan.rate else "closed",
+        generator=generator,
+        connections=plan.connections,
+        asked_rate=round(plan.rate, 1),
+        seconds=round(load.seconds, 3),
+        answered=load.answered,
+        accepted=load.accepted,
+        refused=load.refused,
+        answered_per_s=round(load.answered / load.seconds, 1),
+        accepted_per_s=round(load.accepted / load.seconds, 1),
+        refused_per_s=round(load.refused / load.seconds, 1),
+        durable_per_s=round(load.accepted / durable_s, 1) if system.durable and path.accepts else None,
+        latency_ms={str(percentile): ms for percentile, ms in load.latency_ms},
+        cpu_us=cpu_us,
+        memory_mib={role: round(memory_bytes(pids) / 2**20, 1) for role, pids in system.roles().items()},
+        lag_ms_max=max((ms for _, ms in lag.lag_ms), default=0.0) if lag else None,
+        lag_ms=lag.lag_ms if lag else [],
+    )
+
+
+def _job(system: System, path: Path, seconds: float, connections: int, rate: float = 0.0) -> Job:
+    number = next(_numbers)
+    return Job(
+        HOST,
+        system.port,
+        path.method,
+        path.path,
+        path.body,
+        first=number * 10_000_000,
+        users=traffic.USERS,
+        products=traffic.PRODUCTS,
+        seed=number,
+        connections=connections,
+        seconds=seconds,
+        rate=rate,
+    )
+
+
+def _require_right(system: System, path: Path, load: Load, before: dict[str, int], connections: int) -> None:
+    """Exactly what was accepted is on record; wrk leaves one request of each connection on its way."""
+    wrong = []
+    if load.broken:
+        wrong.append(f"{load.broken} requests broke")
+    if path.refused and load.accepted:
+        wrong.append(f"{load.accepted} accepted where nothing was left")
+    if not path.refused and load.refused:
+        wrong.append(f"{load.refused} refused where all should be accepted")
+    left_over = 0 if load.exact else connections
+    after = system.counts()
+    for kind, count in before.items():
+        least = load.accepted if path.accepts == kind else 0
+        most = least + (left_over if path.accepts == kind else 0)
+        more = after[kind] - count
+        if not least <= more <= most:
+            wrong.append(f"{more} more {kind} on record, not {least} to {most}")
+    if wrong:
+        raise WrongOutcome(f"{system.title}, {path.title}: {'; '.join(wrong)}")

@@ -1,0 +1,76 @@
+"""What is asked: the paths of the benchmark, and the requests that each is made of.
+
+A template's `<n>` is a number that is never used twice, `<user>` one of the charged users at random, `<product>` and
+`<other>` two different products at random. `requests.lua` and `python_load` fill them in alike.
+"""
+
+from dataclasses import dataclass
+
+USERS = 20_000
+PRODUCTS = 1_000
+CHARGED = 10_000_000
+PRICE = 1_000
+CAMPAIGN = "opening"
+EXHAUSTED = "gone"
+"""A campaign of which nothing is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One kind of request. ``accepts``: what counts as accepted, coupons or orders; None for what changes nothing."""
+
+    name: str
+    title: str
+    method: str
+    path: str
+    body: str = ""
+    accepts: str | None = None
+    refused: bool = False
+    """Every answer is to be a refusal."""
+
+
+def _line(product: str) -> str:
+    return f'{{"product_id":"{product}","stock_id":"one","quantity":1}}'
+
+
+def _cart(*products: str) -> str:
+    return f'{{"lines":[{",".join(map(_line, products))}]}}'
+
+
+_CHECKOUT = "/v1/users/user-<user>/checkout"
+
+CHARGE = Path(
+    "charge", "charge", "POST", "/v1/users/user-<n>/balance/charges", f'{{"amount":{CHARGED}}}', accepts="charges"
+)
+COUPON = Path(
+    "coupon", "coupon issue", "POST", "/v1/users/rush-<n>/coupons", f'{{"campaign_id":"{CAMPAIGN}"}}', accepts="coupons"
+)
+COUPON_GONE = Path(
+    "coupon-gone", "coupon, none left", "POST", "/v1/users/late-<n>/coupons", f'{{"campaign_id":"{EXHAUSTED}"}}',
+    refused=True,
+)  # fmt: skip
+CHECKOUT = Path(
+    "checkout", "checkout, two of 1,000 products", "POST", _CHECKOUT, _cart("product-<product>", "product-<other>"),
+    accepts="orders",
+)  # fmt: skip
+CHECKOUT_HOT = Path(
+    "checkout-hot", "checkout, all want one product", "POST", _CHECKOUT, _cart("hot", "product-<product>"),
+    accepts="orders",
+)  # fmt: skip
+CHECKOUT_GONE = Path("checkout-gone", "checkout, sold out", "POST", _CHECKOUT, _cart("gone-1", "gone-2"), refused=True)
+PRODUCT = Path("product", "product detail", "GET", "/v1/products/product-<product>")
+BALANCE = Path("balance", "balance", "GET", "/v1/users/user-<user>/balance")
+BEST_SELLERS = Path("best-sellers", "best sellers", "GET", "/v1/best-sellers")
+
+COMPARED = (COUPON, CHECKOUT, CHECKOUT_HOT)
+"""What the baselines serve too."""
+ALL = (*COMPARED, COUPON_GONE, CHECKOUT_GONE, PRODUCT, BALANCE, BEST_SELLERS)
+
+
+def product_ids() -> list[str]:
+    """Every product with stock."""
+    return ["hot", *(f"product-{number}" for number in range(PRODUCTS))]
+
+
+GONE = ("gone-1", "gone-2")
+"""Products without stock."""

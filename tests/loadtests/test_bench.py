@@ -1,0 +1,56 @@
+"""The benchmark's own conscience: it measures what happened, and a wrong outcome fails it."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loadtests import traffic
+from loadtests.bench import Run
+from loadtests.measure import Plan, measure
+from loadtests.systems import Firstcome, OneScript, WrongOutcome
+from loadtests.tables import of, summary
+from tests.servers import reachable_folder
+
+TINY = Plan(seconds=0.3, connections=4, rate=100)
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where servers of its own live, of a shop that is stocked within a second."""
+    monkeypatch.setattr(traffic, "USERS", 40)
+    monkeypatch.setattr(traffic, "PRODUCTS", 10)
+    folder = reachable_folder()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_tiny_run_measures_firstcome_and_finds_every_law_kept(folder: Path) -> None:
+    run = Run(0.3, 1, 4, [traffic.COUPON, traffic.CHECKOUT_GONE], short=True)
+    run.system(Firstcome, folder)
+    results = run.results()
+    coupons, gone = of(results, "firstcome", "coupon"), of(results, "firstcome", "checkout-gone")
+    assert coupons is not None
+    assert gone is not None
+    assert coupons["durable_per_s"] > 0
+    assert coupons["cpu_us"].keys() == {"api", "redis", "worker", "postgres", "generator"}
+    assert (coupons["refused"], gone["accepted"]) == (0, 0)
+    assert results["outcome_checked"] == ["firstcome"]
+    assert "coupon issue" in summary(results)
+
+
+def test_an_order_that_was_answered_and_is_not_on_record_fails_the_run(folder: Path) -> None:
+    class Forgetful(OneScript):
+        application = "tests.loadtests.sabotaged:make_app"
+
+    with Forgetful(folder, 1) as system, pytest.raises(WrongOutcome, match="more orders on record"):
+        measure(system, traffic.CHECKOUT, TINY)
+
+
+def test_units_that_went_elsewhere_are_found(folder: Path) -> None:
+    with OneScript(folder, 1) as system:
+        measure(system, traffic.CHECKOUT, TINY)
+        assert system.broken_laws() == []
+        system.redis.hincrby("product:product-3", "available:one", -1)
+        assert system.broken_laws() == ["units went elsewhere: ['product-3']"]
