@@ -6,13 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from api import admin, balance, coupons, health, operators, orders, policies, products
 from api.asgi import Application, Handler, Surface
 from api.documents import document_routes
 from api.guards.admission import make_admission
 from api.guards.origins import CrossOrigin
+from api.metrics import ApiMetrics
 from api.refusals import translate
+from api.request_counts import RequestCounts
 from api.settings import ApiSettings
 from api.shop import Shop
 from engine.engine import make_engine
@@ -23,27 +26,37 @@ from persistence.settings import HistorySettings
 SUBJECTS = (balance, products, orders, coupons, policies, admin, operators, health)
 
 
-def create_app() -> Application:
+def create_app(counts: RequestCounts | None = None) -> Application:
     """The application with the settings of the environment: what uvicorn is told to run."""
     return make_app(
         EngineSettings.from_environment(),
         ApiSettings.from_environment(),
         HistorySettings.from_environment(),
+        counts,
     )
 
 
 def make_app(
-    engine_settings: EngineSettings, api_settings: ApiSettings, history_settings: HistorySettings
+    engine_settings: EngineSettings,
+    api_settings: ApiSettings,
+    history_settings: HistorySettings,
+    counts: RequestCounts | None = None,
 ) -> Application:
-    """The application with these settings; servers are reached when its lifespan begins."""
+    """The application with these settings; servers are reached when its lifespan begins.
+
+    `counts` are shared with the other processes of the API, where there are some.
+    """
     engine = make_engine(engine_settings)
     shop = Shop(engine, History(history_settings.url, history_settings), api_settings, history_settings.database_url)
+    admit = make_admission(api_settings)
+    metrics = ApiMetrics(engine, counts or RequestCounts(), admit)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await engine.start()
         try:
-            yield
+            async with metrics.publishing():
+                yield
         finally:
             shop.stop()
             await engine.close()
@@ -55,9 +68,12 @@ def make_app(
     surface = Surface(
         handlers,
         translate=translate,
-        admit=make_admission(api_settings),
+        admit=admit,
+        counter_for=metrics.counts.counter_for,
         cross_origin=CrossOrigin(api_settings.cors_origins),
         in_flight_max=api_settings.requests_in_flight_max,
         body_seconds_max=api_settings.body_timeout_ms / 1000,
     )
-    return Application(surface, routes=document_routes(), lifespan=lifespan)
+    metrics.surface = surface
+    routes = [Route("/metrics", metrics, methods=["GET"]), *document_routes()]
+    return Application(surface, routes=routes, lifespan=lifespan)

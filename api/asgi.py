@@ -24,7 +24,7 @@ import sys
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from functools import lru_cache
-from time import perf_counter
+from time import perf_counter_ns
 from typing import Any, Final, Generic, TypeVar, cast
 from urllib.parse import parse_qsl
 
@@ -54,6 +54,7 @@ from api.problems import (
     UNSUPPORTED_MEDIA_TYPE,
     FieldError,
     Problem,
+    ProblemType,
     invalid_request,
 )
 
@@ -161,7 +162,8 @@ class Answer:
 Handler = Callable[[Call[Any, Any]], Awaitable[Answer]]
 Translate = Callable[[Exception], Problem | None]
 Admit = Callable[[Call[Any, Any]], None]
-Observe = Callable[[Operation, int, float], None]
+Count = Callable[[int, ProblemType | None, int], None]
+CounterFor = Callable[[Operation | None], Count]
 
 
 def location(path: str) -> Header:
@@ -197,8 +199,9 @@ class Surface:
     """The operations as an ASGI application, with a handler bound to each; ValueError when one is missing or unknown.
 
     `translate` turns the engine's errors into problems; `admit` raises the problems of authentication and rate limits
-    before anything else is looked at (ids are unchecked, `body` and `query` are not there yet); `observe` is told the
-    operation, status and seconds of each answer; `cross_origin` says which web pages may ask.
+    before anything else is looked at (ids are unchecked, `body` and `query` are not there yet); `counter_for`
+    gives for each operation, and for None where there is none, what is told the status of each answer, its problem if
+    it is one, and the nanoseconds it took; `cross_origin` says which web pages may ask.
     """
 
     def __init__(
@@ -208,7 +211,7 @@ class Surface:
         operations: Sequence[Operation] = OPERATIONS,
         translate: Translate = _no_translation,
         admit: Admit | None = None,
-        observe: Observe | None = None,
+        counter_for: CounterFor | None = None,
         cross_origin: CrossOrigin | None = None,
         in_flight_max: int = IN_FLIGHT_MAX,
         body_bytes_max: int = BODY_BYTES_MAX,
@@ -221,15 +224,16 @@ class Surface:
                 f"handlers without an operation: {sorted(handlers.keys() - ids)}"
             )
         self._translate = translate
-        self._observe = observe
+        self._count_refusal = None if counter_for is None else counter_for(None)
         self._request_id_prefix = f"{secrets.token_hex(6)}-"
         self._request_numbers = itertools.count(1)
         self._cross_origin = cross_origin if cross_origin is not None and cross_origin.allows_some else None
         self._root = _Segment()
-        in_flight = InFlight(in_flight_max)
+        self.in_flight = InFlight(in_flight_max)
         for operation in operations:
             handler = handlers[operation.operation_id]
-            endpoint = _Endpoint(operation, handler, admit, in_flight, body_bytes_max, body_seconds_max)
+            endpoint = _Endpoint(operation, handler, admit, self.in_flight, body_bytes_max, body_seconds_max)
+            endpoint.count = None if counter_for is None else counter_for(operation)
             self._root.add(operation, endpoint)
 
     def find(self, path: str) -> tuple[_Segment, list[str]] | None:
@@ -263,7 +267,8 @@ class Surface:
         if endpoint is None:
             await self._refuse_method(segment, headers, request_id, scope, send)
             return
-        started = perf_counter() if self._observe is not None else 0.0
+        count = endpoint.count
+        started_ns = perf_counter_ns() if count is not None else 0
         peer = scope.get("client")
         call: Call[Any, Any] = Call(
             endpoint.operation,
@@ -273,6 +278,7 @@ class Surface:
             peer[0] if peer else "",
         )
         foreign = self._foreign(headers)
+        kind: ProblemType | None = None
         try:
             answer = await endpoint.answer(call, scope["query_string"], receive)
             status = answer.status
@@ -281,7 +287,8 @@ class Surface:
             return
         except Exception as error:
             problem = self._problem(error, call)
-            status = problem.kind.status
+            kind = problem.kind
+            status = kind.status
             head = scope["method"] == "HEAD"
             await _send_problem(send, problem, request_id, foreign, repeatable=call.repeatable, head=head)
         else:
@@ -299,14 +306,16 @@ class Surface:
             else:
                 own += [_CONTENT_TYPE, (b"content-length", b"%d" % len(body))]
                 await _send(send, status, own, b"" if scope["method"] == "HEAD" else body)
-        if self._observe is not None:
-            self._observe(endpoint.operation, status, perf_counter() - started)
+        if count is not None:
+            count(status, kind, perf_counter_ns() - started_ns)
 
     async def refuse(self, problem: Problem, scope: Scope, send: Send) -> None:
         """Answers a problem to a request that no operation is concerned with."""
         headers = _headers(scope)
         request_id = self._request_id(headers)
         foreign = self._foreign(headers)
+        if self._count_refusal is not None:
+            self._count_refusal(problem.kind.status, problem.kind, 0)
         await _send_problem(send, problem, request_id, foreign, repeatable=True, head=scope["method"] == "HEAD")
 
     def dressed(self, scope: Scope, send: Send) -> Send:
@@ -342,6 +351,8 @@ class Surface:
                 return
         problem = Problem(METHOD_NOT_ALLOWED, f"This address takes {segment.allow}.", headers={"Allow": segment.allow})
         foreign = self._foreign(headers)
+        if self._count_refusal is not None:
+            self._count_refusal(problem.kind.status, problem.kind, 0)
         await _send_problem(send, problem, request_id, foreign, repeatable=True, head=scope["method"] == "HEAD")
 
     def _problem(self, error: Exception, call: Call[Any, Any]) -> Problem:
@@ -448,6 +459,7 @@ class _Endpoint:
         "_query_integers",
         "_query_type",
         "_takes_key",
+        "count",
         "encode",
         "operation",
         "parameter_names",
@@ -463,6 +475,7 @@ class _Endpoint:
         body_seconds_max: float,
     ) -> None:
         self.operation = operation
+        self.count: Count | None = None
         self.parameter_names = tuple(parameter.name for parameter in operation.path_parameters)
         self.encode = msgspec.json.Encoder().encode
         self._handler = handler

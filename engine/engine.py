@@ -11,6 +11,7 @@ from engine.durability import Durability
 from engine.eviction import Eviction
 from engine.idempotency import KeyClaims
 from engine.keys import Keys
+from engine.lane_counts import LaneCounts
 from engine.lanes import Lanes, LaneSettings, RedisLanes
 from engine.orders import Orders
 from engine.partitions import Partitions
@@ -26,9 +27,10 @@ from engine.wallet import Wallets
 class Engine:
     """Balance, stock, orders, payments and coupons, decided in Redis. Serves from `start` to `close`."""
 
-    def __init__(self, settings: EngineSettings, lanes: Lanes) -> None:
+    def __init__(self, settings: EngineSettings, lanes: Lanes, lane_counts: LaneCounts | None = None) -> None:
         self.settings = settings
         self.lanes = lanes
+        self.lane_counts = lane_counts or LaneCounts()
         self.policy = settings.policy
         self.partitions = Partitions(settings.partitions)
         self.keys = Keys(self.partitions)
@@ -62,7 +64,8 @@ def make_engine(settings: EngineSettings) -> Engine:
     lane_settings = LaneSettings(
         reply_timeout_s=settings.reply_timeout_ms / 1000, in_flight_limit=settings.in_flight_max
     )
-    return Engine(settings, RedisLanes(settings.redis_url, lane_settings))
+    counts = LaneCounts()
+    return Engine(settings, RedisLanes(settings.redis_url, lane_settings, counts), counts)
 
 
 @asynccontextmanager

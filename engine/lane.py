@@ -15,6 +15,7 @@ from hiredis import ReplyError
 
 from engine.errors import OutcomeUnknown, Overloaded, ServerError, Unavailable
 from engine.lane_connection import Argument, Call, LaneConnection
+from engine.lane_counts import LaneCounts
 from engine.redis_address import RedisAddress
 from engine.scripts import Script
 from engine.server_identity import IDENTITY_COMMANDS, NotServing, ServerIdentity, read_identity
@@ -63,10 +64,11 @@ class Lane:
     __slots__ = (
         "_address", "_attention", "_clock_offset_ms", "_closing", "_connection", "_failures", "_first", "_flush_due",
         "_identity", "_keeper", "_limit", "_load_errors", "_loop", "_queue", "_refused", "_settings",
-        "_timer", "_told", "_trouble", "_unloaded", "_wake_at",
+        "_timer", "_told", "_trouble", "_unloaded", "_wake_at", "counts",
     )  # fmt: skip
 
-    def __init__(self, address: RedisAddress, settings: LaneSettings) -> None:
+    def __init__(self, address: RedisAddress, settings: LaneSettings, counts: LaneCounts | None = None) -> None:
+        self.counts = counts or LaneCounts()
         self._address = address
         self._settings = settings
         self._limit = settings.in_flight_limit
@@ -91,12 +93,18 @@ class Lane:
         """The identity that scripts are sent with now, None while there is no connection."""
         return self._identity
 
+    @property
+    def under_way(self) -> int:
+        """How many calls wait to be written or answered."""
+        return len(self._queue) + (0 if self._connection is None else len(self._connection.in_flight))
+
     def now_ms(self) -> int:
         """The server's wall clock as last compared with this machine's, in ms since 1970."""
         return time.time_ns() // 1_000_000 + self._clock_offset_ms
 
     async def start(self) -> None:
         """Connect and learn the identity. Raises Unavailable when that takes longer than ``connect_timeout_s``."""
+        self.counts.lanes.append(self)
         self._loop = asyncio.get_running_loop()
         self._attention = asyncio.Event()
         self._first: asyncio.Future[None] = self._loop.create_future()
@@ -113,6 +121,8 @@ class Lane:
     async def close(self) -> None:
         """Take no new calls, wait for those under way up to ``drain_timeout_s``, then drop the connection."""
         self._closing = True
+        if self in self.counts.lanes:
+            self.counts.lanes.remove(self)
         self._trouble = "this process has closed its connection"
         if self._keeper is None:
             return
@@ -147,6 +157,7 @@ class Lane:
         connection = self._connection
         under_way = len(queue) if connection is None else len(queue) + len(connection.in_flight)
         if under_way >= self._limit:
+            self.counts.shed += 1
             future.set_exception(Overloaded(f"{under_way} calls to {self._address} are under way"))
             return future
         if self._closing:
@@ -164,6 +175,7 @@ class Lane:
         return future
 
     def _put_again(self, call: Call, sent: int) -> None:
+        self.counts.sent_again += 1
         self._queue.append((*call[:5], sent))
         self._flush_soon()
 
@@ -186,6 +198,7 @@ class Lane:
 
     def _write(self, connection: LaneConnection, calls: Sequence[Call], identity: bytes) -> None:
         connection.write(calls, identity)
+        self.counts.sent += len(calls)
         silent_at = connection.progress_at + self._settings.reply_timeout_s
         if silent_at < self._wake_at:
             self._wake(silent_at)
@@ -264,6 +277,7 @@ class Lane:
         earliest = min((call[1] for call in waiting), default=inf)
         if connection is not None and silent_at <= now:
             silent_at = inf
+            self.counts.silences += 1
             connection.drop(f"the server was silent for {self._settings.reply_timeout_s:g} s")
         if earliest <= now:
             self._expire(now)
@@ -292,6 +306,7 @@ class Lane:
             try:
                 connection, identity = await self._connect()
                 self._connection = connection
+                self.counts.connections += 1
                 if self._told:
                     _log.warning("%s answers again", self._address)
                 self._adopt(identity)

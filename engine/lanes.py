@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from engine.lane import Lane, LaneSettings
 from engine.lane_connection import Argument
+from engine.lane_counts import LaneCounts
 from engine.redis_address import parse_redis_url
 from engine.scripts import Script
 
@@ -66,8 +67,8 @@ class RedisLanes(Lanes):
     Raises ValueError when the URL is not one that `engine.redis_address.parse_redis_url` takes.
     """
 
-    def __init__(self, url: str, settings: LaneSettings | None = None) -> None:
-        self._lane = Lane(parse_redis_url(url), settings or LaneSettings())
+    def __init__(self, url: str, settings: LaneSettings | None = None, counts: LaneCounts | None = None) -> None:
+        self._lane = Lane(parse_redis_url(url), settings or LaneSettings(), counts)
 
     async def start(self) -> None:
         await self._lane.start()

@@ -65,6 +65,10 @@ class ScriptRunner:
         self._backlog_max = str(settings.backlog_max)
         self._backlog_max_urgent = str(settings.backlog_max + settings.backlog_headroom)
         self._deadline_s = settings.request_deadline_ms / 1000
+        self.sent_again = 0
+        """Calls sent again since the start, as their outcome was unknown."""
+        self.begun_again = 0
+        """Flows begun again since the start, as a recovery had overtaken them."""
         self.test_now_ms = ""
         """The time that scripts are told, ms; empty in production, where each partition's own clock decides."""
 
@@ -116,6 +120,7 @@ class ScriptRunner:
         try:
             return await step(self.begin(within_s))
         except StaleGeneration:
+            self.begun_again += 1
             try:
                 return await step(self.begin(within_s))
             except StaleGeneration as error:
@@ -139,6 +144,7 @@ class ScriptRunner:
             except OutcomeUnknown as error:
                 unknown = error
                 flow.sent_again = repeatable
+                self.sent_again += repeatable
             except EngineError as error:
                 # Whatever this send met with, an earlier one may have been executed.
                 if unknown is not None:

@@ -17,6 +17,19 @@ DELIVERY_DEAD = "delivery_dead"
 DELIVERY_LATE = "delivery_late"
 AUDIT_MISMATCH = "audit_mismatch"
 
+KINDS = (
+    STOPPED,
+    UNKNOWN_EVENT,
+    UNTRUSTED,
+    RESERVATION_LOST,
+    STOCK_SHORT,
+    POSTGRES_BEHIND,
+    DELIVERY_DEAD,
+    DELIVERY_LATE,
+    AUDIT_MISMATCH,
+)
+"""Every kind there is. Each has a rule in deploy/prometheus/alerts.yml and an entry in docs/operations.md."""
+
 
 @dataclass(frozen=True, slots=True)
 class Alarm:

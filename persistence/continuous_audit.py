@@ -35,6 +35,7 @@ class ContinuousAudit:
         )
         self._marks: dict[Subject, Mark | None] = dict.fromkeys(SUBJECTS)
         self._last = -1
+        self.steps = self.compared = self.mismatches = 0
 
     async def run(self, connection: Connection, share: Callable[[], Sequence[int]]) -> None:
         """Audit until cancelled. Raises `DatabaseError`.
@@ -55,6 +56,9 @@ class ContinuousAudit:
         await auditor.recent(self._last)
         for subject in SUBJECTS:
             self._marks[subject] = await auditor.walk(subject, self._marks[subject], share)
+        self.steps += 1
+        self.compared += sum(tally.compared for tally in auditor.report.tallies.values())
+        self.mismatches += auditor.report.mismatches
         for mismatch in auditor.report.examples:
             await self._raise(connection, mismatch)
         await self._look_again(connection, share)

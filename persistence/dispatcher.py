@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,6 +15,7 @@ from psycopg.sql import SQL
 
 from persistence.alarms import DELIVERY_DEAD, DELIVERY_LATE, Alarm, clear_alarm, raise_alarm
 from persistence.database import translated
+from persistence.metric_families import Distribution
 from persistence.settings import WorkerSettings
 from persistence.webhooks import (
     CONTENT_TYPE,
@@ -39,6 +40,9 @@ BODY_WITHIN_S = 1.0
 BODY_BYTES_MAX = 65_536
 SILENT_MAX_MS = 15_000
 """A dispatcher asks PostgreSQL something every `IDLE_S`; one that is silent for so long gives its share away."""
+
+SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0)
+"""Bounds of how long a post takes, for the metrics."""
 
 ALARM_SUBJECT = "data platform"
 _DEAD_REMEDY = "See what the data platform answered, then replay what is dead: POST /admin/v1/deliveries/{id}/replay"
@@ -102,6 +106,8 @@ class Dispatcher:
         self._failures_in_a_row = 0
         self._resume_at = 0.0
         self._watched_at = 0.0
+        self.delivered = self.failed = self.dead = 0
+        self.seconds = Distribution(SECONDS)
 
     async def run(self, connection: AsyncConnection[TupleRow], share: Callable[[], Collection[int]]) -> None:
         """Deliver until cancelled. The locks live as long as the connection. Raises `DatabaseError`."""
@@ -170,7 +176,7 @@ class Dispatcher:
         batches = in_batches([order_paid(row, self._currency) for row in rows], events)
         for batch in batches[:free]:
             self._users.update(delivery.user_id for delivery in batch)
-            self._under_way.add(asyncio.create_task(self._post(client, batch)))
+            self._under_way.add(asyncio.create_task(self._timed(self._post(client, batch))))
         return bool(rows)
 
     async def _post(self, client: httpx.AsyncClient, batch: Sequence[Delivery]) -> _Outcome:
@@ -192,6 +198,12 @@ class Dispatcher:
         except TimeoutError:
             return _Outcome(batch, f"no answer within {self._settings.delivery_timeout_ms} ms")
 
+    async def _timed(self, post: Coroutine[None, None, _Outcome]) -> _Outcome:
+        began_s = asyncio.get_running_loop().time()
+        outcome = await post
+        self.seconds.add(asyncio.get_running_loop().time() - began_s)
+        return outcome
+
     async def _finish(self, connection: AsyncConnection[TupleRow], *, idle: bool) -> None:
         """Wait a little for posts under way and note what became of those that are answered."""
         if not self._under_way:
@@ -212,6 +224,7 @@ class Dispatcher:
                    WHERE id = ANY(%s)""",
                 (delivered,),
             )
+        self.delivered += len(delivered)
         # Only now: until it is on record a user's delivery is under way, and the next one waits.
         self._under_way -= done
         self._users -= {delivery.user_id for task in done for delivery in task.result().batch}
@@ -225,6 +238,8 @@ class Dispatcher:
         # Of a batch that was refused none is given up: it may be another of it that the platform took ill.
         may_be_others = outcome.refused and len(batch) > 1
         dead = [number >= self._settings.delivery_tries_max and not may_be_others for number in tries]
+        self.failed += len(batch)
+        self.dead += sum(dead)
         states = ["dead" if is_dead else "pending" for is_dead in dead]
         pauses = [self._pause_ms(number) for number in tries]
         with translated():

@@ -74,6 +74,10 @@ class WorkerSettings:
     worker_dead_ms: int = setting(
         3_000, unit="ms", reason="a worker unseen for so long has no share of the polling; row locks stay the safety"
     )
+    worker_metrics_host: str = setting("127.0.0.1", unit="address", reason="where a worker serves its metrics")
+    worker_metrics_port: int = setting(
+        0, unit="port", reason="serves them, and nothing else; 0 opens none. Another for each worker of a machine"
+    )
     trust_every_ms: int = setting(1_000, unit="ms", reason="how often servers are compared with the trusted ones")
     hot_days: int = setting(
         3,

@@ -59,6 +59,7 @@ class Settler:
         self._settings = settings
         self._queue: deque[CompletedOrder] = deque()
         self._queued = asyncio.Event()
+        self.confirmed = self.released = self.granted = self.left = 0
         # How far the present round over a campaign's issues has come, where it is under way.
         self._looked_to: dict[str, int] = {}
         # Most orders are paid in the same minute as the one before.
@@ -107,6 +108,7 @@ class Settler:
             steps,
             lambda step: self._engine.stock.confirm(step.partition, step.order_id, step.product_ids, step.day),
         ):
+            self.confirmed += reply.status is Status.CONFIRMED
             if reply.status is Status.MISSING and await _is_sold(connection, step):
                 continue  # somebody else confirmed it, and it has left Redis since
             if reply.status is not Status.CONFIRMED:
@@ -120,6 +122,7 @@ class Settler:
         for step, reply in await self._at_once(
             steps, lambda step: self._engine.stock.release(step.partition, step.order_id, step.product_ids)
         ):
+            self.released += reply.status is Status.RELEASED
             if reply.status is Status.SOLD:
                 detail = f"failed, but its reservation in partition {step.partition} is sold"
                 alarm = Alarm(RESERVATION_LOST, step.partition, step.order_id, detail, _LOST_REMEDY)
@@ -177,7 +180,9 @@ class Settler:
                            greatest(campaign_settlement.granted_through, excluded.granted_through)""",
                     (campaign_id, through),
                 )
-        return len(await self._at_once(missing, lambda issue: self._grant_issue(connection, issue)))
+        outcomes = await self._at_once(missing, lambda issue: self._grant_issue(connection, issue))
+        self.granted += sum(was_missing for _, was_missing in outcomes)
+        return len(outcomes)
 
     async def _grant_issue(self, connection: AsyncConnection[TupleRow], issue: Issue) -> bool:
         """Whether its coupon was not there. One that may have left Redis is PostgreSQL's to answer."""
@@ -200,6 +205,7 @@ class Settler:
             some = steps[start : start + self._settings.settle_in_flight_max]
             for step, answer in zip(some, await asyncio.gather(*map(call, some), return_exceptions=True), strict=True):
                 if isinstance(answer, EngineError):
+                    self.left += 1
                     _log.debug("Left for later: %s: %s", step, answer)
                 elif isinstance(answer, BaseException):
                     raise answer

@@ -33,6 +33,7 @@ class Sweeper:
         self._settler = settler
         self._settings = settings
         self._cooler = Cooler(engine, settings, hot_ms(settings, engine.settings))
+        self.expired = self.voided = self.walked = self.cooled = 0
         self._walked_to: tuple[datetime, int, UUID] = _FIRST
         self._expired_to: tuple[datetime, UUID] = _FIRST_DUE
 
@@ -41,7 +42,7 @@ class Sweeper:
         await self.expire(connection, share)
         await self.walk(connection, share)
         await self._settler.grant(connection, share)
-        await self._cooler.step(connection, share)
+        self.cooled += await self._cooler.step(connection, share)
         await clear_passed(connection)
         await forget_old(connection)
 
@@ -67,6 +68,7 @@ class Sweeper:
         expired = [
             order_id for (order_id, _), outcome in zip(due, outcomes, strict=True) if _is(outcome, Status.EXPIRED)
         ]
+        self.expired += len(expired)
         if expired:
             steps = [
                 Release(partition, order_id, tuple(group))
@@ -103,6 +105,7 @@ class Sweeper:
             )
             rows = await cursor.fetchall()
         self._walked_to = rows[-1][:3] if len(rows) == self._settings.walk_rows_max else _FIRST
+        self.walked += len(rows)
         confirms, releases, orphans = [], [], []
         for _, partition, order_id, user_id, lines, status, paid_at_ms, is_over, is_old in rows:
             release = Release(partition, str(order_id), _products(lines))
@@ -141,6 +144,7 @@ class Sweeper:
             cold = [each for each in cold if each[1].order_id not in known]
             answers = await self._void_all(cold)
             over += [each[1] for each, answer in zip(cold, answers, strict=True) if answer == "void"]
+        self.voided += len(over)
         return over
 
     async def _void_all(self, orphans: Sequence[tuple[str, Release, str]]) -> list[str | EngineError]:

@@ -83,6 +83,7 @@ class Trust:
         self._hot_ms = hot_ms(settings or WorkerSettings(), engine.settings) + engine.policy.payment_deadline_ms
         # Whether the last look left nothing to do, alarms included.
         self._was_settled = False
+        self.recoveries = 0
 
     async def look(self, connection: AsyncConnection[TupleRow]) -> bool:
         """Begin, recover or alarm what needs it; whether every partition is trusted now. Raises `DatabaseError`."""
@@ -194,6 +195,7 @@ class Trust:
         for partition in plan.lost:
             await self._raise_untrusted(connection, partition)
         done = await Attempt(self._engine, connection, plan, self._hot_ms, progress).run()
+        self.recoveries += 1
         await self._clear_alarms(connection)
         return done
 

@@ -24,6 +24,8 @@ from persistence.settings import WorkerSettings
 from persistence.settler import Settler
 from persistence.sweeper import Sweeper
 from persistence.trust import StartRefused, Trust, register_installation
+from persistence.watch import Watch
+from persistence.worker_metrics import Duties, DutyCounts, WorkerCollector, WriterCounts, metrics_port
 from persistence.writer import Writer
 
 __all__ = ["StartRefused", "Worker", "run"]
@@ -46,7 +48,9 @@ async def run(settings: WorkerSettings, engine_settings: EngineSettings) -> None
     stop = asyncio.Event()
     with _stop_signals(stop):
         async with open_engine(engine_settings) as engine:
-            await Worker(engine, settings).run(stop)
+            worker = Worker(engine, settings)
+            with metrics_port(settings, worker.collector):
+                await worker.run(stop)
 
 
 class Worker:
@@ -62,6 +66,13 @@ class Worker:
         self._dispatcher = Dispatcher(settings, engine.settings.currency)
         self._audit = ContinuousAudit(engine, settings)
         self._share: tuple[int, ...] = ()
+        self._watch = Watch(engine, settings)
+        self._written = WriterCounts()
+        self._duties: dict[str, DutyCounts] = {}
+        duties = Duties(
+            self._written, self._settler, self._sweeper, self._dispatcher, self._audit, self._trust, self._duties
+        )
+        self.collector = WorkerCollector(engine, duties, self._watch)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set. Duties that lose PostgreSQL or Redis begin again when it is back."""
@@ -71,6 +82,8 @@ class Worker:
         duties["auditor"] = lambda connection: self._audit.run(connection, lambda: self._share)
         if self._settings.data_platform_url:
             duties["dispatcher"] = lambda connection: self._dispatcher.run(connection, lambda: self._share)
+        if self._settings.worker_metrics_port:
+            duties["watch"] = self._watch.run
         async with asyncio.TaskGroup() as group:
             others = [group.create_task(self._keep(name, duty)) for name, duty in duties.items()]
             # The writer is never cancelled in a transaction: it sees the stop between two rounds.
@@ -88,10 +101,12 @@ class Worker:
         """Keep a duty going over losses of its servers, with a backoff, until it ends by itself or ``stop`` is set."""
         loop = asyncio.get_running_loop()
         pause = BACKOFF_S
+        counts = self._duties[name] = DutyCounts()
         while stop is None or not stop.is_set():
             began = loop.time()
             try:
                 async with await self._connect(name) as connection:
+                    counts.is_running = True
                     await duty(connection)
                     return
             except DatabaseError as error:
@@ -101,6 +116,9 @@ class Worker:
             except Exception:
                 # A duty that nobody foresaw to fail must not end the others: the writer above all.
                 _log.exception("The %s failed, and begins anew", name)
+            finally:
+                counts.is_running = False
+            counts.failures += 1
             pause = BACKOFF_S if loop.time() - began > BACKOFF_MAX_S else min(pause * 2, BACKOFF_MAX_S)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
@@ -118,9 +136,12 @@ class Worker:
         stragglers: set[int] = set()
         looked_at = asyncio.get_running_loop().time()
         while True:
+            began_s = asyncio.get_running_loop().time()
             result = await writer.round({*self._share, *stragglers})
             self._settler.offer(result.completed)
             now = asyncio.get_running_loop().time()
+            if result.events:
+                self._written.add(result.events, now - began_s)
             if now - looked_at >= STRAGGLERS_EVERY_S:
                 stragglers = await writer.stragglers(self._share)
                 looked_at = now

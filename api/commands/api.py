@@ -5,21 +5,25 @@ each process here is a uvicorn of its own on an inherited socket, started again 
 """
 
 import contextlib
+import functools
 import os
 import resource
 import signal
 import socket
 import sys
+import tempfile
 import threading
 
 import click
 import uvicorn
 
+from api.app import create_app
 from api.authentication import Keys, read_keys
 from api.commands.listening import CannotListen, http_url, listen, require_loopback
 from api.commands.logs import configure_logs
 from api.commands.processes import ChildProcess, ProcessFailed, Supervisor, stop_signals
 from api.guards.connections import ConnectionLimits, limited_to
+from api.request_counts import LAYOUT, RequestCounts
 from api.settings import ApiSettings
 from engine.settings import SettingError
 
@@ -38,7 +42,10 @@ OWN_FILES = 128
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--processes", default=1, show_default=True, type=click.IntRange(1, 256), help="How many share the port.")
 @click.option("--fd", type=int, hidden=True, help="Serve on this inherited socket.")
-def api(host: str, port: int, processes: int, fd: int | None) -> None:
+@click.option(
+    "--counts", type=(int, int), hidden=True, help="Count in this inherited file, as the process of a number."
+)
+def api(host: str, port: int, processes: int, fd: int | None, counts: tuple[int, int] | None) -> None:
     """Serve HTTP.
 
     Where Redis and PostgreSQL are is read from FIRSTCOME_REDIS_URL and FIRSTCOME_DATABASE_URL. Tokens are asked for
@@ -55,7 +62,7 @@ def api(host: str, port: int, processes: int, fd: int | None) -> None:
     if fd is None:
         click.echo(f"serving on {http_url(host, listeners[0].getsockname()[1])}: {asked_for(keys)}", err=True)
     if len(listeners) == 1:
-        serve(listeners[0], settings)
+        serve(listeners[0], settings, None if counts is None else _shared_counts(*counts, processes))
     else:
         _serve_with_children(listeners)
 
@@ -85,10 +92,17 @@ def asked_for(keys: Keys | None) -> str:
     return f"tokens signed with {keys.algorithm} are asked for"
 
 
-def serve(listener: socket.socket, settings: ApiSettings) -> None:
+def _shared_counts(file: int, number: int, processes: int) -> RequestCounts:
+    try:
+        return RequestCounts(file, number, processes)
+    except ValueError as error:
+        raise click.ClickException(f"{error}: this program was replaced while it ran; start all of it anew") from error
+
+
+def serve(listener: socket.socket, settings: ApiSettings, counts: RequestCounts | None = None) -> None:
     """Serves in this process until SIGTERM or SIGINT; exits with uvicorn's status when it cannot start."""
     config = uvicorn.Config(
-        "api.app:create_app",
+        functools.partial(create_app, counts),
         factory=True,
         loop="uvloop",
         http=limited_to(connection_limits(settings)),
@@ -130,22 +144,31 @@ def connection_limits(settings: ApiSettings) -> ConnectionLimits:
 
 def _serve_with_children(listeners: list[socket.socket]) -> None:
     stopping = threading.Event()
+    # A file without a name: it is gone when the last process is, however that ends.
+    file = tempfile.TemporaryFile(prefix="firstcome-counts-")  # noqa: SIM115
+    file.truncate(LAYOUT.bytes_of(len(listeners)))
     children = [
         ChildProcess(
             name=f"API process {number}",
-            argv=[*program(), "api", "--fd", str(listener.fileno())],
-            pass_fds=[listener.fileno()],
+            argv=[*program(), "api", *_part(listener, file.fileno(), number - 1, len(listeners))],
+            pass_fds=[listener.fileno(), file.fileno()],
             stop_timeout_s=DRAIN_S + 5,
         )
         for number, listener in enumerate(listeners, start=1)
     ]
     supervisor = Supervisor(children, tell=lambda message: click.echo(message, err=True))
-    with stop_signals(stopping), contextlib.closing(supervisor):
+    with stop_signals(stopping), file, contextlib.closing(supervisor):
         try:
             supervisor.start()
         except ProcessFailed as error:
             raise click.ClickException(str(error)) from error
         supervisor.watch(stopping)
+
+
+def _part(listener: socket.socket, counts: int, number: int, processes: int) -> list[str]:
+    return [
+        "--fd", str(listener.fileno()), "--counts", str(counts), str(number), "--processes", str(processes),
+    ]  # fmt: skip
 
 
 def program() -> list[str]:

@@ -93,6 +93,7 @@ class _Up:
         self._console = console
         self._stopping = stopping
         self._supervisor = Supervisor(tell=lambda message: console.print(message, style="yellow", markup=False))
+        self._metrics_at: list[str] = []
         self._stores_at: list[tuple[str, Path]] = []
 
     def run(self) -> None:
@@ -170,7 +171,7 @@ class _Up:
         request = self._request
         # The parts are stopped from the last to the first: the API drains while the workers still make things durable.
         for number in range(1, request.workers + 1):
-            self._run_child(f"worker-{number}", ["worker"], env | told_to_worker)
+            self._run_child(f"worker-{number}", ["worker"], env | told_to_worker | self._worker_metrics(env, number))
         listen_on = ["--host", request.host, "--port", str(port), "--processes", str(request.api_workers)]
         api = self._run_child("api", ["api", *listen_on], env, stop_timeout_s=DRAIN_S + 10)
         with httpx.Client(
@@ -186,6 +187,14 @@ class _Up:
                 return
             with self._step("making the demo catalogue"):
                 make_demo(client)
+
+    def _worker_metrics(self, env: dict[str, str], number: int) -> dict[str, str]:
+        """Each worker's port for its metrics: from the one that is set on, else a free one."""
+        settings = WorkerSettings.from_environment(env)
+        given = settings.worker_metrics_port
+        port = given + number - 1 if given else free_port()
+        self._metrics_at.append(f"{http_url(settings.worker_metrics_host, port)}/metrics")
+        return {"FIRSTCOME_WORKER_METRICS_PORT": str(port)}
 
     def _run_child(
         self, name: str, arguments: list[str], env: dict[str, str], *, stop_timeout_s: float = 30
@@ -233,6 +242,7 @@ class _Up:
             ("Redis", without_password(addresses.redis_url)),
             ("PostgreSQL", without_password(addresses.database_url)),
         ]
+        rows += [("metrics", " ".join([f"{addresses.api_url}/metrics", *self._metrics_at]))]
         rows += [("data", str(self._request.data))]
         rows += [(name, str(folder)) for name, folder in self._stores_at if self._request.data not in folder.parents]
         rows += [("logs", str(self._request.data / "logs"))]

@@ -82,6 +82,7 @@ def test_a_newcomer_runs_the_shop_and_buys_something(data_folder: Path) -> None:
             assert order.json()["status"] == "completed"
             assert client.get(f"{user}/balance").json()["balance"] == 100_000 - order.json()["total"]
         order_id = order.json()["order_id"]
+        assert_counted(addresses, up)
         wait_until(
             lambda: durable_status(addresses.database_url, order_id) == "completed",
             timeout_s=DURABLE_WITHIN_S,
@@ -111,6 +112,18 @@ def test_a_newcomer_runs_the_shop_and_buys_something(data_folder: Path) -> None:
         up.signal(signal.SIGINT)
         wait_until(lambda: not up.running, timeout_s=STOPPED_WITHIN_S, what="up stopped on SIGINT")
         assert up.exit_code == 0
+
+
+def assert_counted(addresses: Addresses, up: ChildProcess) -> None:
+    """Whichever of the API's processes is asked, it shows what all of them did; each worker has a page of its own."""
+    api = httpx.get(f"{addresses.api_url}/metrics", trust_env=False).text
+    assert "firstcome_api_processes 2.0" in api
+    for operation in ("charge_balance", "issue_coupon", "checkout"):
+        assert f'firstcome_requests_total{{operation="{operation}",outcome="done"}} 1.0' in api
+    pages = re.findall(r"http://\S+/metrics", up.log_tail(lines=40))
+    assert len(set(pages)) == 3
+    for page in pages[1:]:
+        assert 'firstcome_duty_running{duty="writer"} 1.0' in httpx.get(page, trust_env=False).text
 
 
 def received(folder: Path) -> str:

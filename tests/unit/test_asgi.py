@@ -15,10 +15,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems, schemas
-from api.asgi import Answer, Application, Call, Preferences, Surface, location
+from api.asgi import Answer, Application, Call, Count, Preferences, Surface, location
 from api.idempotency import KEYS_ARE_HONOURED
 from api.operations import OPERATIONS, Operation
-from api.problems import Problem
+from api.problems import Problem, ProblemType
 
 CHARGES: Final = "/v1/users/mina/balance/charges"
 PAYMENT: Final = "/v1/users/mina/orders/o1/payment"
@@ -59,9 +59,12 @@ def recorder(respond: Respond | None = None, **arguments: Any) -> Recorder:
         calls.append(call)
         return await (respond or nothing)(call)
 
-    def observe(operation: Operation, status: int, seconds: float) -> None:
-        assert seconds >= 0
-        observed.append((operation.operation_id, status))
+    def counter_for(operation: Operation | None) -> Count:
+        def count(status: int, kind: ProblemType | None, took_ns: int) -> None:
+            assert took_ns >= 0
+            observed.append(("none" if operation is None else operation.operation_id, status))
+
+        return count
 
     def translate(error: Exception) -> Problem | None:
         return Problem(problems.OVERLOADED, "later") if isinstance(error, Overdrawn) else None
@@ -69,7 +72,7 @@ def recorder(respond: Respond | None = None, **arguments: Any) -> Recorder:
     app = Surface(
         {operation.operation_id: handle for operation in OPERATIONS},
         translate=translate,
-        observe=observe,
+        counter_for=counter_for,
         **arguments,
     )
     return Recorder(calls, observed, app)
