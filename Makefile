@@ -40,6 +40,12 @@ soak: $(STAMP) ## run the long tests that `make test` leaves out
 bench: $(STAMP) ## measure, beside what others build; SHORT=1: within three minutes; ARGS='--path coupon' reach it
 	$(BIN)/python -m loadtests.bench $(if $(SHORT),--short) $(ARGS)
 
+.PHONY: loadtest
+loadtest: $(STAMP) ## load a shop with Locust: SCENARIO=rush USERS=5000 ARGS='--coupons 500'; URL= names one that runs
+	@exec $(BIN)/python -m loadtests.loadtest --scenario '$(or $(SCENARIO),shopping)' --users $(or $(USERS),100) \
+		$(if $(URL),--url '$(URL)') $(if $(RUN_TIME),--run-time $(RUN_TIME)) $(if $(PROCESSES),--processes $(PROCESSES)) \
+		-- $(ARGS)
+
 .PHONY: check
 check: $(STAMP) ## lint, formatting, types, import directions, layout and style
 	$(BIN)/ruff check .

@@ -1,0 +1,139 @@
+"""`make loadtest`: a Locust scenario against a shop of its own, started for it and stopped after it, or one that runs.
+
+The shop is a `firstcome up` with two API processes on a free port and a new folder. It asks for tokens, as a shop in
+production does, and counts no requests by user or address: all of them come from one address.
+"""
+
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from api.commands.api import program
+from api.commands.data_folder import Addresses
+from api.commands.listening import free_port
+from api.commands.processes import ChildProcess, Interrupted, ProcessFailed, stop_signals, wait_until
+
+ROOT = Path(__file__).resolve().parents[1]
+READY_S = 120.0
+STOP_S = 60.0
+POLL_S = 0.1
+SPAWNED_WITHIN_S = 5
+ONE_SHOT = {"rush", "sale", "CouponRush", "LimitedSale"}
+"""Their users do one thing, and then the run is over by itself."""
+STORES = (
+    "FIRSTCOME_REDIS_URL",
+    "FIRSTCOME_DATABASE_URL",
+    "FIRSTCOME_OWNER_DATABASE_URL",
+    "FIRSTCOME_READER_DATABASE_URL",
+)
+SHOP_SETTINGS = {"FIRSTCOME_USER_RATE": "0", "FIRSTCOME_ADDRESS_RATE": "0"}
+AUDIT_AGE_MS = "2000"
+"""The run is over when the audit begins, so nothing needs a minute to come to rest."""
+
+
+@click.command()
+@click.option("--scenario", default="shopping", show_default=True, help="Tags or class names, with commas between.")
+@click.option("--users", default=100, show_default=True, type=click.IntRange(1), help="Users at once.")
+@click.option("--url", help="A shop that runs already; FIRSTCOME_TOKEN_SECRET must be its secret, if it has one.")
+@click.option("--run-time", default="60s", show_default=True, help="How long, for scenarios that have no end.")
+@click.option("--processes", default=1, show_default=True, type=click.IntRange(1), help="Load generators.")
+@click.option(
+    "--api-workers", default=2, show_default=True, type=click.IntRange(1), help="API processes of its own shop."
+)
+@click.argument("locust_arguments", nargs=-1, type=click.UNPROCESSED)
+def main(
+    scenario: str,
+    users: int,
+    url: str | None,
+    run_time: str,
+    processes: int,
+    api_workers: int,
+    locust_arguments: tuple[str, ...],
+) -> None:
+    """Run a load test; what follows `--` is given to Locust: `-- --coupons 500`. Its exit code is ours."""
+    stopping = threading.Event()
+    names = scenario.replace(",", " ").split()
+    arguments = [*_choice(names), *_amounts(users, processes)]
+    if not ONE_SHOT.issuperset(names):
+        arguments += ["--run-time", run_time]
+    with stop_signals(stopping):
+        try:
+            if url is not None:
+                exit_code = _locust(url, [*arguments, *locust_arguments], dict(os.environ), stopping)
+            else:
+                with _own_shop(api_workers, stopping) as (addresses, env):
+                    exit_code = _locust(addresses.api_url, [*arguments, *locust_arguments], env, stopping)
+        except Interrupted:
+            exit_code = 130
+        except ProcessFailed as error:
+            raise click.ClickException(str(error)) from error
+    sys.exit(exit_code)
+
+
+def _choice(names: Sequence[str]) -> list[str]:
+    """A scenario by its tag, which is in small letters, or by the name of its class."""
+    tags = [name for name in names if name.islower()]
+    return [*(name for name in names if name not in tags), *(["--tags", *tags] if tags else [])]
+
+
+def _amounts(users: int, processes: int) -> list[str]:
+    spawn_rate = max(1, users // SPAWNED_WITHIN_S)
+    amounts = ["--users", str(users), "--spawn-rate", str(spawn_rate)]
+    if processes == 1:
+        return amounts
+    port = str(free_port())
+    return [*amounts, "--processes", str(processes), "--master-bind-port", port, "--master-port", port]
+
+
+@contextmanager
+def _own_shop(api_workers: int, stopping: threading.Event) -> Iterator[tuple[Addresses, dict[str, str]]]:
+    """A shop that sells, and the environment that knows its stores and its secret."""
+    folder = Path(tempfile.mkdtemp(prefix="firstcome-loadtest-"))
+    folder.chmod(0o755)  # started by root, PostgreSQL is another user
+    inherited = {name: value for name, value in os.environ.items() if name not in STORES}
+    env = {"FIRSTCOME_TOKEN_SECRET": secrets.token_urlsafe(48), **inherited, **SHOP_SETTINGS}
+    command = [*program(), "up", "--port", "0", "--data", str(folder), "--api-workers", str(api_workers)]
+    shop = ChildProcess("the shop", command, folder / "up.log", env, stop_timeout_s=STOP_S)
+    click.echo(f"starting a shop with {api_workers} API processes in {folder}", err=True)
+    shop.start()
+    try:
+        wait_until(lambda: _is_open(shop, folder), timeout_s=READY_S, what="the shop is open", stopping=stopping)
+        addresses = Addresses.read(folder)
+        assert addresses is not None
+        stores = {"FIRSTCOME_REDIS_URL": addresses.redis_url, "FIRSTCOME_DATABASE_URL": addresses.database_url}
+        yield addresses, {**env, **stores, "FIRSTCOME_AUDIT_AGE_MS": AUDIT_AGE_MS}
+    finally:
+        shop.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_open(shop: ChildProcess, folder: Path) -> bool:
+    if not shop.running:
+        raise shop.failure()
+    return Addresses.read(folder) is not None
+
+
+def _locust(url: str, arguments: Sequence[str], env: dict[str, str], stopping: threading.Event) -> int:
+    """Runs Locust to its end, which a stop brings about; its users' tally is checked all the same."""
+    command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py"), "--headless"]
+    locust = ChildProcess("Locust", [*command, "--only-summary", "--host", url, *arguments], env=env, cwd=ROOT)
+    locust.start()
+    told = False
+    while locust.running:
+        if stopping.wait(POLL_S) and not told:
+            locust.signal(locust.stop_signal)
+            told = True
+    locust.stop()
+    return locust.exit_code or 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Everybody at once: a stampede for coupons, and a sale of one product of which there is little."""
+
+from __future__ import annotations
+
+import random
+from contextlib import suppress
+
+from locust import task
+
+from loadtests.scenarios.customer import Customer, OutcomeUnknown, sleep_until
+from loadtests.scenarios.plan import CAMPAIGN, PRICE, SALE
+
+STILL_HELD_TRIES = 20
+
+
+class _Stampede(Customer):
+    """Users that come within the opening second, ask once, and are finished."""
+
+    abstract = True
+    one_shot = True
+
+    def await_opening(self) -> None:
+        self.session.opened.wait()
+        assert self.plan.opens_at is not None
+        sleep_until(self.plan.opens_at + random.uniform(0, self.options.spread))
+
+
+class CouponRush(_Stampede):
+    """All users want one of the few coupons of a campaign that opens at a moment they all know."""
+
+    scenario = "rush"
+    needs = (CAMPAIGN,)
+
+    @task
+    def rush(self) -> None:
+        """Look at the campaign, wait for its opening, ask for a coupon; who has one asks again, and gets no other."""
+        with suppress(OutcomeUnknown):  # what is uncertain is in the tally
+            self.get(f"/v1/campaigns/{self.plan.campaign}", "campaign")
+            self.await_opening()
+            refusals = frozenset({"coupons-exhausted", "coupon-already-issued", "campaign-not-open"})
+            answer = self.take_coupon(self.plan.campaign, refusals)
+            if not answer.problem:
+                again = self.take_coupon(self.plan.campaign, refusals)
+                if again.body.get("coupon_id") != answer.body["coupon_id"]:
+                    self.tally.broken.append(f"{self.user_id} asked again and was answered {again.body}")
+        self.finish()
+
+
+class LimitedSale(_Stampede):
+    """All users want one unit of the same product, and there are only a few."""
+
+    scenario = "sale"
+    needs = (SALE,)
+
+    @task
+    def sale(self) -> None:
+        """Charge a balance, look at the product, buy it at the opening; again while others only hold what is left."""
+        with suppress(OutcomeUnknown):
+            self.charge(PRICE)
+            self.get(f"/v1/products/{self.plan.sale}", "product")
+            self.await_opening()
+            for _ in range(STILL_HELD_TRIES):
+                answer = self.check_out({self.plan.sale: 1})
+                if answer.problem != "out-of-stock" or not answer.body["retryable"]:
+                    break
+        self.finish()

@@ -1,0 +1,207 @@
+"""One run over all load generators: the plan goes out to them, what they counted comes back, then it is checked.
+
+Locust's own order of stopping leaves a worker half a second to report, whatever its users are waiting for. So before it
+stops anything, the master asks the workers to let what is under way end, and waits for what they have counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import gevent
+import httpx
+from gevent.event import Event
+from locust.env import Environment
+from locust.exception import StopUser
+from locust.runners import LocalRunner, MasterRunner, WorkerRunner
+
+from engine.settings import SettingError
+from loadtests.scenarios.outcome import Finding, check, printed
+from loadtests.scenarios.plan import Plan, admin_client, make_plan, open_campaign, prepare
+from loadtests.scenarios.tally import Tally
+
+log = logging.getLogger("firstcome")
+logging.getLogger("httpx").setLevel(logging.WARNING)
+
+WRONG_OUTCOME: Final = 3
+NOT_PREPARED: Final = 4
+UNDER_WAY_S_MAX: Final = 15.0
+"""What is under way when a run ends has so long to be answered."""
+REPORTS_S_MAX: Final = UNDER_WAY_S_MAX + 15.0
+POLL_S: Final = 0.05
+
+
+class Session:
+    """What the users of this process share, and, in the master or the only process, the whole run.
+
+    Users take `plan` once `prepared` is set, wait for `opened`, and begin nothing any more once `closing` is set.
+    """
+
+    def __init__(self, environment: Environment, *, needs: Collection[str], one_shot: bool) -> None:
+        assert environment.runner is not None
+        self._environment = environment
+        self._runner = environment.runner
+        self._needs = needs
+        self._one_shot = one_shot
+        # Load generators that were forked from one process would else draw the same numbers.
+        random.seed()
+        self.token = secrets.token_hex(4)
+        self.plan: Plan
+        self.tally = Tally()
+        self.prepared, self.opened, self.closing = Event(), Event(), Event()
+        self._under_way = 0
+        self._finished: dict[str, int] = {}
+        self._reports: dict[str, Tally] = {}
+        self._checked = True
+        events = environment.events
+        events.test_start.add_listener(self._test_start)
+        if isinstance(self._runner, WorkerRunner):
+            self._listen("firstcome_plan", self._take_plan)
+            self._listen("firstcome_close", self._close_and_report, concurrent=True)
+            events.report_to_master.add_listener(self._report_finished)
+            return
+        if isinstance(self._runner, MasterRunner):
+            self._listen("firstcome_plan_wanted", self._send_plan)
+            self._listen("firstcome_tally", self._take_tally)
+            events.worker_report.add_listener(self._worker_report)
+        events.spawning_complete.add_listener(self._spawning_complete)
+        events.test_stopping.add_listener(self._test_stopping)
+        events.test_stop.add_listener(self._test_stop)
+        events.quitting.add_listener(self._quitting)
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Holds up the end of the run; raises StopUser once that has come."""
+        if self.closing.is_set():
+            raise StopUser
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+    def user_finished(self) -> None:
+        """One more user has done all that it came for."""
+        self.tally.finished += 1
+        if isinstance(self._runner, LocalRunner):
+            self._end_when_all_have_finished(self.tally.finished)
+
+    # A run, in the order of its steps; the master or the only process
+
+    def _test_start(self, **_: Any) -> None:
+        # Users hold on to the tally of their run, so a new run has a new one.
+        self.tally = Tally()
+        self._finished, self._reports = {}, {}
+        for event in (self.prepared, self.opened, self.closing):
+            event.clear()
+        if isinstance(self._runner, WorkerRunner):
+            self._runner.send_message("firstcome_plan_wanted")
+            return
+        self._checked = False
+        try:
+            self.plan = make_plan(self._environment.parsed_options, self._needs)
+            with self._admin() as client:
+                prepare(client, self.plan)
+        except (httpx.HTTPError, SettingError) as error:
+            log.error("The shop at %s cannot be prepared: %s", self._environment.host, error)
+            self._checked = True
+            self._environment.process_exit_code = NOT_PREPARED
+            gevent.spawn(self._runner.quit)
+            return
+        self.prepared.set()
+
+    def _spawning_complete(self, **_: Any) -> None:
+        if not self.prepared.is_set() or self.opened.is_set():
+            return
+        with self._admin() as client:
+            self.plan = open_campaign(client, self.plan, self._environment.parsed_options.opens_in)
+        self.opened.set()
+        if isinstance(self._runner, MasterRunner):
+            self._runner.send_message("firstcome_plan", self.plan.as_message())
+
+    def _end_when_all_have_finished(self, finished: int) -> None:
+        if self._one_shot and self.opened.is_set() and finished >= self._runner.target_user_count:
+            log.info("All %d users have done what they came for", finished)
+            self._one_shot_end()
+
+    def _one_shot_end(self) -> None:
+        if not self.closing.is_set():
+            self.closing.set()
+            gevent.spawn(self._runner.stop if self._environment.web_ui else self._runner.quit)
+
+    def _test_stopping(self, **_: Any) -> None:
+        self.closing.set()
+        if isinstance(self._runner, MasterRunner):
+            self._runner.send_message("firstcome_close")
+            self._wait_for(lambda: len(self._reports) >= self._runner.worker_count, REPORTS_S_MAX)
+        else:
+            self._wait_for(lambda: self._under_way == 0, UNDER_WAY_S_MAX)
+
+    def _test_stop(self, **_: Any) -> None:
+        """Checks the outcome once, and sets the exit code."""
+        if self._checked:
+            return
+        self._checked = True
+        tally, findings = self.tally, []
+        if isinstance(self._runner, MasterRunner):
+            tally = Tally()
+            for report in self._reports.values():
+                tally.add(report)
+            workers = self._runner.worker_count
+            findings.append(Finding("load generators that told their counts", workers, len(self._reports)))
+        with self._admin() as client:
+            findings += check(client, self.plan, tally, self._environment.parsed_options)
+        sys.stdout.write(printed(self.plan, tally, findings) + "\n")
+        sys.stdout.flush()
+        if not all(finding.holds for finding in findings):
+            self._environment.process_exit_code = WRONG_OUTCOME
+
+    def _quitting(self, **_: Any) -> None:
+        # After Ctrl-C nothing has been stopped yet, and the exit code is read after this.
+        self._runner.stop()
+
+    # Messages between master and workers
+
+    def _listen(self, kind: str, listener: Callable[..., None], *, concurrent: bool = False) -> None:
+        self._runner.register_message(kind, listener, concurrent=concurrent)
+
+    def _send_plan(self, msg: Any, **_: Any) -> None:
+        if self.prepared.is_set():
+            self._runner.send_message("firstcome_plan", self.plan.as_message(), msg.node_id)
+
+    def _take_plan(self, msg: Any, **_: Any) -> None:
+        self.plan = Plan(**msg.data)
+        self.prepared.set()
+        if self.plan.opens_at is not None:
+            self.opened.set()
+
+    def _report_finished(self, data: dict[str, Any], **_: Any) -> None:
+        data["firstcome_finished"] = self.tally.finished
+
+    def _worker_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
+        self._finished[client_id] = data.get("firstcome_finished", 0)
+        self._end_when_all_have_finished(sum(self._finished.values()))
+
+    def _close_and_report(self, **_: Any) -> None:
+        self.closing.set()
+        self._wait_for(lambda: self._under_way == 0, UNDER_WAY_S_MAX)
+        self._runner.send_message("firstcome_tally", self.tally.as_message())
+
+    def _take_tally(self, msg: Any, **_: Any) -> None:
+        self._reports[msg.node_id] = Tally.from_message(msg.data)
+
+    def _admin(self) -> httpx.Client:
+        return admin_client(str(self._environment.host))
+
+    @staticmethod
+    def _wait_for(condition: Callable[[], bool], at_most_s: float) -> None:
+        deadline = time.monotonic() + at_most_s
+        while not condition() and time.monotonic() < deadline:
+            gevent.sleep(POLL_S)

@@ -1,0 +1,69 @@
+"""What the users of a load test were answered, added up over all load generators."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Tally:
+    """Only what was answered counts as done; what may have been done is `uncertain`.
+
+    `uncertain` has a key for what cannot be told exactly any more, such as `stock:sale-1/one` with the units that were
+    asked for, or `user:u1`. A request under way is uncertain too, so a tally is right at any moment.
+    """
+
+    coupons: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Campaign to user to issue number."""
+    issued_twice: list[str] = field(default_factory=list)
+    """Who was answered two different coupons of one campaign."""
+    units: Counter[str] = field(default_factory=Counter)
+    """Stock item, as `product/stock`, to the units in orders that stand."""
+    balances: Counter[str] = field(default_factory=Counter)
+    """User to what was charged and not spent."""
+    uncertain: Counter[str] = field(default_factory=Counter)
+    accepted: Counter[str] = field(default_factory=Counter)
+    """Operation to the answers that it was done."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """Operation and problem to the answers that it was not, as the shop says it."""
+    broken: list[str] = field(default_factory=list)
+    """Answers that contradict another answer."""
+    finished: int = 0
+    """Users that have done all that they came for."""
+
+    def issued(self, campaign: str, user: str, number: int) -> None:
+        """A user has a coupon of a campaign."""
+        if self.coupons.setdefault(campaign, {}).setdefault(user, number) != number:
+            self.issued_twice.append(f"{user} of {campaign}")
+
+    @contextmanager
+    def uncertainty(self, effects: Mapping[str, int]) -> Iterator[None]:
+        """Within it these effects may or may not have come about; so it stays where it ends in any exception."""
+        self.uncertain.update(effects)
+        yield
+        self.uncertain.subtract(effects)
+
+    def add(self, other: Tally) -> None:
+        """Adds what another load generator has counted."""
+        for campaign, numbers in other.coupons.items():
+            for user, number in numbers.items():
+                self.issued(campaign, user, number)
+        for name in ("units", "balances", "uncertain", "accepted", "refused"):
+            getattr(self, name).update(getattr(other, name))
+        self.issued_twice += other.issued_twice
+        self.broken += other.broken
+        self.finished += other.finished
+
+    def as_message(self) -> dict[str, Any]:
+        """What can be sent to another process."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> Tally:
+        """What another process has sent."""
+        counters = ("units", "balances", "uncertain", "accepted", "refused")
+        return cls(**{name: Counter(value) if name in counters else value for name, value in message.items()})

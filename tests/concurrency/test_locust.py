@@ -1,0 +1,100 @@
+"""The load tests tell a right outcome from a wrong one, by their exit code."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from api.authentication import make_token, read_keys
+from api.commands.listening import free_port
+from api.settings import ApiSettings
+from tests.running_shop import ROOT, RunningShop
+from tests.servers import Databases
+from tests.shop_servers import opened_shop
+
+SECRET = "of-the-load-tests-and-long-enough-for-HS256"
+WRONG_OUTCOME = 3
+WITHIN_S = 60
+
+
+@pytest.fixture(scope="module")
+def shop(databases: Databases) -> Iterator[RunningShop]:
+    with opened_shop(databases, api_count=2, token_secret=SECRET, user_rate=0, address_rate=0) as shop:
+        yield shop
+
+
+def locust(shop: RunningShop, *arguments: str) -> subprocess.Popen[str]:
+    """Locust under way, headless."""
+    command = ["-m", "locust", "-f", "loadtests/locustfile.py", "--headless", "--only-summary", "--host", shop.url()]
+    settings = {
+        "FIRSTCOME_TOKEN_SECRET": SECRET,
+        "FIRSTCOME_REDIS_URL": shop.redis_url,
+        "FIRSTCOME_DATABASE_URL": shop.database_url,
+        "FIRSTCOME_AUDIT_AGE_MS": "1000",
+    }
+    return subprocess.Popen(
+        [sys.executable, *command, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """The exit code and what was printed; it may take no longer than a minute."""
+    try:
+        printed, _ = process.communicate(timeout=WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        pytest.fail(f"Locust has not ended:\n{process.communicate()[0]}")
+    return process.returncode, printed
+
+
+def test_a_rush_of_sixty_for_twenty_coupons_by_two_load_generators_is_found_right(shop: RunningShop) -> None:
+    arguments = ("--tags", "rush", "--users", "60", "--spawn-rate", "60", "--coupons", "20", "--run-name", "small")
+    port = str(free_port())
+    ports = ("--master-bind-port", port, "--master-port", port)
+    code, printed = ended(locust(shop, *arguments, "--opens-in", "1", "--processes", "2", *ports))
+    assert code == 0, printed
+    for line in (
+        "20  coupon\n",
+        "40  coupon: 409 coupons-exhausted",
+        "✓ load generators that told their counts: expected 2, found 2",
+        "✓ rush-small: coupons issued: expected 20, found 20",
+        "✓ exit code of `firstcome audit`: expected 0, found 0",
+    ):
+        assert line in printed
+
+
+def test_a_coupon_that_no_user_of_the_load_test_was_answered_makes_the_exit_code_say_wrong(shop: RunningShop) -> None:
+    arguments = ("--tags", "rush", "--users", "5", "--spawn-rate", "5", "--coupons", "50", "--run-name", "false")
+    process = locust(shop, *arguments, "--audit", "off", "--opens-in", "1")
+    took = take_a_coupon_as_a_stranger(shop, "rush-false")
+    code, printed = ended(process)
+    assert took
+    assert code == WRONG_OUTCOME, printed
+    assert "✗ rush-false: coupons issued: expected 5, found 6" in printed
+
+
+def take_a_coupon_as_a_stranger(shop: RunningShop, campaign: str) -> bool:
+    """Asks until the campaign is there and open; whether there was a coupon."""
+    settings = ApiSettings(token_secret=SECRET)
+    keys = read_keys(settings)
+    assert keys is not None
+    token = make_token(keys, settings, "stranger", is_operator=False, valid_s=WITHIN_S)
+    deadline = time.monotonic() + WITHIN_S
+    with httpx.Client(base_url=shop.url(1), headers={"Authorization": f"Bearer {token}"}, verify=False) as client:
+        while time.monotonic() < deadline:
+            if (
+                client.post("/v1/users/stranger/coupons", json={"campaign_id": campaign}).status_code
+                == httpx.codes.CREATED
+            ):
+                return True
+            time.sleep(0.01)
+    return False
