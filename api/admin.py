@@ -6,7 +6,6 @@ from api import schemas
 from api.answers import changed_campaign_answer, changed_product_answer
 from api.asgi import Answer, Call, Handler, location
 from api.idempotency import key_of
-from api.problems import invalid_request
 from api.shop import Shop
 from api.times import parse_time
 from engine.catalog import NewStockItem
@@ -20,10 +19,6 @@ def handlers(shop: Shop) -> dict[str, Handler]:
     async def put_product(call: Call[schemas.ProductRequest, schemas.NoQuery]) -> Answer:
         product_id, body = call.path_params["product_id"], call.body
         stock = [NewStockItem(item.stock_id, item.option, item.initial_quantity) for item in body.stock]
-        for index, item in enumerate(stock):
-            if item.initial_quantity > shop.engine.policy.available_max:
-                message = f"Expected at most {shop.engine.policy.available_max}"
-                raise invalid_request(f"body.stock[{index}].initial_quantity", message)
         created, positions = await shop.engine.catalog.put(product_id, body.name, body.price, stock)
         safety = await shop.safety(call, positions)
         product = await shop.engine.catalog.read(product_id)

@@ -5,6 +5,7 @@ All of it is served from this package; no page asks another address for anything
 
 from __future__ import annotations
 
+from functools import cache
 from html import escape
 from importlib.resources import files
 from typing import Final
@@ -15,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from api.examples import examples_of
+from api.document_page import page
 from api.openapi import openapi_json, problem_value
+from api.problem_examples import examples_of
 from api.problems import PROBLEMS, Problem, ProblemType
 
 _MEDIA_TYPES: Final = {"docs.css": "text/css", "docs.js": "text/javascript"}
@@ -42,7 +44,23 @@ async def _specification(_: Request) -> Response:
 
 
 async def _docs(_: Request) -> Response:
-    return HTMLResponse(_static("docs.html"), headers=_OWN_ONLY)
+    return HTMLResponse(_served_page(), headers=_OWN_ONLY)
+
+
+@cache
+def _served_page() -> str:
+    return page(
+        '<link rel="stylesheet" href="docs/docs.css">',
+        '<script src="docs/docs.js"></script>',
+        '<a href="openapi.json">the specification</a>',
+    )
+
+
+def page_in_one_file() -> str:
+    """The page of `/docs` with its style and script inside, to be read offline: `docs/api.html`."""
+    style, script = _static("docs.css").decode(), _static("docs.js").decode()
+    specification = "<code>/openapi.json</code> of a shop, or of <code>firstcome mock</code>,"
+    return page(f"<style>\n{style}</style>", f"<script>\n{script}</script>", specification)
 
 
 async def _to_docs(_: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Named examples of every operation and every problem: a small clothes shop in Korean and English.
+"""Named examples of every operation: a small clothes shop in Korean and English.
 
 They are made of the surface's own types, so they fit the specification. The specification shows them, the mock answers
 them, the tests check them.
@@ -12,9 +12,8 @@ from typing import Final
 
 import msgspec
 
-from api import problems, schemas
+from api import schemas
 from api.idempotency import KEYS_ARE_HONOURED
-from api.problems import FieldError, Problem, Reference, StockShortage
 
 KRW: Final = "KRW"
 SEOUL: Final = "Asia/Seoul"
@@ -40,15 +39,6 @@ class Example:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class ProblemExample:
-    """A problem as it may look; `name` begins with the problem's own."""
-
-    name: str
-    summary: str
-    problem: Problem
-
-
 _MINA: Final = {"user_id": "mina"}
 
 _SHIRT: Final = schemas.Product(
@@ -70,6 +60,21 @@ _BEANIE: Final = schemas.Product(
     currency=KRW,
     available=0,
     stock=[schemas.StockItem(stock_id="one", product_id="wool-beanie", option="free size", available=0)],
+)
+_NEW_BEANIE: Final = schemas.ChangedProduct(
+    product_id="wool-beanie",
+    name=_BEANIE.name,
+    price=18_000,
+    currency=KRW,
+    available=25,
+    stock=[msgspec.structs.replace(_BEANIE.stock[0], available=25)],
+    position="40:1-2",
+    durable=False,
+)
+_BEANIE_PUT: Final = schemas.ProductRequest(
+    name=_BEANIE.name,
+    price=18_000,
+    stock=[schemas.StockItemRequest(stock_id="one", option="free size", initial_quantity=25)],
 )
 _CHANGED_SHIRT: Final = schemas.ChangedProduct(**msgspec.structs.asdict(_SHIRT), position="5:3-88", durable=False)
 _SHIRT_REQUEST: Final = schemas.ProductRequest(
@@ -230,6 +235,14 @@ _CAMPAIGN_REQUEST: Final = schemas.CampaignRequest(
     closes_at="2026-03-09T15:00:00.000Z",
     valid_days=30,
 )
+_SUMMER_REQUEST: Final = schemas.CampaignRequest(
+    name=_UPCOMING.name,
+    discount=schemas.DiscountRequest(kind="percent", value=10, maximum_discount=20_000),
+    quantity=1_000,
+    opens_at=_UPCOMING.opens_at,
+    closes_at=_UPCOMING.closes_at,
+    valid_days=14,
+)
 _CHARGE: Final = schemas.Charge(
     user_id="mina",
     amount=100_000,
@@ -263,6 +276,9 @@ _DEAD: Final = schemas.Delivery(
     next_try_at=None,
     delivered_at=None,
     last_error="The data platform answered 500.",
+)
+_AGAIN: Final = msgspec.structs.replace(
+    _DEAD, state="pending", tries=0, next_try_at="2026-03-02T11:00:00.000Z", last_error=None
 )
 _STATUS: Final = schemas.SystemStatus(
     generation=3,
@@ -300,6 +316,26 @@ _STATUS: Final = schemas.SystemStatus(
         ),
     ],
     versions=schemas.Versions(firstcome="0.1.0", python="3.11.7", schema="0001"),
+)
+_ALL_TRUSTED: Final = msgspec.structs.replace(
+    _STATUS,
+    backlog=0,
+    lag_ms=0,
+    partitions=[msgspec.structs.replace(_STATUS.partitions[0], durable_sequence=1_054, backlog=0)],
+)
+_POLICIES: Final = schemas.Policies(
+    currency=KRW,
+    time_zone=SEOUL,
+    minimum_charge=1,
+    maximum_charge=10_000_000,
+    maximum_balance=100_000_000,
+    maximum_payment=50_000_000,
+    maximum_unit_price=100_000_000,
+    maximum_quantity=100_000,
+    maximum_lines=500,
+    minimum_discount=1,
+    maximum_discount=1_000_000,
+    payment_deadline_seconds=86_400,
 )
 _ORDER_REQUEST: Final = schemas.OrderRequest(
     lines=[
@@ -481,6 +517,14 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
     ),
     "cancel_order": (
         Example("cancelled", "Cancelled; stock and coupon are back", _CANCELLED, path_params=_MINA_ORDER),
+        Example(
+            "durable",
+            "Cancelled, and in PostgreSQL (`Prefer: durable`)",
+            msgspec.structs.replace(_CANCELLED, durable=True),
+            path_params=_MINA_ORDER,
+            body=schemas.NothingRequest(),
+            headers=_DURABLE,
+        ),
     ),
     "checkout": (
         Example(
@@ -491,6 +535,15 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
             _MINA,
             body=_BEANIE_REQUEST,
             headers=_order_location(PAID_ORDER_ID),
+        ),
+        Example(
+            "two-lines",
+            "Two products and a coupon, ordered and paid at once",
+            msgspec.structs.replace(_COMPLETED, pay_before=None),
+            201,
+            _MINA,
+            body=_ORDER_REQUEST,
+            headers=_order_location(ORDER_ID),
         ),
         *_replayed(
             msgspec.structs.replace(_CHECKED_OUT, durable=True),
@@ -553,22 +606,12 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
         ),
     ),
     "get_policies": (
+        Example("defaults", "The limits as they come", _POLICIES),
         Example(
-            "defaults",
-            "The limits as they come",
-            schemas.Policies(
-                currency=KRW,
-                time_zone=SEOUL,
-                minimum_charge=1,
-                maximum_charge=10_000_000,
-                maximum_balance=100_000_000,
-                maximum_payment=50_000_000,
-                maximum_unit_price=100_000_000,
-                maximum_quantity=100_000,
-                maximum_lines=500,
-                minimum_discount=1,
-                maximum_discount=1_000_000,
-                payment_deadline_seconds=86_400,
+            "small-shop",
+            "A shop with lower limits and an hour to pay",
+            msgspec.structs.replace(
+                _POLICIES, maximum_charge=500_000, maximum_payment=1_000_000, payment_deadline_seconds=3_600
             ),
         ),
     ),
@@ -594,7 +637,24 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
     ),
     "put_product": (
         Example("changed", "A product changed", _CHANGED_SHIRT, 200, _SHIRT_PATH, body=_SHIRT_REQUEST),
-        Example("made", "A new product", _CHANGED_SHIRT, 201, _SHIRT_PATH, body=_SHIRT_REQUEST),
+        Example(
+            "made",
+            "A new product",
+            _CHANGED_SHIRT,
+            201,
+            _SHIRT_PATH,
+            body=_SHIRT_REQUEST,
+            headers={"Location": "/v1/products/linen-shirt"},
+        ),
+        Example(
+            "one-size",
+            "A new product of one stock item",
+            _NEW_BEANIE,
+            201,
+            {"product_id": "wool-beanie"},
+            body=_BEANIE_PUT,
+            headers={"Location": "/v1/products/wool-beanie"},
+        ),
     ),
     "adjust_stock": (
         Example(
@@ -605,27 +665,62 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
             {"product_id": "linen-shirt", "stock_id": "M"},
             body=schemas.AdjustmentRequest(delta=50, reason="delivery 2026-03-02"),
         ),
+        Example(
+            "taken-away",
+            "Two were found damaged",
+            msgspec.structs.replace(_ADJUSTED, available=82, position="5:3-91"),
+            201,
+            {"product_id": "linen-shirt", "stock_id": "M"},
+            body=schemas.AdjustmentRequest(delta=-2, reason="damaged"),
+        ),
     ),
     "put_campaign": (
         Example("changed", "A campaign changed", _CHANGED_CAMPAIGN, 200, _SPRING_PATH, body=_CAMPAIGN_REQUEST),
-        Example("made", "A new campaign", _CHANGED_CAMPAIGN, 201, _SPRING_PATH, body=_CAMPAIGN_REQUEST),
+        Example(
+            "made",
+            "A new campaign",
+            _CHANGED_CAMPAIGN,
+            201,
+            _SPRING_PATH,
+            body=_CAMPAIGN_REQUEST,
+            headers={"Location": "/v1/campaigns/spring-2026"},
+        ),
+        Example(
+            "percent",
+            "A new campaign that takes off a percent",
+            schemas.ChangedCampaign(**msgspec.structs.asdict(_UPCOMING), position="31:3-5", durable=False),
+            201,
+            {"campaign_id": "summer-2026"},
+            body=_SUMMER_REQUEST,
+            headers={"Location": "/v1/campaigns/summer-2026"},
+        ),
     ),
-    "get_status": (Example("one-recovering", "One partition trusted, one in recovery", _STATUS),),
+    "get_status": (
+        Example("one-recovering", "One partition trusted, one in recovery", _STATUS),
+        Example("all-well", "Everything trusted and in PostgreSQL", _ALL_TRUSTED),
+    ),
     "list_deliveries": (
         Example(
             "delivered-and-dead",
             "One delivered, one given up",
             schemas.DeliveryPage(items=[_DEAD, _DELIVERY], next_cursor=None),
         ),
+        Example(
+            "dead",
+            "What was given up",
+            schemas.DeliveryPage(items=[_DEAD], next_cursor=None),
+            query="state=dead",
+        ),
     ),
     "replay_delivery": (
+        Example("pending-again", "It will be tried again at once", _AGAIN, path_params={"delivery_id": "813"}),
         Example(
-            "pending-again",
-            "It will be tried again at once",
-            msgspec.structs.replace(
-                _DEAD, state="pending", tries=0, next_try_at="2026-03-02T11:00:00.000Z", last_error=None
-            ),
+            "replayed",
+            "The same key again: the first answer",
+            _AGAIN,
             path_params={"delivery_id": "813"},
+            body=schemas.NothingRequest(),
+            headers={"Idempotent-Replayed": "true"},
         ),
     ),
     "list_alarms": (
@@ -654,6 +749,11 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
     "get_readyz": (
         Example("ready", "Ready", schemas.Readiness(ready=True, reason=None, recovering_partitions=[])),
         Example(
+            "recovering",
+            "Ready, but for what two partitions hold",
+            schemas.Readiness(ready=True, reason=None, recovering_partitions=[17, 18]),
+        ),
+        Example(
             "not-ready",
             "No Redis can be reached",
             schemas.Readiness(ready=False, reason="No Redis server can be reached.", recovering_partitions=[]),
@@ -662,275 +762,6 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
     ),
 }
 """By operation id; the first is what the mock answers unless it is told otherwise."""
-
-_PROBLEM_EXAMPLES: Final = (
-    ProblemExample(
-        "malformed-body",
-        "A body that is cut off",
-        Problem(problems.MALFORMED_BODY, "The body is not JSON: Input data was truncated."),
-    ),
-    ProblemExample("not-authenticated", "No token", Problem(problems.NOT_AUTHENTICATED, "A bearer token is required.")),
-    ProblemExample(
-        "not-authenticated-expired",
-        "A token that has expired",
-        Problem(
-            problems.NOT_AUTHENTICATED,
-            "The token has expired.",
-            headers={
-                "WWW-Authenticate": 'Bearer error="invalid_token", error_description="The token has expired"',
-            },
-        ),
-    ),
-    ProblemExample(
-        "not-allowed",
-        "A user's token",
-        Problem(problems.NOT_ALLOWED, "This needs a token whose scope holds `admin`."),
-    ),
-    ProblemExample(
-        "insufficient-balance",
-        "The balance is 41,000 short",
-        Problem(
-            problems.INSUFFICIENT_BALANCE,
-            "The order costs 91000, the balance is 50000; the order is failed and everything given back.",
-            order_id=ORDER_ID,
-            balance=50_000,
-            total=91_000,
-        ),
-    ),
-    ProblemExample("not-found", "An unknown id", Problem(problems.NOT_FOUND, "There is no such thing.")),
-    ProblemExample(
-        "method-not-allowed",
-        "An address that is only read",
-        Problem(problems.METHOD_NOT_ALLOWED, "This address takes GET, HEAD.", headers={"Allow": "GET, HEAD"}),
-    ),
-    ProblemExample(
-        "not-acceptable",
-        "Only XML is accepted",
-        Problem(problems.NOT_ACCEPTABLE, "This address answers application/json only."),
-    ),
-    ProblemExample(
-        "request-timeout",
-        "A body that did not arrive",
-        Problem(problems.REQUEST_TIMEOUT, "The body was not complete after 10 seconds."),
-    ),
-    ProblemExample(
-        "balance-limit",
-        "The balance would pass its maximum",
-        Problem(
-            problems.BALANCE_LIMIT,
-            "The balance is 99950000 and may become 100000000 at most.",
-            balance=99_950_000,
-            maximum=100_000_000,
-        ),
-    ),
-    ProblemExample(
-        "out-of-stock",
-        "Sold out",
-        Problem(
-            problems.OUT_OF_STOCK,
-            "Less is available than was requested.",
-            retryable=False,
-            lines=[StockShortage(product_id="wool-beanie", stock_id="one", requested=1, available=0)],
-        ),
-    ),
-    ProblemExample(
-        "out-of-stock-held",
-        "The rest is held by orders not yet paid",
-        Problem(
-            problems.OUT_OF_STOCK,
-            "Less is available than was requested; what others hold may come back.",
-            retryable=True,
-            lines=[StockShortage(product_id="linen-shirt", stock_id="L", requested=5, available=3)],
-        ),
-    ),
-    ProblemExample(
-        "order-in-progress",
-        "Another order awaits its payment",
-        Problem(
-            problems.ORDER_IN_PROGRESS,
-            "Pay or cancel the order in progress first.",
-            order_id=ORDER_ID,
-            pay_before="2026-03-03T10:05:00.120Z",
-        ),
-    ),
-    ProblemExample(
-        "order-not-payable",
-        "The order has expired",
-        Problem(
-            problems.ORDER_NOT_PAYABLE,
-            "The order is failed.",
-            order_id=ORDER_ID,
-            order_status="failed",
-            failure="expired",
-        ),
-    ),
-    ProblemExample(
-        "order-not-cancellable",
-        "The order is completed",
-        Problem(
-            problems.ORDER_NOT_CANCELLABLE,
-            "The order is completed.",
-            order_id=ORDER_ID,
-            order_status="completed",
-            failure=None,
-        ),
-    ),
-    ProblemExample(
-        "coupon-not-valid",
-        "The coupon is used",
-        Problem(problems.COUPON_NOT_VALID, "The coupon has been used.", coupon_id=COUPON_ID, reason="used"),
-    ),
-    ProblemExample(
-        "coupon-not-valid-minimum-order",
-        "The order is too small for the coupon",
-        Problem(
-            problems.COUPON_NOT_VALID,
-            "The coupon needs a subtotal of 30000.",
-            coupon_id=COUPON_ID,
-            reason="minimum_order",
-        ),
-    ),
-    ProblemExample(
-        "campaign-not-open",
-        "The campaign is over",
-        Problem(
-            problems.CAMPAIGN_NOT_OPEN,
-            "The campaign is over.",
-            retryable=False,
-            opens_at="2026-03-02T10:00:00.000Z",
-            closes_at="2026-03-09T15:00:00.000Z",
-        ),
-    ),
-    ProblemExample(
-        "campaign-not-open-upcoming",
-        "The campaign has not begun",
-        Problem(
-            problems.CAMPAIGN_NOT_OPEN,
-            "The campaign has not begun.",
-            retryable=True,
-            opens_at="2026-06-01T00:00:00.000Z",
-            closes_at="2026-06-30T15:00:00.000Z",
-        ),
-    ),
-    ProblemExample(
-        "coupons-exhausted",
-        "All 100 are gone",
-        Problem(problems.COUPONS_EXHAUSTED, "All coupons of this campaign are gone.", quantity=100),
-    ),
-    ProblemExample(
-        "coupon-already-issued",
-        "The user has one",
-        Problem(problems.COUPON_ALREADY_ISSUED, "The user has a coupon of this campaign.", coupon_id=COUPON_ID),
-    ),
-    ProblemExample(
-        "stock-limit",
-        "More would go than is there",
-        Problem(problems.STOCK_LIMIT, "Only 34 units can be taken away.", available=34),
-    ),
-    ProblemExample(
-        "quantity-below-issued",
-        "Seven are issued",
-        Problem(problems.QUANTITY_BELOW_ISSUED, "7 coupons are issued already.", issued=7),
-    ),
-    ProblemExample(
-        "request-in-progress",
-        "The first one is not answered yet",
-        Problem(problems.REQUEST_IN_PROGRESS, "The first request with this key is under way."),
-    ),
-    ProblemExample(
-        "body-too-large",
-        "More than 64 KiB",
-        Problem(problems.BODY_TOO_LARGE, "The body has more than 65536 bytes.", limit=65_536),
-    ),
-    ProblemExample(
-        "unsupported-media-type",
-        "A form instead of JSON",
-        Problem(problems.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json in UTF-8, without an encoding."),
-    ),
-    ProblemExample(
-        "invalid-request",
-        "A field of the wrong type",
-        Problem(
-            problems.INVALID_REQUEST,
-            "body.amount: Expected `int`, got `str`",
-            errors=[FieldError(location="body.amount", message="Expected `int`, got `str`")],
-        ),
-    ),
-    ProblemExample(
-        "unknown-reference",
-        "A size that the product does not have",
-        Problem(
-            problems.UNKNOWN_REFERENCE,
-            "There is no stock item XXL of linen-shirt.",
-            references=[Reference(kind="stock_item", product_id="linen-shirt", stock_id="XXL", campaign_id=None)],
-        ),
-    ),
-    ProblemExample(
-        "stock-id-required",
-        "No size given",
-        Problem(problems.STOCK_ID_REQUIRED, "linen-shirt has several stock items; name one.", product_id="linen-shirt"),
-    ),
-    ProblemExample(
-        "line-limit",
-        "Too many of one",
-        Problem(
-            problems.LINE_LIMIT,
-            "A line may have a quantity of 100000 at most.",
-            limit="quantity",
-            requested=100_001,
-            maximum=100_000,
-            product_id="linen-shirt",
-            stock_id="M",
-        ),
-    ),
-    ProblemExample(
-        "charge-limit",
-        "A negative charge",
-        Problem(problems.CHARGE_LIMIT, "A charge is from 1 to 10000000.", minimum=1, maximum=10_000_000),
-    ),
-    ProblemExample(
-        "payment-limit",
-        "More than one payment may be",
-        Problem(problems.PAYMENT_LIMIT, "A payment is 50000000 at most.", total=78_000_000, maximum=50_000_000),
-    ),
-    ProblemExample(
-        "idempotency-key-reused",
-        "Another amount under the same key",
-        Problem(problems.IDEMPOTENCY_KEY_REUSED, "This key was sent with another request."),
-    ),
-    ProblemExample(
-        "too-many-requests",
-        "Slow down",
-        Problem(problems.TOO_MANY_REQUESTS, "This user sends more requests than are allowed."),
-    ),
-    ProblemExample(
-        "internal-error",
-        "A bug here",
-        Problem(problems.INTERNAL_ERROR, "The server failed; its log has the reason under this request's id."),
-    ),
-    ProblemExample("overloaded", "Too much is waiting", Problem(problems.OVERLOADED, "Too much is under way.")),
-    ProblemExample(
-        "recovering",
-        "After a failover",
-        Problem(problems.RECOVERING, "This part of the shop is being recovered.", headers={"Retry-After": "2"}),
-    ),
-    ProblemExample(
-        "history-unavailable",
-        "PostgreSQL is away",
-        Problem(problems.HISTORY_UNAVAILABLE, "The history cannot be read now."),
-    ),
-    ProblemExample(
-        "outcome-unknown",
-        "Redis did not answer",
-        Problem(problems.OUTCOME_UNKNOWN, "Redis did not answer in time.", order_id=ORDER_ID),
-    ),
-)
-
-
-def examples_of(problem: str) -> tuple[ProblemExample, ...]:
-    """The examples of a problem, by its name."""
-    return tuple(example for example in _PROBLEM_EXAMPLES if example.problem.kind.name == problem)
-
 
 ORDER_PAID: Final = schemas.OrderPaid(
     specversion="1.0",

@@ -12,10 +12,11 @@ from typing import Any
 
 from api.asgi import Answer, Application, Call, Handler, Header, Surface
 from api.documents import document_routes
-from api.examples import Example, ProblemExample, examples_of
+from api.examples import Example
 from api.guards.admission import make_admission
 from api.guards.origins import CrossOrigin
 from api.operations import OPERATIONS, Operation
+from api.problem_examples import ProblemExample, examples_of
 from api.problems import invalid_request
 from api.settings import ApiSettings
 

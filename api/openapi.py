@@ -11,9 +11,10 @@ import msgspec
 import orjson
 
 from api import schemas
-from api.examples import ORDER_PAID, examples_of
+from api.examples import ORDER_PAID
 from api.idempotency import KEYS_ARE_HONOURED
 from api.operations import OPERATIONS, TAGS, Operation
+from api.problem_examples import examples_of
 from api.problems import (
     INVALID_REQUEST,
     NOT_FOUND,
@@ -56,8 +57,11 @@ connection's end.
 **Repeating.** {repeating}
 
 **Problems** are `application/problem+json` (RFC 9457). `type` leads to a page that says what it means and what to do,
-`retryable` says whether the same request may do better. An unknown address answers 404 `not-found`, a wrong method 405
-`method-not-allowed` with `Allow`. Each operation lists its checks in their order.
+`retryable` says whether the same request may do better; `x-problems` lists them all. An unknown address answers 404
+`not-found`, a wrong method 405 `method-not-allowed` with `Allow`. Each operation lists its checks in their order.
+
+**Reading.** `HEAD` answers as `GET` does, without the body. `Accept` may be left out; where it excludes JSON the answer
+is 406. Lists come in pages: send `next_cursor` back as `cursor` until it is null. A cursor is opaque.
 
 **Events.** Each paid order goes to the data platform as a CloudEvent: see the webhook `order.paid`.
 """
@@ -115,6 +119,14 @@ _KEY_HEADERS: Final[Mapping[str, Mapping[str, Any]]] = (
     if KEYS_ARE_HONOURED
     else {}
 )
+_REFINED: Final[Mapping[str, Mapping[str, Any]]] = {
+    "DiscountRequest": {
+        # The other members are this schema's own affair, as linters want to be told.
+        "if": {"properties": {"kind": {"const": "percent"}}, "required": ["kind"], "additionalProperties": True},
+        "then": {"properties": {"value": {"maximum": 100}}, "additionalProperties": True},
+    }
+}
+"""What a struct checks beyond the types of its members, as far as JSON Schema can say it."""
 _PROBLEM_HEADERS: Final = {"Retry-After": "RetryAfter", "WWW-Authenticate": "WWWAuthenticate"}
 
 _IDEMPOTENCY_KEY: Final = {
@@ -169,12 +181,14 @@ def openapi_document() -> dict[str, Any]:
             "version": version("firstcome"),
             "summary": "A Redis-first commerce engine",
             "description": _DESCRIPTION.format(repeating=_KEYS_IN_GENERAL),
+            "contact": {"name": "The operators of this shop"},
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/", "description": "This server"}],
         "tags": [{"name": name, "description": description} for name, description in TAGS.items()],
         "paths": paths,
         "webhooks": {"order.paid": {"post": _order_paid()}},
+        "x-problems": [_listed(kind) for kind in PROBLEMS.values()],
         "components": {
             "schemas": components,
             "headers": {**_HEADERS, **_KEY_HEADERS},
@@ -204,14 +218,29 @@ def problem_value(problem: Problem, *, repeatable: bool) -> dict[str, Any]:
     return value
 
 
+def _listed(kind: ProblemType) -> dict[str, Any]:
+    """A problem in the list of all, for programs that want to know beforehand."""
+    return {
+        "type": kind.uri,
+        "status": kind.status,
+        "title": kind.title,
+        "retryable": kind.retry.value,
+        "meaning": kind.meaning,
+        "remedy": kind.remedy,
+        "members": list(kind.members),
+        "headers": list(kind.headers),
+    }
+
+
 def _schema_components() -> dict[str, Any]:
-    types: list[Any] = [schemas.OrderPaid, *problem_structs().values()]
+    types: list[Any] = [schemas.OrderPaid]
     for operation in OPERATIONS:
         types.extend(operation.answers.values())
+        types.extend(problem_structs()[kind.name] for kind in operation.problems)
         if operation.request is not None:
             types.append(operation.request)
     _, components = msgspec.json.schema_components(types, ref_template=_REF)
-    return {name: _published(components[name]) for name in sorted(components)}
+    return {name: {**_published(components[name]), **_REFINED.get(name, {})} for name in sorted(components)}
 
 
 def _schema(annotation: Any) -> dict[str, Any]:

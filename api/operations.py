@@ -263,6 +263,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         path="/v1/users/{user_id}/orders/{order_id}",
         tag=ORDERS,
         summary="Read an order",
+        description="Tells what became of an order whose answer was lost, and whether it is paid. One that has left "
+        "Redis is read from PostgreSQL.",
         answers={200: schemas.Order},
         own_problems=(problems.NOT_FOUND, problems.HISTORY_UNAVAILABLE),
     ),
@@ -357,6 +359,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         path="/v1/users/{user_id}/coupons/{coupon_id}",
         tag=COUPONS,
         summary="Read a coupon",
+        description="Whether a new order could take it now, and which order has taken or used it.",
         answers={200: schemas.Coupon},
         own_problems=(problems.NOT_FOUND, problems.HISTORY_UNAVAILABLE),
     ),
@@ -366,6 +369,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         path="/v1/campaigns",
         tag=COUPONS,
         summary="List campaigns",
+        description="By opening time; the open, the upcoming and the closed ones unless `state` says otherwise. "
+        "`remaining` is as of the answer.",
         security="none",
         query=schemas.CampaignsQuery,
         answers={200: schemas.CampaignList},
@@ -390,6 +395,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         path="/v1/policies",
         tag=SHOP,
         summary="Read every limit",
+        description="What a client checks before it asks: minimum and maximum of charges, balances, payments, prices, "
+        "quantities and discounts; the currency, the time zone of days, and how long an order awaits its payment.",
         security="none",
         answers={200: schemas.Policies},
     ),
@@ -414,6 +421,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         security="admin",
         request=schemas.ProductRequest,
         answers={200: schemas.ChangedProduct, 201: schemas.ChangedProduct},
+        has_location=True,
     ),
     Operation(
         operation_id="adjust_stock",
@@ -438,6 +446,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         security="admin",
         request=schemas.CampaignRequest,
         answers={200: schemas.ChangedCampaign, 201: schemas.ChangedCampaign},
+        has_location=True,
         own_problems=(problems.QUANTITY_BELOW_ISSUED,),
     ),
     Operation(
@@ -457,6 +466,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         path="/admin/v1/deliveries",
         tag=OPERATORS,
         summary="List deliveries to the data platform",
+        description="Every paid order that was, is or will be sent to the data platform; `state=dead` are those that "
+        "were given up.",
         security="admin",
         query=schemas.DeliveriesQuery,
         answers={200: schemas.DeliveryPage},
@@ -493,6 +504,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         path="/livez",
         tag=HEALTH,
         summary="Does this process run?",
+        description="200 as long as this process answers at all; a supervisor restarts one that does not.",
         security="none",
         answers={200: schemas.Liveness},
     ),
@@ -502,6 +514,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         path="/readyz",
         tag=HEALTH,
         summary="Can this process serve anything?",
+        description="200 as long as it can serve anything, so a load balancer sends requests here; 503 when it can "
+        "serve nothing, or is about to end.",
         security="none",
         answers={200: schemas.Readiness, 503: schemas.Readiness},
     ),

@@ -33,8 +33,8 @@ class FieldError(Body, frozen=True, kw_only=True):
     """One thing that is wrong with a request, and where: `body.lines[0].quantity`, `query.limit`, `path.user_id`,
     `header.Idempotency-Key`."""
 
-    location: str
-    message: str
+    location: Annotated[str, Meta(description="The part of the request, as in `body.lines[0].quantity`.")]
+    message: Annotated[str, Meta(description="What is wrong with it, for a person.")]
 
 
 class StockShortage(Body, frozen=True, kw_only=True):
@@ -42,14 +42,14 @@ class StockShortage(Body, frozen=True, kw_only=True):
 
     product_id: schemas.ProductId
     stock_id: schemas.StockId
-    requested: schemas.PositiveCount
-    available: schemas.Count
+    requested: schemas.Quantity
+    available: schemas.Available
 
 
 class Reference(Body, frozen=True, kw_only=True):
     """What a request named and nobody knows; the ids that do not apply are null."""
 
-    kind: Literal["product", "stock_item", "campaign"]
+    kind: Annotated[Literal["product", "stock_item", "campaign"], Meta(description="What it should have been.")]
     product_id: schemas.ProductId | None
     stock_id: schemas.StockId | None
     campaign_id: schemas.CampaignId | None
@@ -202,7 +202,7 @@ INSUFFICIENT_BALANCE: Final = ProblemType(
     402,
     Retry.NO,
     "The balance does not cover the order's total. The order is failed; its stock and its coupon are given back.",
-    "Charge the balance and order again.",
+    "Charge the balance and order again, under a new key: the old one keeps giving this answer.",
     {"order_id": schemas.OrderId, "balance": schemas.Amount, "total": schemas.Amount},
 )
 NOT_FOUND: Final = ProblemType(
@@ -254,7 +254,7 @@ OUT_OF_STOCK: Final = ProblemType(
     Retry.CASE,
     "Of the lines listed less is available than was requested; nothing is held. It is retryable when the rest is only "
     "held by orders that are not yet paid and may still give it back.",
-    "Order no more than what is available, or try again later where `retryable` is true.",
+    "Order no more than what is available, or the same again later where it is retryable.",
     {"lines": list[StockShortage]},
 )
 ORDER_IN_PROGRESS: Final = ProblemType(
@@ -300,7 +300,7 @@ CAMPAIGN_NOT_OPEN: Final = ProblemType(
     409,
     Retry.CASE,
     "The campaign has not begun (then it is retryable) or is over.",
-    "Ask again between `opens_at` and `closes_at`.",
+    "Ask between `opens_at` and `closes_at`.",
     {"opens_at": schemas.Time, "closes_at": schemas.Time},
 )
 COUPONS_EXHAUSTED: Final = ProblemType(
@@ -310,7 +310,7 @@ COUPONS_EXHAUSTED: Final = ProblemType(
     Retry.NO,
     "As many users came first as there were coupons.",
     "Nothing: what is issued does not come back.",
-    {"quantity": schemas.Count},
+    {"quantity": Annotated[schemas.Count, Meta(description="How many coupons there were.")]},
 )
 COUPON_ALREADY_ISSUED: Final = ProblemType(
     "coupon-already-issued",
@@ -328,7 +328,7 @@ STOCK_LIMIT: Final = ProblemType(
     Retry.NO,
     f"The adjustment would take what is available below zero or past the largest count. {_NOTHING_CHANGED}",
     "Take away at most what is available.",
-    {"available": schemas.Count},
+    {"available": schemas.Available},
 )
 QUANTITY_BELOW_ISSUED: Final = ProblemType(
     "quantity-below-issued",
@@ -337,7 +337,7 @@ QUANTITY_BELOW_ISSUED: Final = ProblemType(
     Retry.NO,
     f"The campaign has issued more coupons than the quantity asked for. {_NOTHING_CHANGED}",
     "Set a quantity of at least `issued`.",
-    {"issued": schemas.Count},
+    {"issued": Annotated[schemas.Count, Meta(description="How many coupons are issued.")]},
 )
 REQUEST_IN_PROGRESS: Final = ProblemType(
     "request-in-progress",
@@ -355,7 +355,7 @@ BODY_TOO_LARGE: Final = ProblemType(
     Retry.NO,
     "The body has more bytes than are read here.",
     "Send at most `limit` bytes.",
-    {"limit": schemas.PositiveCount},
+    {"limit": Annotated[schemas.PositiveCount, Meta(description="The most bytes that are read.")]},
     _CLOSE,
 )
 UNSUPPORTED_MEDIA_TYPE: Final = ProblemType(
@@ -401,9 +401,9 @@ LINE_LIMIT: Final = ProblemType(
     "The order has more lines, or a line has a larger quantity (after adding up), than the policy allows.",
     "Split the order.",
     {
-        "limit": Literal["lines", "quantity"],
-        "requested": schemas.PositiveCount,
-        "maximum": schemas.PositiveCount,
+        "limit": Annotated[Literal["lines", "quantity"], Meta(description="Which of the two was passed.")],
+        "requested": Annotated[schemas.PositiveCount, Meta(description="How much was asked for, after adding up.")],
+        "maximum": Annotated[schemas.PositiveCount, Meta(description="How much there may be.")],
         "product_id": schemas.ProductId | None,
         "stock_id": schemas.StockId | None,
     },
@@ -539,9 +539,9 @@ def invalid_request(location: str, message: str) -> Problem:
 def body_struct(kind: ProblemType) -> type[msgspec.Struct]:
     """The schema of a problem's body as a struct; its `type` and `status` are constants."""
     fields: list[tuple[str, Any]] = [
-        ("type", Literal[kind.uri]),
-        ("title", str),
-        ("status", Literal[kind.status]),
+        ("type", Annotated[Literal[kind.uri], Meta(description="Which problem: leads to the page about it.")]),
+        ("title", Annotated[str, Meta(description="What it is called; the same each time.")]),
+        ("status", Annotated[Literal[kind.status], Meta(description="The status of the answer.")]),
         ("detail", Annotated[str, Meta(description="What went wrong this time, for a person.")]),
         ("retryable", Annotated[bool, Meta(description=f"Whether to repeat the request: {kind.retry.value}.")]),
         ("request_id", Annotated[str, Meta(description="The request's id, as in the header `X-Request-Id`.")]),

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from api.times import TIME_PATTERN, parse_time
+from engine.policy import Policy
 
 LARGEST: Final = 2**53 - 1
 """The largest integer that every JSON reader keeps exact."""
@@ -24,6 +25,8 @@ POSITION_CHARACTERS: Final = "0123456789:,-"
 POSITION_LENGTH_MAX: Final = 2048
 DIGITS: Final = "0123456789"
 DELIVERY_ID_LENGTH_MAX: Final = 16
+UNITS_MAX: Final = Policy().available_max
+"""The most units that a stock item can have."""
 PAGE_LIMIT_DEFAULT: Final = 20
 PAGE_LIMIT_MAX: Final = 100
 
@@ -99,6 +102,8 @@ SignedAmount = Annotated[
     int, Meta(ge=-LARGEST, le=LARGEST, description="In the currency's minor unit; negative takes away.")
 ]
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]
+Available = Annotated[int, Meta(ge=0, le=LARGEST, description="Units that a new order could have now.")]
+Quantity = Annotated[int, Meta(ge=1, le=LARGEST, description="Units.")]
 PositiveCount = Annotated[int, Meta(ge=1, le=LARGEST)]
 Name = Annotated[
     str, Meta(pattern=_TEXT_PATTERN, min_length=1, max_length=200, description="Without control characters.")
@@ -119,16 +124,57 @@ Durable = Annotated[
 ]
 PageLimit = Annotated[int, Meta(ge=1, le=PAGE_LIMIT_MAX, description="At most this many items.")]
 
-PaymentFailure = Literal["insufficient_balance", "expired", "cancelled", "stock_lost"]
-OrderStatus = Literal["pending", "awaiting_payment", "completed", "failed"]
-PaymentStatus = Literal["pending", "paid", "failed"]
-CouponState = Literal["valid", "invalid"]
-CouponReason = Literal["taken", "used", "expired", "not_started"]
-CouponRefusal = Literal["unknown", "taken", "used", "expired", "not_started", "minimum_order", "minimum_discount"]
+PaymentFailure = Annotated[
+    Literal["insufficient_balance", "expired", "cancelled", "stock_lost"],
+    Meta(
+        description="Why a payment failed: the balance was too small; it was not paid before `pay_before`; the user "
+        "cancelled; or its stock was lost with a Redis that failed."
+    ),
+]
+OrderStatus = Annotated[
+    Literal["pending", "awaiting_payment", "completed", "failed"],
+    Meta(
+        description="`pending` only for a moment, between reserving and placing; `awaiting_payment` until it is paid, "
+        "cancelled or `pay_before` passes; then `completed` or `failed`, for ever."
+    ),
+]
+PaymentStatus = Annotated[
+    Literal["pending", "paid", "failed"],
+    Meta(description="`pending` while the order is; `failed` says why in `failure`."),
+]
+CouponState = Annotated[
+    Literal["valid", "invalid"], Meta(description="`valid`: a new order could take it now; else `reason` says why not.")
+]
+CouponReason = Annotated[
+    Literal["taken", "used", "expired", "not_started"],
+    Meta(description="`taken` by an order that is not yet paid, `used` by a paid one, or the time is not that of it."),
+]
+CouponRefusal = Annotated[
+    Literal["unknown", "taken", "used", "expired", "not_started", "minimum_order", "minimum_discount"],
+    Meta(
+        description="Why the coupon gives no discount: as the coupon's own `reason`; or the user has none of that id, "
+        "the subtotal is below its `minimum_order`, or it would take off less than the policy's `minimum_discount`."
+    ),
+]
 CampaignState = Literal["open", "upcoming", "closed"]
-PositionState = Literal["accepted", "durable", "lost"]
-DeliveryState = Literal["pending", "delivered", "dead"]
-PartitionState = Literal["trusted", "recovering", "stopped"]
+PositionState = Annotated[
+    Literal["accepted", "durable", "lost"],
+    Meta(description="In Redis; in PostgreSQL too, for ever; or lost with a Redis before it was in PostgreSQL."),
+]
+DeliveryState = Annotated[
+    Literal["pending", "delivered", "dead"],
+    Meta(description="In line, with `next_try_at`; arrived; or given up until an operator replays it."),
+]
+PartitionState = Annotated[
+    Literal["trusted", "recovering", "stopped"],
+    Meta(
+        description="Served from; being checked or rebuilt; or served from while its writer stands still (`stopped`)."
+    ),
+]
+DiscountKind = Annotated[
+    Literal["amount", "percent"],
+    Meta(description="Whether `value` is an amount of money or a percent of the subtotal."),
+]
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,7 +226,7 @@ class LedgerEntry(Body, frozen=True, kw_only=True):
     """One change of a balance; `balance` is what it led to."""
 
     entry_id: EntryId
-    kind: Literal["charge", "payment"]
+    kind: Annotated[Literal["charge", "payment"], Meta(description="What changed it.")]
     amount: SignedAmount
     balance: Amount
     order_id: OrderId | None
@@ -190,7 +236,7 @@ class LedgerEntry(Body, frozen=True, kw_only=True):
 class LedgerPage(Body, frozen=True, kw_only=True):
     """Ledger entries, newest first."""
 
-    items: list[LedgerEntry]
+    items: Annotated[list[LedgerEntry], Meta(max_length=PAGE_LIMIT_MAX)]
     next_cursor: Cursor | None
 
 
@@ -203,7 +249,7 @@ class StockItem(Body, frozen=True, kw_only=True):
     stock_id: StockId
     product_id: ProductId
     option: Option
-    available: Count
+    available: Available
 
 
 class ProductSummary(Body, frozen=True, kw_only=True):
@@ -213,13 +259,13 @@ class ProductSummary(Body, frozen=True, kw_only=True):
     name: Name
     price: Amount
     currency: Currency
-    available: Count
+    available: Available
 
 
 class ProductPage(Body, frozen=True, kw_only=True):
     """Products in the order of their ids, each consistent in itself."""
 
-    items: list[ProductSummary]
+    items: Annotated[list[ProductSummary], Meta(max_length=PAGE_LIMIT_MAX)]
     next_cursor: Cursor | None
 
 
@@ -230,18 +276,18 @@ class Product(Body, frozen=True, kw_only=True):
     name: Name
     price: Amount
     currency: Currency
-    available: Count
+    available: Available
     stock: list[StockItem]
 
 
 class BestSeller(Body, frozen=True, kw_only=True):
     """A product among those sold most."""
 
-    rank: PositiveCount
+    rank: Annotated[int, Meta(ge=1, le=50, description="1 was sold most.")]
     product_id: ProductId
     name: Name
     price: Amount
-    quantity_sold: PositiveCount
+    quantity_sold: Quantity
 
 
 class BestSellers(Body, frozen=True, kw_only=True, rename={"from_": "from"}):
@@ -250,7 +296,7 @@ class BestSellers(Body, frozen=True, kw_only=True, rename={"from_": "from"}):
     from_: Date
     to: Date
     time_zone: TimeZone
-    items: list[BestSeller]
+    items: Annotated[list[BestSeller], Meta(max_length=50)]
 
 
 # Orders
@@ -261,7 +307,9 @@ class OrderLineRequest(Request, frozen=True, kw_only=True):
 
     product_id: ProductId
     stock_id: StockId | None = None
-    quantity: PositiveCount
+    quantity: Annotated[
+        int, Meta(ge=1, le=LARGEST, description="Units; past the policy's `maximum_quantity` it is `line-limit`.")
+    ]
 
 
 class OrderRequest(Request, frozen=True, kw_only=True):
@@ -283,7 +331,7 @@ class OrderLine(Body, frozen=True, kw_only=True):
     name: Name
     option: Option
     unit_price: Amount
-    quantity: PositiveCount
+    quantity: Quantity
     amount: Amount
 
 
@@ -318,7 +366,7 @@ class Order(Body, frozen=True, kw_only=True):
 class OrderPage(Body, frozen=True, kw_only=True):
     """Orders, newest first; the user's open and last order are always in the first page."""
 
-    items: list[Order]
+    items: Annotated[list[Order], Meta(max_length=PAGE_LIMIT_MAX)]
     next_cursor: Cursor | None
 
 
@@ -328,7 +376,7 @@ class OrderPage(Body, frozen=True, kw_only=True):
 class Discount(Body, frozen=True, kw_only=True):
     """A discount's rule. A percent rounds down; then `maximum_discount` and the subtotal cap it."""
 
-    kind: Literal["amount", "percent"]
+    kind: DiscountKind
     value: Annotated[
         int, Meta(ge=1, le=LARGEST, description="An amount in the currency's minor unit, or a percent from 1 to 100.")
     ]
@@ -346,12 +394,19 @@ class Discount(Body, frozen=True, kw_only=True):
 class DiscountRequest(Request, frozen=True, kw_only=True):
     """A discount's rule, as `Discount`; the two limits may be left out."""
 
-    kind: Literal["amount", "percent"]
+    kind: DiscountKind
     value: Annotated[
         int, Meta(ge=1, le=LARGEST, description="An amount in the currency's minor unit, or a percent from 1 to 100.")
     ]
-    minimum_order: Annotated[int, Meta(ge=0, le=LARGEST)] | None = None
-    maximum_discount: Annotated[int, Meta(ge=1, le=LARGEST)] | None = None
+    minimum_order: (
+        Annotated[int, Meta(ge=0, le=LARGEST, description="The smallest subtotal that it applies to.")] | None
+    ) = None
+    maximum_discount: (
+        Annotated[
+            int, Meta(ge=1, le=LARGEST, description="The most that it takes off; the policy's maximum holds besides.")
+        ]
+        | None
+    ) = None
 
     def __post_init__(self) -> None:
         if self.kind == "percent" and self.value > 100:
@@ -390,7 +445,7 @@ class IssuedCoupon(Coupon, frozen=True, kw_only=True):
 class CouponPage(Body, frozen=True, kw_only=True):
     """A user's coupons, newest first."""
 
-    items: list[Coupon]
+    items: Annotated[list[Coupon], Meta(max_length=PAGE_LIMIT_MAX)]
     next_cursor: Cursor | None
 
 
@@ -400,8 +455,8 @@ class Campaign(Body, frozen=True, kw_only=True):
     campaign_id: CampaignId
     name: Name
     discount: Discount
-    quantity: PositiveCount
-    remaining: Count
+    quantity: Annotated[int, Meta(ge=1, le=LARGEST, description="How many coupons there are in all.")]
+    remaining: Annotated[int, Meta(ge=0, le=LARGEST, description="How many are not issued yet.")]
     opens_at: Time
     closes_at: Time
     valid_days: Annotated[int, Meta(ge=1, le=3650, description="A coupon is valid for so many days from its issue.")]
@@ -427,10 +482,12 @@ class Policies(Body, frozen=True, kw_only=True):
     maximum_payment: Amount
     maximum_unit_price: Amount
     maximum_quantity: Annotated[int, Meta(ge=1, le=LARGEST, description="Of one line of an order, after adding up.")]
-    maximum_lines: PositiveCount
+    maximum_lines: Annotated[int, Meta(ge=1, le=LARGEST, description="Of one order.")]
     minimum_discount: Amount
     maximum_discount: Amount
-    payment_deadline_seconds: PositiveCount
+    payment_deadline_seconds: Annotated[
+        int, Meta(ge=1, le=LARGEST, description="How long an order awaits its payment before it expires, in seconds.")
+    ]
 
 
 class PositionAnswer(Body, frozen=True, kw_only=True):
@@ -448,7 +505,9 @@ class StockItemRequest(Request, frozen=True, kw_only=True):
 
     stock_id: StockId
     option: Option
-    initial_quantity: Count
+    initial_quantity: Annotated[
+        int, Meta(ge=0, le=UNITS_MAX, description="Units; ignored where the stock item is known.")
+    ]
 
 
 class ProductRequest(Request, frozen=True, kw_only=True):
@@ -473,7 +532,15 @@ class ChangedProduct(Product, frozen=True, kw_only=True):
 class AdjustmentRequest(Request, frozen=True, kw_only=True):
     """Units that came (positive) or went (negative), and why."""
 
-    delta: Annotated[int, Meta(ge=-LARGEST, le=LARGEST, description="Not 0.")]
+    delta: Annotated[
+        int,
+        Meta(
+            ge=-LARGEST,
+            le=LARGEST,
+            description="Units: positive came, negative went; not 0.",
+            extra_json_schema={"not": {"const": 0}},
+        ),
+    ]
     reason: Name
 
     def __post_init__(self) -> None:
@@ -493,7 +560,7 @@ class CampaignRequest(Request, frozen=True, kw_only=True):
 
     name: Name
     discount: DiscountRequest
-    quantity: PositiveCount
+    quantity: Annotated[int, Meta(ge=1, le=LARGEST, description="How many coupons there are in all.")]
     opens_at: Time
     closes_at: Time
     valid_days: Annotated[int, Meta(ge=1, le=3650, description="A coupon is valid for so many days from its issue.")]
@@ -513,9 +580,9 @@ class ChangedCampaign(Campaign, frozen=True, kw_only=True):
 class PartitionStatus(Body, frozen=True, kw_only=True):
     """One partition: whether it is trusted, and how far PostgreSQL has followed."""
 
-    partition: Count
+    partition: Annotated[int, Meta(ge=0, le=LARGEST, description="Its number.")]
     state: PartitionState
-    epoch: Count | None
+    epoch: Annotated[Count | None, Meta(description="The stretch of its log, on one trusted server.")]
     sequence: Annotated[Count | None, Meta(description="The last event in Redis; null when it cannot be read.")]
     durable_sequence: Annotated[Count | None, Meta(description="The last event in PostgreSQL.")]
     backlog: Annotated[Count | None, Meta(description="Events not yet in PostgreSQL.")]
@@ -526,25 +593,25 @@ class PartitionStatus(Body, frozen=True, kw_only=True):
 class ServerStatus(Body, frozen=True, kw_only=True):
     """A server that this deployment stands on."""
 
-    kind: Literal["redis", "postgresql"]
-    address: str
-    version: str | None
-    identity: str | None
-    reachable: bool
+    kind: Annotated[Literal["redis", "postgresql"], Meta(description="What it is.")]
+    address: Annotated[str, Meta(description="Host and port, without any secret.")]
+    version: Annotated[str | None, Meta(description="The server's own; null when it cannot be asked.")]
+    identity: Annotated[str | None, Meta(description="Of a Redis server: what it is trusted as, `run_id:replid`.")]
+    reachable: Annotated[bool, Meta(description="Whether it answered just now.")]
 
 
 class Versions(Body, frozen=True, kw_only=True):
     """What runs here."""
 
-    firstcome: str
-    python: str
+    firstcome: Annotated[str, Meta(description="Of this program.")]
+    python: Annotated[str, Meta(description="Of the Python that runs it.")]
     schema: Annotated[str | None, Meta(description="The revision of the PostgreSQL schema.")]
 
 
 class SystemStatus(Body, frozen=True, kw_only=True):
     """The whole deployment at a glance."""
 
-    generation: Count | None
+    generation: Annotated[Count | None, Meta(description="How many recoveries there were; null when not known.")]
     trusted: Annotated[Count, Meta(description="Partitions that are trusted.")]
     backlog: Annotated[Count | None, Meta(description="Events not yet in PostgreSQL, over all partitions.")]
     lag_ms: Annotated[Count | None, Meta(description="Age of the oldest event not yet in PostgreSQL, in milliseconds.")]
@@ -560,29 +627,32 @@ class Delivery(Body, frozen=True, kw_only=True):
     order_id: OrderId
     user_id: UserId
     state: DeliveryState
-    tries: Count
+    tries: Annotated[int, Meta(ge=0, le=LARGEST, description="How often it was sent since it was put in line.")]
     created_at: Time
     next_try_at: Time | None
     delivered_at: Time | None
-    last_error: Text | None
+    last_error: Annotated[Text | None, Meta(description="Why the last try failed.")]
 
 
 class DeliveryPage(Body, frozen=True, kw_only=True):
     """Deliveries, newest first."""
 
-    items: list[Delivery]
+    items: Annotated[list[Delivery], Meta(max_length=PAGE_LIMIT_MAX)]
     next_cursor: Cursor | None
 
 
 class Alarm(Body, frozen=True, kw_only=True):
     """What needs an operator: a stopped partition, a shortage, a mismatch that the audit found."""
 
-    alarm_id: Annotated[str, Meta(pattern=r"^[0-9]{1,16}\Z")]
-    kind: Annotated[str, Meta(min_length=1, max_length=64, examples=["partition_stopped"])]
-    partition: Count | None
-    subject: Text
-    detail: Text
-    remedy: Text
+    alarm_id: Annotated[str, Meta(pattern=r"^[0-9]{1,16}\Z", description="The alarm; opaque.")]
+    kind: Annotated[
+        str,
+        Meta(min_length=1, max_length=64, description="What happened, for programs.", examples=["partition_stopped"]),
+    ]
+    partition: Annotated[Count | None, Meta(description="The partition that it is about, if it is about one.")]
+    subject: Annotated[Text, Meta(description="What it is about, such as an order or a stock item.")]
+    detail: Annotated[Text, Meta(description="What was found.")]
+    remedy: Annotated[Text, Meta(description="What an operator does about it.")]
     raised_at: Time
     cleared_at: Time | None
 
@@ -590,7 +660,7 @@ class Alarm(Body, frozen=True, kw_only=True):
 class AlarmPage(Body, frozen=True, kw_only=True):
     """Alarms, newest first."""
 
-    items: list[Alarm]
+    items: Annotated[list[Alarm], Meta(max_length=PAGE_LIMIT_MAX)]
     next_cursor: Cursor | None
 
 
@@ -600,15 +670,17 @@ class AlarmPage(Body, frozen=True, kw_only=True):
 class Liveness(Body, frozen=True, kw_only=True):
     """This process runs."""
 
-    alive: Literal[True]
+    alive: Annotated[Literal[True], Meta(description="It answers, so it is.")]
 
 
 class Readiness(Body, frozen=True, kw_only=True):
     """Whether this process can serve anything; partitions in recovery answer 503 `recovering` for a while."""
 
-    ready: bool
+    ready: Annotated[bool, Meta(description="Whether it can serve anything.")]
     reason: Annotated[str | None, Meta(description="Why it is not ready.")]
-    recovering_partitions: list[Count]
+    recovering_partitions: Annotated[
+        list[Count], Meta(description="Partitions that are being recovered, and answer 503 meanwhile.")
+    ]
 
 
 # Queries
@@ -681,11 +753,11 @@ class AlarmsQuery(Request, frozen=True, kw_only=True):
 class OrderPaid(Body, frozen=True, kw_only=True):
     """A CloudEvent (version 1.0, in JSON): an order was paid. At least once; `id` tells repetitions."""
 
-    specversion: Literal["1.0"]
-    id: Annotated[str, Meta(min_length=1, max_length=128)]
+    specversion: Annotated[Literal["1.0"], Meta(description="Of CloudEvents.")]
+    id: Annotated[str, Meta(min_length=1, max_length=128, description="The same in every repetition of this event.")]
     source: Annotated[str, Meta(min_length=1, description="URI of this shop.")]
-    type: Literal["order.paid"]
+    type: Annotated[Literal["order.paid"], Meta(description="What happened.")]
     subject: OrderId
     time: Time
-    datacontenttype: Literal["application/json"]
+    datacontenttype: Annotated[Literal["application/json"], Meta(description="Of `data`.")]
     data: Order

@@ -6,8 +6,11 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
-TIME_PATTERN: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,3})?Z\Z"
-"""What `parse_time` takes, as far as a pattern can tell: up to three decimals of a second, and always UTC."""
+TIME_PATTERN: Final = (
+    r"^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,3})?Z\Z"
+)
+"""What `parse_time` takes, as far as a pattern can tell: from 1970 on, up to three decimals of a second, always UTC."""
 
 LAST_MS: Final = 253_402_300_799_999
 """The last millisecond of the year 9999; RFC 3339 has no later year."""

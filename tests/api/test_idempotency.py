@@ -191,9 +191,13 @@ async def test_fifty_at_once_have_one_effect_and_one_answer(
     put_campaign(client, campaign, quantity=1)
     charge(client, user, 1000)
     lines = {"lines": order_lines((product, "S", 1)), "coupon_id": None}
-    body = {
-        "balance/charges": {"amount": 7}, "orders": lines, "checkout": lines, "coupons": {"campaign_id": campaign},
-    }[what]  # fmt: skip
+    more = {"lines": order_lines((product, "S", 2)), "coupon_id": None}
+    body, other = {
+        "balance/charges": ({"amount": 7}, {"amount": 8}),
+        "orders": (lines, more),
+        "checkout": (lines, more),
+        "coupons": ({"campaign_id": campaign}, {"campaign_id": f"{campaign}-2"}),
+    }[what]
 
     async def ask(crowd: httpx.AsyncClient) -> httpx.Response:
         while True:
@@ -204,15 +208,23 @@ async def test_fifty_at_once_have_one_effect_and_one_answer(
             problem(answer, 409, "request-in-progress")
             await asyncio.sleep(0.01)
 
-    async with httpx.AsyncClient(base_url=shop.url(0)) as one, httpx.AsyncClient(base_url=shop.url(1)) as other:
-        answers = await asyncio.gather(*(ask((one, other)[number % 2]) for number in range(AT_ONCE)))
+    async def at_once() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=shop.url(0)) as here, httpx.AsyncClient(base_url=shop.url(1)) as there:
+            return await asyncio.gather(*(ask((here, there)[number % 2]) for number in range(AT_ONCE)))
 
+    answers = await at_once()
     assert {answer.status_code for answer in answers} == {201}
     assert sum("Idempotent-Replayed" not in answer.headers for answer in answers) == 1
     bodies = [{**answer.json(), "durable": None} for answer in answers]
     assert all(each == bodies[0] for each in bodies)
-    again = post(client, f"/v1/users/{user}/{what}", "rush", body)
-    assert (again.headers["Idempotent-Replayed"], {**again.json(), "durable": None}) == ("true", bodies[0])
+    # Sold out by now where anything was to be sold, and yet the same for everybody who comes with this key.
+    again = await at_once()
+    assert {answer.headers.get("Idempotent-Replayed") for answer in again} == {"true"}
+    assert all({**answer.json(), "durable": None} == bodies[0] for answer in again)
+    problem(post(client, f"/v1/users/{user}/{what}", "rush", other), 422, "idempotency-key-reused")
+    if what in {"orders", "checkout"}:
+        charge(client, f"{user}-2", 1000)
+        problem(post(client, f"/v1/users/{user}-2/{what}", "rush", body), 409, "out-of-stock")
     expected = {"balance/charges": 1007, "checkout": 900}.get(what, 1000)
     assert balance(client, user) == expected
     assert available(client, product) == (0 if what in {"orders", "checkout"} else 1)

@@ -1,19 +1,30 @@
-"""The README does what it says when it is pasted."""
+"""The README, the page of `/docs` and the file of requests do what they say when they are pasted."""
 
+import html
+import json
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from api.commands import COMMANDS
 from api.commands.demo import make_demo
+from api.walkthrough import STEPS
+from tests.contract.http_requests import read_http
+from tests.running_shop import RunningShop
 from tests.servers import Databases
 from tests.shop_servers import opened_shop
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+KOREAN = DOCS / "README.ko.md"
+READMES = (README, KOREAN)
 
 
 def block() -> str:
@@ -22,40 +33,97 @@ def block() -> str:
     return str(found)
 
 
-@pytest.mark.requirement("R0.1", "R3.9", "R5.1")
-def test_the_first_purchase_works_as_it_is_written(databases: Databases, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def demo(databases: Databases) -> Iterator[RunningShop]:
+    """A shop with the demo's catalogue, as `firstcome up` makes it."""
     with opened_shop(databases) as shop:
         with httpx.Client(base_url=shop.url()) as client:
             assert make_demo(client)
-        for _ in range(2):  # pasted twice, it is another user's purchase
-            result = subprocess.run(
-                ["bash", "-eu", "-o", "pipefail", "-c", block()],
-                env={**os.environ, "FIRSTCOME_URL": shop.url()},
-                cwd=tmp_path,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=60,
-            )
-            assert (result.returncode, result.stderr) == (0, ""), result
-            assert "/problems/" not in result.stdout
-            for expected in (
-                '"balance":100000',
-                '"issue_number"',
-                '"status":"awaiting_payment"',
-                '"discount":6000',
-                '"status":"completed"',
-                '"balance":46000',
-                '"quantity_sold"',
-            ):
-                assert expected in result.stdout
+        yield shop
         shop.assert_conserved()
 
 
-def test_every_command_is_in_the_table() -> None:
-    assert re.findall(r"^\| `firstcome (\S+)` \|", README.read_text(), re.MULTILINE) == list(COMMANDS)
+def pasted(script: str, folder: Path, **environment: str) -> str:
+    """What a script prints that a reader pastes into a shell; it must end well and complain of nothing."""
+    result = subprocess.run(
+        ["bash", "-eu", "-o", "pipefail", "-c", script],
+        env={**os.environ, **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (result.returncode, result.stderr) == (0, ""), result
+    return result.stdout
 
 
-def test_every_document_that_it_points_to_is_there() -> None:
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text())
-    assert [target for target in targets if not (README.parent / target).exists()] == []
+@pytest.mark.requirement("R0.1", "R3.9", "R5.1")
+def test_the_first_purchase_works_as_it_is_written(demo: RunningShop, tmp_path: Path) -> None:
+    for _ in range(2):  # pasted twice, it is another user's purchase
+        printed = pasted(block(), tmp_path, FIRSTCOME_URL=demo.url())
+        assert "/problems/" not in printed
+        for expected in (
+            '"balance":100000',
+            '"issue_number"',
+            '"status":"awaiting_payment"',
+            '"discount":6000',
+            '"status":"completed"',
+            '"balance":46000',
+            '"quantity_sold"',
+        ):
+            assert expected in printed
+
+
+def member(answer: Any, path: str) -> Any:
+    for name in path.split("."):
+        answer = answer[name]
+    return answer
+
+
+def test_the_purchase_in_the_page_of_docs_works_as_it_is_shown(demo: RunningShop, tmp_path: Path) -> None:
+    """Each step prints its answer and its status, and they are those that the page shows."""
+    page = html.unescape(httpx.get(f"{demo.url()}/docs").text)
+    typed = re.findall(r'<pre class="ask"><code>(.*?)</code></pre>', page, re.DOTALL)
+    shown = re.findall(r'<pre class="answer"><code>(.*?)</code></pre>', page, re.DOTALL)
+    preparation, steps = typed[0], typed[2 : 2 + len(STEPS)]
+    assert steps == [step.command for step in STEPS]
+    script = "\n\n".join([preparation, *steps]).replace("http://127.0.0.1:8000", demo.url())
+
+    lines = pasted(script, tmp_path).splitlines()
+
+    assert len(lines) == 2 * len(STEPS)
+    for step, answer, status, said in zip(STEPS, lines[::2], lines[1::2], shown, strict=False):
+        assert status == str(step.status), answer
+        assert {path: member(json.loads(answer), path) for path in step.shown} == dict(step.shown), step.name
+        assert said == step.answer
+
+
+def test_the_purchase_in_the_file_of_requests_works(demo: RunningShop) -> None:
+    variables, requests = read_http((DOCS / "firstcome.http").read_text())
+    named = [request for request in requests if request.name]
+    answers: dict[str, Any] = {}
+    for step, request in zip(STEPS, named, strict=True):
+        asked = request.resolved({**variables, "shop": ""}, answers)
+        answer = demo.client().request(asked.method, asked.url, headers=asked.headers, content=asked.body or None)
+        assert answer.status_code == step.status, answer.text
+        assert ("Idempotent-Replayed" in answer.headers) is step.again
+        assert {path: member(answer.json(), path) for path in step.shown} == dict(step.shown)
+        answers[request.name] = answer.json()
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.name)
+def test_every_command_is_in_the_table(readme: Path) -> None:
+    assert re.findall(r"^\| `firstcome (\S+)` \|", readme.read_text(), re.MULTILINE) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.name)
+def test_every_document_that_it_points_to_is_there(readme: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", readme.read_text())
+    assert targets
+    assert [target for target in targets if not (readme.parent / target).exists()] == []
+
+
+def test_the_korean_readme_has_the_same_purchase() -> None:
+    (command,) = re.findall(r"```bash\n(.*?)```", KOREAN.read_text(), re.DOTALL)
+    assert command == block()

@@ -7,10 +7,13 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import httpx
+import msgspec
 from jsonschema import Draft202012Validator, FormatChecker  # type: ignore[import-untyped]
 from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
+
+from api.openapi import problem_structs
 
 _ADDRESSES_BEYOND_THE_TABLE: Final = {404: "NotFoundProblem", 405: "MethodNotAllowedProblem"}
 _SPECIFICATION: Final = "urn:firstcome:specification"
@@ -26,9 +29,10 @@ class SpecValidator:
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = document
         closed: dict[str, Any] = {**document, "$schema": "https://json-schema.org/draft/2020-12/schema"}
+        bodies = {**_schemas_beyond_the_table(), **document["components"]["schemas"]}
         closed["components"] = {
             **document["components"],
-            "schemas": {name: _close(schema) for name, schema in document["components"]["schemas"].items()},
+            "schemas": {name: _close(schema) for name, schema in bodies.items()},
         }
         self._registry: Registry[Any] = Registry().with_resource(
             _SPECIFICATION, Resource.from_contents(closed, default_specification=DRAFT202012)
@@ -110,11 +114,17 @@ class SpecValidator:
         return resolved
 
 
+def _schemas_beyond_the_table() -> dict[str, Any]:
+    """The bodies of problems that no operation answers, so that none of the document's components is unused."""
+    structs = [problem_structs()[name] for name in ("not-found", "method-not-allowed")]
+    return msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")[1]
+
+
 def _close(schema: Any) -> Any:
     """The schema, refusing members that it does not name."""
     if isinstance(schema, dict):
         closed = {key: _close(value) for key, value in schema.items()}
-        return {"additionalProperties": False, **closed} if "properties" in schema else closed
+        return {"additionalProperties": False, **closed} if schema.get("type") == "object" else closed
     return [_close(item) for item in schema] if isinstance(schema, list) else schema
 
 

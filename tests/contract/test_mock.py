@@ -9,10 +9,11 @@ import httpx
 import msgspec
 import pytest
 
-from api.examples import Example, ProblemExample, examples_of
+from api.examples import Example
 from api.mock import create_mock_app
 from api.openapi import openapi_document
 from api.operations import OPERATIONS, Operation
+from api.problem_examples import ProblemExample, examples_of
 from tests.contract.specification import SpecValidator
 
 VALIDATOR: Final = SpecValidator(openapi_document())

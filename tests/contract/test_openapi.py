@@ -11,11 +11,11 @@ import httpx
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from api.examples import examples_of
 from api.idempotency import KEYS_ARE_HONOURED
 from api.mock import create_mock_app
 from api.openapi import openapi_document
 from api.operations import OPERATIONS
+from api.problem_examples import examples_of
 from api.problems import PROBLEMS
 from tests.contract.specification import SpecValidator
 
@@ -93,7 +93,85 @@ def test_every_problem_is_in_the_specification() -> None:
         for name in schema.get("properties", {}).get("type", {}).get("enum", ())
         if name.startswith("/problems/")
     }
-    assert documented == {f"/problems/{name}" for name in PROBLEM_NAMES.split()}
+    # That one is about methods that no operation has, so no operation answers it.
+    assert documented == {f"/problems/{name}" for name in PROBLEM_NAMES.split()} - {"/problems/method-not-allowed"}
+    assert [listed["type"] for listed in DOCUMENT["x-problems"]] == [kind.uri for kind in PROBLEMS.values()]
+
+
+def test_no_component_is_unused() -> None:
+    used = set(re.findall(r"#/components/(\w+/\w+)", str(DOCUMENT)))
+    given = {
+        f"{kind}/{name}"
+        for kind, parts in DOCUMENT["components"].items()
+        for name in parts
+        if kind != "securitySchemes"
+    }
+    assert given == used
+
+
+def test_everything_is_described() -> None:
+    """What a linter with an opinion would warn of, and more: nobody has to guess what a member means."""
+    silent = [
+        f"{name}.{member}"
+        for name, schema in DOCUMENT["components"]["schemas"].items()
+        for member, described in [("", schema), *schema.get("properties", {}).items()]
+        if not description_of(described)
+    ]
+    assert silent == []
+    for name, operation in operations():
+        assert operation["summary"], name
+        assert not operation["description"].startswith("Checks"), f"{name} says nothing of itself"
+        for parameter in operation["parameters"]:
+            resolved = parameter if "$ref" not in parameter else referred(parameter["$ref"])
+            assert description_of({**resolved["schema"], **resolved}), f"{name}: {parameter}"
+    for tag in DOCUMENT["tags"]:
+        assert tag["description"]
+    assert {tag for _, operation in operations() for tag in operation["tags"]} == {
+        tag["name"] for tag in DOCUMENT["tags"]
+    }
+    assert DOCUMENT["info"]["contact"]
+
+
+def test_every_string_of_a_request_has_a_limit_or_is_one_of_a_few() -> None:
+    limits = {"pattern", "maxLength", "enum", "const"}
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        if name.endswith("Request"):
+            for member, described in schema.get("properties", {}).items():
+                for option in described.get("anyOf", [described]):
+                    assert option.get("type") != "string" or limits & option.keys(), f"{name}.{member}"
+
+
+def test_every_answer_and_every_request_has_examples_and_most_have_several() -> None:
+    of_one_kind = set()
+    for name, operation in operations():
+        good = [
+            example
+            for status, answer in operation["responses"].items()
+            if status < "300"
+            for content in answer.get("content", {}).values()
+            for example in content["examples"]
+        ]
+        assert good, name
+        if len(good) == 1:
+            of_one_kind.add(name)
+    assert of_one_kind == {"GET /livez"}
+
+
+def description_of(schema: dict[str, Any]) -> str:
+    """A schema's description, or that of what it refers to."""
+    if "description" in schema:
+        return str(schema["description"])
+    if "$ref" in schema:
+        return description_of(referred(schema["$ref"]))
+    parts = [*schema.get("anyOf", ()), *schema.get("oneOf", ()), *([schema["items"]] if "items" in schema else ())]
+    return next((found for part in parts if (found := description_of(part))), "")
+
+
+def referred(reference: str) -> Any:
+    found: Any = DOCUMENT
+    for key in reference.removeprefix("#/").split("/"):
+        found = found[key]
+    return found
 
 
 def test_every_problem_is_answered_by_some_operation() -> None:

@@ -91,6 +91,6 @@ def test_a_member_may_not_take_a_name_that_every_problem_has() -> None:
 def test_the_schema_of_a_problem_names_it_and_its_members(kind: ProblemType) -> None:
     _, components = msgspec.json.schema_components((body_struct(kind),))
     schema = components[kind.struct_name]
-    assert schema["properties"]["type"] == {"enum": [f"/problems/{kind.name}"]}
-    assert schema["properties"]["status"] == {"enum": [kind.status]}
+    assert schema["properties"]["type"]["enum"] == [f"/problems/{kind.name}"]
+    assert schema["properties"]["status"]["enum"] == [kind.status]
     assert set(schema["required"]) >= {"title", "detail", "retryable", "request_id", *kind.members}

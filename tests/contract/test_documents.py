@@ -1,0 +1,140 @@
+"""What explains the surface: the page of `/docs`, how to retry, and the requests to be sent from an editor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from api import retrying
+from api.documents import page_in_one_file
+from api.mock import create_mock_app
+from api.openapi import openapi_document
+from api.operations import OPERATIONS
+from api.problems import PROBLEMS, ProblemType, Retry
+from api.retrying import CLIENT, advice, markdown
+from api.walkthrough import STEPS
+from tests.contract.http_requests import HttpRequest, read_http
+from tests.contract.specification import SpecValidator
+from tests.tidy.api_documents import http_file
+
+VALIDATOR: Final = SpecValidator(openapi_document())
+VARIABLES, REQUESTS = read_http(http_file())
+KEPT: Final = {
+    "coupon": {"coupon_id": "mina-20260302-1"},
+    "order": {"order_id": "0195586e-9c40-7000-8000-4d1f3a2b5c6d"},
+}
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(create_mock_app()), base_url="http://mock") as client:
+        yield client
+
+
+@pytest.mark.parametrize("request_", [pytest.param(request, id=request.title) for request in REQUESTS])
+async def test_every_request_of_the_file_is_as_specified(client: httpx.AsyncClient, request_: HttpRequest) -> None:
+    asked = request_.resolved({**VARIABLES, "shop": ""}, KEPT)
+    answer = await client.request(asked.method, asked.url, headers=asked.headers, content=asked.body or None)
+    VALIDATOR.check(answer)
+    assert answer.status_code < 300
+
+
+def test_the_file_has_the_purchase_and_every_operation() -> None:
+    assert [request.name for request in REQUESTS if request.name] == [step.name for step in STEPS]
+    titles = [request.title.partition(":")[0] for request in REQUESTS if not request.name]
+    assert list(dict.fromkeys(titles)) == [operation.summary for operation in OPERATIONS]
+
+
+async def test_the_page_has_all_that_there_is(client: httpx.AsyncClient) -> None:
+    page = (await client.get("/docs")).text
+    for operation in OPERATIONS:
+        assert f'id="{operation.operation_id}"' in page
+    for name in PROBLEMS:
+        assert f'id="problem-{name}"' in page
+    for schema in openapi_document()["components"]["schemas"].values():
+        for member in schema.get("properties", {}):
+            assert member in page
+    for part in ("Buy something", "How to retry", "What holds everywhere", "Problems", "Events"):
+        assert f"<h2>{part}</h2>" in page
+
+
+async def test_the_page_tells_how_to_buy_pay_and_retry_before_all_else(client: httpx.AsyncClient) -> None:
+    page = (await client.get("/docs")).text
+    assert re.findall(r'<section id="(\w+)"', page)[:2] == ["buy", "retry"]
+    assert [step for step in re.findall(r'id="step-(\w+)"', page)] == [step.name for step in STEPS]
+
+
+async def test_the_page_allows_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
+    page = await client.get("/docs")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert sorted(re.findall(r'(?:href|src)="([^"#][^"]*)"', page.text)) == [
+        "docs/docs.css",
+        "docs/docs.js",
+        "openapi.json",
+    ]
+
+
+def test_the_page_is_whole_without_javascript() -> None:
+    without = re.sub(r"<script>.*?</script>", "", page_in_one_file(), flags=re.DOTALL)
+    assert "charge-limit" in without
+    assert "<noscript" not in without
+
+
+@pytest.mark.parametrize("kind", PROBLEMS.values(), ids=PROBLEMS)
+def test_how_to_retry_says_of_every_problem_what_the_answer_says(kind: ProblemType) -> None:
+    (row,) = [row for row in advice() if row.problem is kind]
+    assert row.came == str(kind.status)
+    assert row.again == {"no": "no", "yes": "yes"}.get(kind.retry.value, row.again)
+    assert (row.again == "with a key") is (kind.retry is Retry.IF_REPEATABLE)
+    assert (row.again == "if `retryable`") is (kind.retry is Retry.CASE)
+    if kind.retry is Retry.YES:
+        assert ("`Retry-After`" in row.do) is ("Retry-After" in kind.headers)
+    else:
+        assert kind.remedy in row.do
+    assert f"| {kind.status} | `{kind.name}` | {row.again} | {row.do} |" in markdown()
+
+
+def test_how_to_retry_is_by_status_and_has_no_other_problem() -> None:
+    problems = [row.problem for row in advice() if row.problem is not None]
+    assert len(problems) == len(PROBLEMS)
+    assert [kind.status for kind in problems] == sorted(kind.status for kind in problems)
+
+
+def test_the_client_that_is_shown_retries_what_may_do_better_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that loses an answer, is recovering, is still at the first request, and then answers."""
+    keys: list[str] = []
+    slept: list[float] = []
+
+    def problem(status: int, retryable: bool, **headers: str) -> httpx.Response:
+        return httpx.Response(status, json={"retryable": retryable}, headers=headers)
+
+    def serve(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["Idempotency-Key"])
+        if request.url.path == "/refused":
+            return problem(402, False)
+        if len(keys) == 1:
+            raise httpx.ReadTimeout("lost")
+        following = [problem(503, True, **{"Retry-After": "7"}), problem(409, True), httpx.Response(201, json={})]
+        return following[len(keys) - 2]
+
+    scope: dict[str, Any] = {}
+    exec(CLIENT, scope)
+    monkeypatch.setattr(scope["time"], "sleep", slept.append)
+    with httpx.Client(transport=httpx.MockTransport(serve), base_url="http://shop") as client:
+        assert scope["post"](client, "/orders", {}).status_code == 201
+        assert len(keys) == 4
+        assert len(set(keys)) == 1
+        assert 7 in slept
+        keys.clear()
+        assert scope["post"](client, "/refused", {}).status_code == 402
+        assert len(keys) == 1
+
+
+def test_the_rules_name_what_the_answers_carry() -> None:
+    rules = " ".join(retrying.RULES)
+    for named in ("`Idempotency-Key`", "`Idempotent-Replayed: true`", "`retryable`", "`Retry-After`", "24 hours"):
+        assert named in rules
