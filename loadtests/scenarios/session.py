@@ -58,6 +58,7 @@ class Session:
         self.prepared, self.opened, self.closing = Event(), Event(), Event()
         self._under_way = 0
         self._finished: dict[str, int] = {}
+        self._generators: set[str] = set()
         self._reports: dict[str, Tally] = {}
         self._checked = True
         events = environment.events
@@ -98,7 +99,7 @@ class Session:
     def _test_start(self, **_: Any) -> None:
         # Users hold on to the tally of their run, so a new run has a new one.
         self.tally = Tally()
-        self._finished, self._reports = {}, {}
+        self._finished, self._generators, self._reports = {}, set(), {}
         for event in (self.prepared, self.opened, self.closing):
             event.clear()
         if isinstance(self._runner, WorkerRunner):
@@ -127,13 +128,10 @@ class Session:
             self._runner.send_message("firstcome_plan", self.plan.as_message())
 
     def _end_when_all_have_finished(self, finished: int) -> None:
-        if self._one_shot and self.opened.is_set() and finished >= self._runner.target_user_count:
-            log.info("All %d users have done what they came for", finished)
-            self._one_shot_end()
-
-    def _one_shot_end(self) -> None:
-        if not self.closing.is_set():
+        everybody = finished >= self._runner.target_user_count
+        if self._one_shot and everybody and self.opened.is_set() and not self.closing.is_set():
             self.closing.set()
+            log.info("All %d users have done what they came for", finished)
             gevent.spawn(self._runner.stop if self._environment.web_ui else self._runner.quit)
 
     def _test_stopping(self, **_: Any) -> None:
@@ -154,8 +152,8 @@ class Session:
             tally = Tally()
             for report in self._reports.values():
                 tally.add(report)
-            workers = self._runner.worker_count
-            findings.append(Finding("load generators that told their counts", workers, len(self._reports)))
+            told = len(self._reports)
+            findings.append(Finding("load generators that told their counts", len(self._generators), told))
         with self._admin() as client:
             findings += check(client, self.plan, tally, self._environment.parsed_options)
         sys.stdout.write(printed(self.plan, tally, findings) + "\n")
@@ -173,6 +171,7 @@ class Session:
         self._runner.register_message(kind, listener, concurrent=concurrent)
 
     def _send_plan(self, msg: Any, **_: Any) -> None:
+        self._generators.add(msg.node_id)
         if self.prepared.is_set():
             self._runner.send_message("firstcome_plan", self.plan.as_message(), msg.node_id)
 

@@ -110,13 +110,14 @@ class _Buyer(_Visitor):
         self.get(f"{self.at}/coupons?limit=5", "coupons")
 
     def _pay(self, at: str, basket: dict[str, int], total: int) -> str:
-        answer = self.post(
-            f"{at}/payment",
-            "pay",
-            {},
-            expected=frozenset({"insufficient-balance"}),
-            effects={f"user:{self.user_id}": 1, **{f"stock:{name}": n for name, n in units_of(basket).items()}},
-        )
+        with self.tally.doubt(units_of(basket)):
+            answer = self.post(
+                f"{at}/payment",
+                "pay",
+                {},
+                expected=frozenset({"insufficient-balance"}),
+                effects={f"user:{self.user_id}": 1},
+            )
         if not answer.problem:
             self.tally.balances[self.user_id] -= total
         elif answer.problem == "insufficient-balance":
@@ -124,8 +125,9 @@ class _Buyer(_Visitor):
         return answer.problem
 
     def _cancel(self, at: str, basket: dict[str, int]) -> None:
-        effects = {f"stock:{name}": units for name, units in units_of(basket).items()}
-        if not self.post(f"{at}/cancellation", "cancel", {}, effects=effects).problem:
+        with self.tally.doubt(units_of(basket)):
+            answer = self.post(f"{at}/cancellation", "cancel", {})
+        if not answer.problem:
             self.tally.units.subtract(units_of(basket))
 
     def _after(self, problem: str, body: dict[str, object]) -> None:

@@ -47,6 +47,14 @@ class Tally:
         yield
         self.uncertain.subtract(effects)
 
+    @contextmanager
+    def doubt(self, units: Mapping[str, int]) -> Iterator[None]:
+        """Within it, it is uncertain whether these units, which have been counted, stay in their order."""
+        self.units.subtract(units)
+        with self.uncertainty({f"stock:{name}": quantity for name, quantity in units.items()}):
+            yield
+        self.units.update(units)
+
     def add(self, other: Tally) -> None:
         """Adds what another load generator has counted."""
         for campaign, numbers in other.coupons.items():

@@ -98,3 +98,16 @@ def take_a_coupon_as_a_stranger(shop: RunningShop, campaign: str) -> bool:
                 return True
             time.sleep(0.01)
     return False
+
+
+@pytest.mark.soak
+def test_make_loadtest_of_five_thousand_users_for_five_hundred_coupons_ends_with_0() -> None:
+    command = ["make", "loadtest", "SCENARIO=rush", "USERS=5000", "ARGS=--coupons 500"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for line in (
+        "       500  coupon\n",
+        "4,500  coupon: 409 coupons-exhausted",
+        "coupons issued: expected 500, found 500",
+    ):
+        assert line in done.stdout
