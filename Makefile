@@ -12,7 +12,7 @@ TEST_PROCESSES ?= 2
 
 .PHONY: help
 help: ## list what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: install
 install: $(STAMP) ## make the virtual environment and install everything into it
@@ -27,6 +27,10 @@ $(STAMP): pyproject.toml constraints.txt
 .PHONY: run
 run: $(STAMP) ## run the whole shop on this machine; ARGS='--port 8001 --data DIR' reach it
 	@exec $(BIN)/firstcome up $(ARGS)
+
+.PHONY: run-cluster
+run-cluster: $(STAMP) ## the same on a Redis Cluster of three primaries and three replicas
+	@exec $(BIN)/firstcome up --cluster $(ARGS)
 
 .PHONY: test
 test: $(STAMP) ## run the tests; ARGS='-k coupon' reach pytest

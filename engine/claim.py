@@ -18,8 +18,26 @@ from engine.statuses import Status
 DEADLINE_S = 10.0
 SENDS_MAX = 6
 
+_MARK = "recovering:"
+_REBUILDING = "rebuild-"
+
 BACKLOG_MAX = 2**53 - 1
 """What a recovery still has to do is not held up by what it has done: it waits for the writers itself."""
+
+
+def rebuild_token(token: str) -> str:
+    """The token of a claim that a partition must be made anew after, whatever becomes of the claim."""
+    return _REBUILDING + token
+
+
+def must_be_rebuilt(mark: str) -> bool:
+    """Whether a partition whose `meta.server` is this was held to be made anew, and was not yet."""
+    return mark.startswith(_MARK + _REBUILDING)
+
+
+def server_of(mark: str) -> str:
+    """The identity in a `meta.server`, be it the trusted server's or the one that a recovery held it on."""
+    return mark.split(":", 2)[2] if mark.startswith(_MARK) else mark
 
 
 class Claim:
@@ -29,7 +47,7 @@ class Claim:
         self._lanes = lanes
         self._scripts = scripts
         self._keys = keys
-        self._prefix = f"recovering:{token}:".encode()
+        self._prefix = f"{_MARK}{token}:".encode()
         self._held: set[int] = set()
 
     def mark(self, server: str) -> str:

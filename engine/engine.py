@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from engine.bestsellers import BestSellers
 from engine.business_days import BusinessDays
 from engine.catalog import Catalog
+from engine.cluster_lanes import ClusterLanes
 from engine.coupons import Coupons
 from engine.durability import Durability
 from engine.eviction import Eviction
@@ -17,6 +18,7 @@ from engine.orders import Orders
 from engine.partitions import Partitions
 from engine.payments import Payments
 from engine.recovery import Recovery
+from engine.redis_address import names_a_cluster
 from engine.runner import ScriptRunner
 from engine.scripts import load_scripts
 from engine.settings import EngineSettings
@@ -65,6 +67,9 @@ def make_engine(settings: EngineSettings) -> Engine:
         reply_timeout_s=settings.reply_timeout_ms / 1000, in_flight_limit=settings.in_flight_max
     )
     counts = LaneCounts()
+    if names_a_cluster(settings.redis_url):
+        partitions = Partitions(settings.partitions)
+        return Engine(settings, ClusterLanes(settings.redis_url, partitions, lane_settings, counts), counts)
     return Engine(settings, RedisLanes(settings.redis_url, lane_settings, counts), counts)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 from hiredis import ReplyError
 
@@ -22,6 +22,8 @@ from engine.server_identity import IDENTITY_COMMANDS, NotServing, ServerIdentity
 
 # The server cannot run this now and did not: wait for it, or for another one at the same address.
 _SERVER_NOT_READY = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN"})
+# What a node of a cluster says of a slot; nothing is wrong with the node.
+_SLOT_ELSEWHERE = frozenset({"ASK", "CLUSTERDOWN", "MOVED", "TRYAGAIN"})
 # The server will not run this, and did not, until an operator has helped it: waiting is of no use to a caller.
 _SERVER_IN_NEED = frozenset({"MISCONF", "NOREPLICAS", "OOM"})
 # No other try can change these answers to the first commands of a connection.
@@ -52,6 +54,16 @@ class LaneSettings:
     client_name: str = "firstcome"
 
 
+class Router(Protocol):
+    """Who has several lanes, and knows which one leads to a partition."""
+
+    def reroute(self, lane: "Lane", call: Call, code: str, message: str) -> None:
+        """The server of this lane has not executed the call, and says why: send it where it belongs, or later."""
+
+    def troubled(self) -> None:
+        """A lane has lost its server, or has not found it: another one may be in its place."""
+
+
 class Lane:
     """The one connection to a server and the queue before it.
 
@@ -59,21 +71,31 @@ class Lane:
     deadline. A server that answers as a replica, or as one that is loading or busy, is left and connected to anew (the
     address may lead to another one by then), and the calls it refused are sent again. What callers get is written at
     `engine.lanes.Lanes`.
+
+    With a router, the lane is one to a node of a cluster: what the node refuses goes back to the router.
     """
 
     __slots__ = (
         "_address", "_attention", "_clock_offset_ms", "_closing", "_connection", "_failures", "_first", "_flush_due",
-        "_identity", "_keeper", "_limit", "_load_errors", "_loop", "_queue", "_refused", "_settings",
-        "_timer", "_told", "_trouble", "_unloaded", "_wake_at", "counts",
+        "_identity", "_keeper", "_limit", "_load_errors", "_loop", "_origin", "_queue", "_refused", "_router",
+        "_settings", "_timer", "_told", "_trouble", "_unloaded", "_wake_at", "counts",
     )  # fmt: skip
 
-    def __init__(self, address: RedisAddress, settings: LaneSettings, counts: LaneCounts | None = None) -> None:
+    def __init__(
+        self,
+        address: RedisAddress,
+        settings: LaneSettings,
+        counts: LaneCounts | None = None,
+        router: Router | None = None,
+    ) -> None:
         self.counts = counts or LaneCounts()
         self._address = address
         self._settings = settings
+        self._router = router
         self._limit = settings.in_flight_limit
         self._connection: LaneConnection | None = None
         self._identity: bytes | None = None
+        self._origin = b""
         self._clock_offset_ms = 0
         self._queue: list[Call] = []
         self._flush_due = False
@@ -98,17 +120,42 @@ class Lane:
         """How many calls wait to be written or answered."""
         return len(self._queue) + (0 if self._connection is None else len(self._connection.in_flight))
 
+    @property
+    def first(self) -> asyncio.Future[None]:
+        """Done with the first connection, or when the login was refused."""
+        return self._first
+
+    @property
+    def trouble(self) -> str:
+        """Where it leads to, and why it is not connected, when it is not."""
+        return f"{self._address}: {self._trouble}"
+
+    @property
+    def origin(self) -> bytes:
+        """The replication id whose history the server went on with when it was promoted; nothing where it was not."""
+        return self._origin
+
     def now_ms(self) -> int:
         """The server's wall clock as last compared with this machine's, in ms since 1970."""
         return time.time_ns() // 1_000_000 + self._clock_offset_ms
 
-    async def start(self) -> None:
-        """Connect and learn the identity. Raises Unavailable when that takes longer than ``connect_timeout_s``."""
+    def wait(self, trouble: str) -> None:
+        """Take calls in and connect to nothing: each waits until its deadline, or until it is taken away."""
         self.counts.lanes.append(self)
         self._loop = asyncio.get_running_loop()
         self._attention = asyncio.Event()
         self._first: asyncio.Future[None] = self._loop.create_future()
+        self._first.add_done_callback(_retrieve)
+        self._trouble = trouble
+
+    def begin(self) -> None:
+        """Begin to connect, and go on until it is closed."""
+        self.wait(self._trouble)
         self._keeper = self._loop.create_task(self._keep_connected(), name=f"lane to {self._address}")
+
+    async def start(self) -> None:
+        """Connect and learn the identity. Raises Unavailable when that takes longer than ``connect_timeout_s``."""
+        self.begin()
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 await self._first
@@ -124,20 +171,19 @@ class Lane:
         if self in self.counts.lanes:
             self.counts.lanes.remove(self)
         self._trouble = "this process has closed its connection"
-        if self._keeper is None:
-            return
-        under_way = {call[0] for call in self._calls() if not call[0].done()}
-        if under_way:
-            await asyncio.wait(under_way, timeout=self._settings.drain_timeout_s)
-        self._keeper.cancel()
-        await asyncio.wait({self._keeper})
+        if self._keeper is not None:
+            under_way = {call[0] for call in self._calls() if not call[0].done()}
+            if under_way:
+                await asyncio.wait(under_way, timeout=self._settings.drain_timeout_s)
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
+            self._first.cancel()
         for call in self._queue:
             if not call[0].done():
                 call[0].set_exception(self._unavailable())
         self._queue.clear()
         if self._timer is not None:
             self._timer.cancel()
-        self._first.cancel()
 
     def recheck(self) -> None:
         """Ask for the identity now rather than within ``probe_interval_s``."""
@@ -146,7 +192,12 @@ class Lane:
     # ---- the queue -------------------------------------------------------------------------------------------------
 
     def call(
-        self, script: Script | None, keys: Sequence[bytes | str], arguments: Sequence[Argument], deadline: float
+        self,
+        partition: int,
+        script: Script | None,
+        keys: Sequence[bytes | str],
+        arguments: Sequence[Argument],
+        deadline: float,
     ) -> asyncio.Future[Any]:
         """Run a script, with the identity of the connection that it is written to as its ARGV[1], or a plain command.
 
@@ -168,15 +219,38 @@ class Lane:
                 future.set_exception(Unavailable("There was no time left to send it."))
                 return future
             self._wake(deadline)
-        queue.append((future, deadline, script, keys, arguments, 0))
+        queue.append((future, deadline, script, keys, arguments, 0, partition))
         if not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
         return future
 
+    def put(self, call: Call) -> None:
+        """Take over a call that was given to another lane, or refused; its caller has been let in already."""
+        self.counts.sent_again += 1
+        self._queue.append(call)
+        if call[1] < self._wake_at:
+            self._wake(call[1])
+        self._flush_soon()
+
+    def put_asking(self, call: Call) -> bool:
+        """Send a call to the node that a slot is being moved to, with the ASKING that it takes; false if not now."""
+        connection, identity = self._connection, self._identity
+        if connection is None or identity is None or not connection.writable:
+            return False
+        asking = self._own("ASKING")
+        asking[0].add_done_callback(_retrieve)
+        self._write(connection, (asking, call), identity)
+        return True
+
+    def take_queue(self) -> list[Call]:
+        """The calls that were not written yet; they are the caller's now."""
+        calls, self._queue = self._queue, []
+        return calls
+
     def _put_again(self, call: Call, sent: int) -> None:
         self.counts.sent_again += 1
-        self._queue.append((*call[:5], sent))
+        self._queue.append((*call[:5], sent, call[6]))
         self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -205,7 +279,7 @@ class Lane:
 
     def _own(self, *command: Argument) -> Call:
         """A command of the lane's own: it has no deadline but ``reply_timeout_s``, and passes the in-flight limit."""
-        return (self._loop.create_future(), inf, None, (), command, _OWN)
+        return (self._loop.create_future(), inf, None, (), command, _OWN, -1)
 
     def _load(self, script: Script) -> Call:
         def loaded(future: asyncio.Future[Any]) -> None:
@@ -225,7 +299,7 @@ class Lane:
         if wrapped := _WRAPPED_ERROR.match(text):
             text = wrapped["error"]
         code, _, message = text.partition(" ")
-        future, _, script, _, _, sent = call
+        future, _, script, _, _, sent, _ = call
         self._attention.set()
         if future.done():
             return
@@ -234,9 +308,14 @@ class Lane:
         elif code == "NOSCRIPT" and script is not None and sent < _SENT_MAX:
             self._unloaded[script.sha1] = script
             self._put_again(call, sent + 1)
+        elif self._router is not None and code in _SLOT_ELSEWHERE:
+            self._router.reroute(self, call, code, message)
         elif code in _SERVER_NOT_READY:
             self._refused = text
-            self._put_again(call, sent)
+            if self._router is None:
+                self._put_again(call, sent)
+            else:
+                self._router.reroute(self, call, code, message)
             if self._connection is not None:
                 self._connection.finish()
         elif code in _SERVER_IN_NEED:
@@ -299,7 +378,7 @@ class Lane:
 
     def _unavailable(self) -> Unavailable:
         remedy = "Check that Redis or Valkey runs there and that FIRSTCOME_REDIS_URL names it."
-        return Unavailable(f"{self._address}: {self._trouble}. {remedy}")
+        return Unavailable(f"{self.trouble}. {remedy}")
 
     async def _keep_connected(self) -> None:
         while True:
@@ -323,6 +402,8 @@ class Lane:
                 self._note(error)
             finally:
                 self._leave()
+                if self._router is not None:
+                    self._router.troubled()
             await asyncio.sleep(self._backoff_s())
             self._failures += 1
 
@@ -350,6 +431,7 @@ class Lane:
     def _adopt(self, identity: ServerIdentity) -> None:
         self._told = ""
         self._identity = identity.token
+        self._origin = identity.origin
         self._clock_offset_ms = identity.clock_ms - time.time_ns() // 1_000_000
 
     def _leave(self) -> None:
@@ -394,7 +476,8 @@ class Lane:
         return replies
 
     async def _ask_identity(self, connection: LaneConnection) -> ServerIdentity:
-        return read_identity(*await self._ask(connection, *IDENTITY_COMMANDS))
+        answers = await self._ask(connection, *IDENTITY_COMMANDS)
+        return read_identity(*answers, in_cluster=self._router is not None)
 
     async def _watch(self, connection: LaneConnection) -> str:
         """Ask for the identity every second and whenever something went wrong. Returns why the connection was lost."""
@@ -417,3 +500,9 @@ class Lane:
             # A storm of error replies shall not become a storm of questions.
             await asyncio.wait({connection.lost}, timeout=_RECHECK_PAUSE_S)
         return self._refused or await connection.lost
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    """Look at an outcome that nobody waits for, so that it is not reported as one that was forgotten."""
+    if not future.cancelled():
+        future.exception()

@@ -60,6 +60,16 @@ class Lanes(Protocol):
     def now_ms(self, partition: int) -> int:
         """The wall clock of the partition's server, in ms since 1970, as well as it is known here."""
 
+    def goes_on(self, partition: int, server: str) -> bool:
+        """Whether the partition's server has the history of the one whose identity was ``server``, as a server does
+        that was restarted or promoted. Where it has not, the partition was moved to it, key by key.
+        """
+        return True
+
+    async def moving(self) -> frozenset[int]:
+        """The partitions that are being moved from one server to another right now. Raises Unavailable."""
+        return frozenset()
+
 
 class RedisLanes(Lanes):
     """Every partition on one Redis or Valkey.
@@ -88,10 +98,10 @@ class RedisLanes(Lanes):
         *,
         deadline: float,
     ) -> asyncio.Future[Any]:
-        return self._lane.call(script, keys, arguments, deadline)
+        return self._lane.call(partition, script, keys, arguments, deadline)
 
     def execute(self, partition: int, *command: Argument, deadline: float) -> asyncio.Future[Any]:
-        return self._lane.call(None, (), command, deadline)
+        return self._lane.call(partition, None, (), command, deadline)
 
     def recheck(self, partition: int) -> None:
         self._lane.recheck()

@@ -38,6 +38,32 @@ class RedisAddress:
         return context
 
 
+CLUSTER_SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
+
+
+def names_a_cluster(url: str) -> bool:
+    """Whether a URL is one for `parse_cluster_url`."""
+    return url.partition("://")[0] in CLUSTER_SCHEMES
+
+
+def parse_cluster_url(url: str) -> tuple[RedisAddress, ...]:
+    """Read ``redis+cluster://[[user]:password@]host[:port],host[:port],...[/0]`` or ``rediss+cluster://...`` (TLS).
+
+    Any node that is named leads to all others. The options are those of `parse_redis_url`, and so is what it raises.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme not in CLUSTER_SCHEMES:
+        raise ValueError("a Redis Cluster's URL begins with redis+cluster:// or rediss+cluster://")
+    authority_length = next((index for index, letter in enumerate(rest) if letter in "/?"), len(rest))
+    authority, tail = rest[:authority_length], rest[authority_length:]
+    credentials, at, hosts = authority.rpartition("@")
+    if not all(hosts.split(",")):
+        raise ValueError("a Redis Cluster's URL names one node or more, with commas between them")
+    return tuple(
+        parse_redis_url(f"{CLUSTER_SCHEMES[scheme]}://{credentials}{at}{host}{tail}") for host in hosts.split(",")
+    )
+
+
 def parse_redis_url(url: str) -> RedisAddress:
     """Read ``redis://[[user]:password@]host[:port][/0]``, ``rediss://...`` (TLS) or ``unix://[[user]:password@]/path``.
 
@@ -46,7 +72,7 @@ def parse_redis_url(url: str) -> RedisAddress:
     """
     parts = urlsplit(url)
     if parts.scheme not in {"redis", "rediss", "unix"}:
-        raise ValueError("a Redis URL begins with redis://, rediss:// or unix://")
+        raise ValueError("a Redis URL begins with redis://, rediss://, unix://, redis+cluster:// or rediss+cluster://")
     options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     database = options.pop("db", "0")
     if parts.scheme != "unix" and parts.path not in {"", "/"}:

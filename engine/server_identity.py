@@ -19,18 +19,30 @@ class NotServing(Exception):
 class ServerIdentity:
     """One run of one primary: ``token`` is ``run_id:master_replid``, another after each restart, failover or promotion.
 
-    ``clock_ms`` is the server's wall clock, in ms since 1970, when it was asked.
+    ``clock_ms`` is the server's wall clock, in ms since 1970, when it was asked. ``origin`` is the replication id that
+    it followed before it was promoted; nothing where it was not.
     """
 
     token: bytes
     clock_ms: int
+    origin: bytes = b""
 
 
-def read_identity(server: bytes, replication: bytes, persistence: bytes, time: list[bytes]) -> ServerIdentity:
-    """Read the replies to `IDENTITY_COMMANDS`. Raises NotServing for a replica, a loading server or a cluster node."""
+def read_identity(
+    server: bytes, replication: bytes, persistence: bytes, time: list[bytes], *, in_cluster: bool = False
+) -> ServerIdentity:
+    """Read the replies to `IDENTITY_COMMANDS`.
+
+    Raises NotServing for a replica, a loading server, and one that is a node of a cluster where none is expected, or is
+    none where one is.
+    """
     about = _fields(server)
-    if b"cluster" in (about.get(b"redis_mode"), about.get(b"server_mode")):
-        raise NotServing("it is a node of a Redis Cluster, which this version does not support: name a single server")
+    if (b"cluster" in (about.get(b"redis_mode"), about.get(b"server_mode"))) != in_cluster:
+        raise NotServing(
+            "it is not a node of a Redis Cluster: write redis:// or rediss://"
+            if in_cluster
+            else "it is a node of a Redis Cluster: write redis+cluster:// or rediss+cluster://"
+        )
     role = _fields(replication)
     if role.get(b"role") != b"master":
         primary = b":".join((role.get(b"master_host", b"?"), role.get(b"master_port", b"?"))).decode(errors="replace")
@@ -42,7 +54,8 @@ def read_identity(server: bytes, replication: bytes, persistence: bytes, time: l
     except KeyError as missing:
         raise NotServing(f"its INFO has no {missing}: it is not a Redis 6.2 or later, or a Valkey") from None
     seconds, microseconds = time
-    return ServerIdentity(token, int(seconds) * 1000 + int(microseconds) // 1000)
+    origin = role.get(b"master_replid2", b"")
+    return ServerIdentity(token, int(seconds) * 1000 + int(microseconds) // 1000, origin if origin.strip(b"0") else b"")
 
 
 def read_version(server: bytes) -> str:

@@ -109,7 +109,9 @@ class EngineSettings:
     """What the engine needs to know to run; every process of an installation uses the same values."""
 
     redis_url: str = setting(
-        "redis://127.0.0.1:6379/0", unit="URL", reason="redis://, rediss:// or unix:// of the Redis that decides"
+        "redis://127.0.0.1:6379/0",
+        unit="URL",
+        reason="redis://, rediss:// or unix:// of the Redis that decides; redis+cluster:// and some nodes of a cluster",
     )
     partitions: int = setting(
         64,

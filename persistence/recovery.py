@@ -18,6 +18,7 @@ from uuid import uuid4
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from engine.claim import rebuild_token
 from engine.engine import Engine
 from engine.errors import ClaimLost
 from engine.recovery import FORMAT, Meta
@@ -87,7 +88,8 @@ class Attempt:
         self._engine = engine
         self._connection = connection
         self._plan = plan
-        self._claim = engine.recovery.claim(uuid4().hex)
+        # Where this attempt ends early, what it held says whether it was to be made anew.
+        self._claim = engine.recovery.claim(rebuild_token(uuid4().hex) if plan.rebuild else uuid4().hex)
         self._rebuild = Rebuild(engine, self._claim, hot_ms, progress)
 
     async def run(self) -> Reconciled:

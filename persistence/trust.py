@@ -6,10 +6,12 @@ anywhere leaves work that the next one finishes.
 
 import logging
 from collections.abc import Collection
+from uuid import uuid4
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from engine.claim import must_be_rebuilt, rebuild_token, server_of
 from engine.engine import Engine
 from engine.errors import EngineError
 from engine.recovery import FIRST_EPOCH, FORMAT
@@ -96,7 +98,12 @@ class Trust:
 
     async def _look(self, connection: AsyncConnection[TupleRow]) -> bool:
         generation = await read_generation(connection)
+        moving = await self._engine.lanes.moving()
         partitions = await self._survey(connection)
+        if moving:
+            self._was_settled = False
+            await self._hold(connection, [each for each in partitions if each.number in moving])
+            return False
         if self._was_settled and all(partition.is_settled(generation) for partition in partitions):
             await self._note_drained(connection, partitions)
             return True
@@ -128,6 +135,8 @@ class Trust:
             unreachable = [partition.number for partition in partitions if partition.server is None]
             if unreachable:
                 raise RecoveryHeld(f"partitions {unreachable} cannot be reached")
+            if moving := await self._engine.lanes.moving():
+                raise RecoveryHeld(f"partitions {sorted(moving)} are being moved to other nodes")
             plan, behind = await self._plan(connection, partitions, set(numbers))
             if behind and not accept_loss:
                 await self._raise_behind(connection, behind)
@@ -150,14 +159,34 @@ class Trust:
         cursors = await read_cursors(connection)
         lanes = self._engine.lanes
         servers = {number: lanes.identity(number) for number in cursors}
-        metas = await each(cursors, self._engine.recovery.inspect)
+        metas = await each(
+            [number for number, server in servers.items() if server is not None], self._engine.recovery.inspect
+        )
         found = []
         for number, cursor in sorted(cursors.items()):
-            server, meta = servers[number], metas[number]
+            server, meta = servers[number], metas.get(number)
             if server is None or server != lanes.identity(number):
                 meta = server = None
             found.append(Partition(number, server.decode() if server else None, meta, cursor))
         return found
+
+    async def _hold(self, connection: AsyncConnection[TupleRow], moving: Collection[Partition]) -> None:
+        """Let no flow into partitions whose keys go from one server to another one by one.
+
+        A server that fails meanwhile may lose some keys of a partition and keep others, and no sequence shows that. So
+        they are made anew when the move is over, or was given up. Until then every recovery waits.
+        """
+        trusted = [partition for partition in moving if partition.is_trusted]
+        if not trusted or not await self._lock(connection):
+            return
+        try:
+            claim = self._engine.recovery.claim(rebuild_token(uuid4().hex))
+            for partition in trusted:
+                assert partition.server is not None, "it is trusted"
+                await claim.hold(partition.number, partition.server)
+                _log.warning("Partition %d is being moved to another node, and is not served from", partition.number)
+        finally:
+            await self._unlock(connection)
 
     async def _note_drained(self, connection: AsyncConnection[TupleRow], partitions: Collection[Partition]) -> None:
         # The cursors were read before the metas: where these say no more, there was nothing to write.
@@ -213,16 +242,25 @@ class Trust:
     ) -> tuple[Plan, list[Partition]]:
         """What is to become of each; second, those of which PostgreSQL has lost more than Redis has kept."""
         trusted, continuing, lost, behind = [], [], [], []
+        anew = set(rebuild)
         for partition in partitions:
             if partition.is_trusted and partition.number not in rebuild:
                 trusted.append(partition)
             elif await self._continues(connection, partition):
                 continuing.append(partition)
+                if self._was_moved(partition):
+                    anew.add(partition.number)
             elif partition.meta is not None and partition.meta.durable > partition.cursor.seq:
                 behind.append(partition)
             else:
                 lost.append(partition)
-        return Plan(tuple(trusted), tuple(continuing), tuple(lost), frozenset(rebuild)), behind
+        return Plan(tuple(trusted), tuple(continuing), tuple(lost), frozenset(anew)), behind
+
+    def _was_moved(self, partition: Partition) -> bool:
+        """Whether its keys may have come here one by one, or were on their way when they were last looked at."""
+        assert partition.meta is not None, "what continues is there"
+        mark = partition.meta.server
+        return must_be_rebuilt(mark) or not self._engine.lanes.goes_on(partition.number, server_of(mark))
 
     async def _continues(self, connection: AsyncConnection[TupleRow], partition: Partition) -> bool:
         """Whether Redis is where PostgreSQL's cursor is, or goes on from there without a gap."""

@@ -120,7 +120,10 @@ class Writer:
     async def _heads(self, partitions: Collection[int]) -> dict[int, Head]:
         engine = self._engine
         deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
-        servers = {partition: engine.lanes.identity(partition) for partition in partitions}
+        # Of a cluster, some nodes may be out of reach: the partitions of the others do not wait for them.
+        servers = {
+            partition: server for partition in partitions if (server := engine.lanes.identity(partition)) is not None
+        }
         replies = await asyncio.gather(
             *[
                 engine.lanes.execute(
@@ -133,7 +136,7 @@ class Writer:
         heads = {}
         for (partition, server), reply in zip(servers.items(), replies, strict=True):
             # A server that changed meanwhile may have answered.
-            if server is None or isinstance(reply, EngineError) or engine.lanes.identity(partition) != server:
+            if isinstance(reply, EngineError) or engine.lanes.identity(partition) != server:
                 continue
             if isinstance(reply, BaseException):
                 raise reply

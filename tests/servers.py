@@ -4,15 +4,18 @@ import tempfile
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 import psycopg
 import redis
 from psycopg import sql
 from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode
 from redis.retry import Retry
 
 from api.commands.embedded_postgres import EmbeddedPostgres
+from engine.redis_address import names_a_cluster, parse_cluster_url
 from persistence.migrations import upgrade
 
 TEMPLATE = "migrated"
@@ -26,7 +29,16 @@ def reachable_folder() -> Path:
 
 
 def redis_client(url: str) -> redis.Redis:
-    """A client that never repeats a command by itself; close it."""
+    """A client that never repeats a command by itself; close it. For a cluster, one that goes to the right nodes."""
+    if names_a_cluster(url):
+        seeds = parse_cluster_url(url)
+        cluster = redis.RedisCluster(
+            startup_nodes=[ClusterNode(seed.host, seed.port) for seed in seeds],  # type: ignore[no-untyped-call]
+            username=seeds[0].username,
+            password=seeds[0].password,
+            socket_timeout=10,
+        )
+        return cast(redis.Redis, cluster)
     return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=10)
 
 

@@ -1,47 +1,27 @@
 """`firstcome doctor`: what is wrong with the servers and the settings, and what to do about it."""
 
-import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import psycopg
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from api.commands.api import environment
+from api.commands.checks import CONNECT_TIMEOUT_S, Check, clock_check
 from api.commands.data_folder import Addresses
-from api.commands.redis_memory import sample
+from api.commands.redis_checks import redis_checks
 from engine.settings import EngineSettings, SettingError, without_password
 from persistence.accounts import READER, WRITER
 from persistence.database import DatabaseError, libpq_url
 from persistence.migrations import require_head
 from persistence.settings import WorkerSettings
 
-CONNECT_TIMEOUT_S = 5
-CLOCK_DIFFERENCE_MS_MAX = 1_000
-REDIS_VERSION_MIN = (6, 2)
 POSTGRES_VERSION_MIN = 14
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at. A remedy says that it is wrong, and what to do about it."""
-
-    name: str
-    found: str
-    remedy: str = ""
-
-    @property
-    def failed(self) -> bool:
-        return bool(self.remedy)
 
 
 @click.command()
@@ -77,53 +57,7 @@ def examine(settings: Mapping[str, str]) -> list[Check]:
         engine, worker = EngineSettings.from_environment(settings), WorkerSettings.from_environment(settings)
     except SettingError as error:
         return [Check("settings", "refused", str(error))]
-    return [Check("settings", "read"), *_redis_checks(engine.redis_url), *_postgres_checks(worker.database_url, engine)]
-
-
-def _redis_checks(url: str) -> list[Check]:
-    try:
-        with redis.Redis.from_url(
-            url, retry=Retry(NoBackoff(), 0), socket_timeout=CONNECT_TIMEOUT_S, socket_connect_timeout=CONNECT_TIMEOUT_S
-        ) as client:
-            began = time.time()
-            seconds, microseconds = client.time()
-            ended = time.time()
-            info: dict[str, Any] = client.info("everything")
-            samples = sample(client)
-    except (redis.RedisError, OSError, ValueError) as error:
-        remedy = "start it, or set FIRSTCOME_REDIS_URL to where it is; `firstcome up` brings one of its own"
-        return [Check("Redis", f"{without_password(url)}: {error}", remedy)]
-    theirs_ms = int(seconds) * 1000 + int(microseconds) // 1000
-    return [
-        Check("Redis", f"{without_password(url)} answers"),
-        _redis_version(info),
-        _policy_check(str(info.get("maxmemory_policy", "unknown"))),
-        _append_only_check(info),
-        Check("memory", f"{info['used_memory_human']} used; by a sample: {samples}"),
-        _clock_check("Redis' clock", theirs_ms, began, ended),
-    ]
-
-
-def _redis_version(info: Mapping[str, Any]) -> Check:
-    name = "Valkey" if info.get("server_name") == "valkey" else "Redis"
-    version = str(info.get("valkey_version", info["redis_version"]))
-    numbers = tuple(int(number) for number in re.findall(r"\d+", str(info["redis_version"]))[:2])
-    old = numbers < REDIS_VERSION_MIN
-    return Check("Redis version", f"{name} {version}", "use Redis 6.2 or newer, or Valkey" if old else "")
-
-
-def _policy_check(policy: str) -> Check:
-    remedy = "set maxmemory-policy noeviction: a server that evicts keys loses money and stock"
-    return Check("maxmemory-policy", policy, "" if policy == "noeviction" else remedy)
-
-
-def _append_only_check(info: Mapping[str, Any]) -> Check:
-    if not info.get("aof_enabled"):
-        remedy = "set appendonly yes: without it, what is not yet in PostgreSQL is lost when Redis ends"
-        return Check("append-only file", "off", remedy)
-    if info.get("aof_last_write_status", "ok") != "ok":
-        return Check("append-only file", "the last write failed", "look for a full disk and at the server's log")
-    return Check("append-only file", "on")
+    return [Check("settings", "read"), *redis_checks(engine), *_postgres_checks(worker.database_url, engine)]
 
 
 def _postgres_checks(url: str, engine: EngineSettings) -> list[Check]:
@@ -150,7 +84,7 @@ def _postgres_checks(url: str, engine: EngineSettings) -> list[Check]:
         Check("PostgreSQL", f"{shown} answers"),
         Check("PostgreSQL version", str(version), old),
         Check("fsync, full_page_writes", f"{fsync}, {full_pages}", "" if fsync == full_pages == "on" else unsafe),
-        _clock_check("PostgreSQL's clock", int(theirs_ms), began, ended),
+        clock_check("PostgreSQL's clock", int(theirs_ms), began, ended),
         _schema_check(url),
         _partitions_check(partitions, engine.partitions),
         account,
@@ -198,21 +132,13 @@ def _partitions_check(recorded: int | None, configured: int) -> Check:
     return Check("partitions", f"{configured} set, {recorded} on record", "" if recorded == configured else remedy)
 
 
-def _clock_check(name: str, theirs_ms: int, began: float, ended: float) -> Check:
-    """Compares a server's clock with ours as of the middle of the call that read it."""
-    difference_ms = round(theirs_ms - (began + ended) / 2 * 1000)
-    remedy = "" if abs(difference_ms) <= CLOCK_DIFFERENCE_MS_MAX else "keep both machines' clocks right, by NTP"
-    return Check(name, f"{difference_ms:+d} ms from ours", remedy)
-
-
 def _table(checks: list[Check]) -> Table:
     table = Table(show_edge=False)
     for heading in ("", "check", "found", "remedy"):
         table.add_column(heading, overflow="fold")
     for check in checks:
-        table.add_row(
-            "[red]✗[/]" if check.failed else "[green]✓[/]", check.name, escape(check.found), escape(check.remedy)
-        )
+        sign = "[red]✗[/]" if check.failed else "[yellow]![/]" if check.advice else "[green]✓[/]"
+        table.add_row(sign, check.name, escape(check.found), escape(check.remedy or check.advice))
     return table
 
 

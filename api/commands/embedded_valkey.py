@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,6 +27,7 @@ START_TIMEOUT_S = 120.0
 
 STOP_TIMEOUT_S = 30.0
 SOCKET_NAME = "valkey.sock"
+CONFIGURATION_NAME = "valkey.conf"
 USERS_NAME = "users.acl"
 PASSWORD_NAME = "application-password"
 
@@ -43,6 +45,14 @@ _SETTINGS: Mapping[str, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Passwords:
+    """Of the two users of every node of a cluster, who reach it over TCP too."""
+
+    administrator: str
+    application: str
+
+
 class EmbeddedValkey:
     """The server of one folder. `url` is known after `start` and stays the same until the object is dropped.
 
@@ -57,21 +67,25 @@ class EmbeddedValkey:
         program: RedisProgram | None = None,
         settings: Mapping[str, str] | None = None,
         stopping: threading.Event | None = None,
+        name: str = "Valkey",
+        passwords: Passwords | None = None,
     ) -> None:
-        self.name = "Valkey"
+        self.name = name
         self.folder = folder.absolute()
         self.log = self.folder / "valkey.log"
         self._program = program
         self._settings = {**_SETTINGS, **(settings or {})}
         self._stopping = stopping
+        self._passwords = passwords
         self._lock = FolderLock(self.folder)
         self._sockets: Path | None = None
         self._child: ChildProcess | None = None
 
     @property
     def url(self) -> str:
-        """A redis-py URL of the server's unix socket, for who may do everything: whoever gets to the socket."""
-        return f"unix://{quote(str(self.socket))}"
+        """A redis-py URL of the server's unix socket, for who may do everything."""
+        login = "" if self._passwords is None else f"default:{self._passwords.administrator}@"
+        return f"unix://{login}{quote(str(self.socket))}"
 
     @property
     def application_url(self) -> str:
@@ -137,9 +151,9 @@ class EmbeddedValkey:
     def _start_server(self) -> None:
         program = self._program or _preferred_program()
         sockets = self._choose_sockets()
-        configuration = self.folder / "valkey.conf"
+        configuration = self.folder / CONFIGURATION_NAME
         self._write_users()
-        self._end_left_over_server(configuration)
+        self.end_left_over()
         configuration.write_text(self._configuration(sockets), encoding="utf-8")
         child = ChildProcess(
             name=self.name,
@@ -172,18 +186,21 @@ class EmbeddedValkey:
         return head + "".join(f"{name} {value}\n" for name, value in lines.items())
 
     def _write_users(self) -> None:
-        """The socket's folder is closed to other users of this machine, so who is there needs no password."""
+        """Without passwords, the socket is the only way in, and its folder is closed to the machine's other users."""
         users = self.folder / USERS_NAME
         users.unlink(missing_ok=True)
         users.touch(mode=0o600)
+        everyone = "nopass" if self._passwords is None else f">{self._passwords.administrator}"
         lines = [
-            "user default on nopass allchannels ~* +@all",
+            f"user default on {everyone} allchannels ~* +@all",
             f"user {APPLICATION} on >{self._password()} {APPLICATION_RULE}",
         ]
         users.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def _password(self) -> str:
         """Made at the first start, and kept beside the data."""
+        if self._passwords is not None:
+            return self._passwords.application
         file = self.folder / PASSWORD_NAME
         if not file.exists():
             new = file.with_suffix(".new")
@@ -209,7 +226,7 @@ class EmbeddedValkey:
         except (redis.ConnectionError, redis.TimeoutError):
             return False
 
-    def _end_left_over_server(self, configuration: Path) -> None:
+    def end_left_over(self) -> None:
         """Ends a server of this folder whose parent was killed and whose leash is not done yet."""
         try:
             pid = int((self.folder / "valkey.pid").read_text(encoding="utf-8"))
@@ -217,7 +234,7 @@ class EmbeddedValkey:
             return
         # The server shows its program and its socket as its title; a process id may belong to a stranger by now.
         title = command_line(pid)
-        if "-server" in title and (f"{SOCKET_NAME}" in title or str(configuration) in title):
+        if "-server" in title and (f"{SOCKET_NAME}" in title or str(self.folder / CONFIGURATION_NAME) in title):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
             wait_until(

@@ -43,6 +43,12 @@ class Samples:
 
     by_kind: defaultdict[str, Sample] = field(default_factory=lambda: defaultdict(Sample))
 
+    def add(self, other: "Samples") -> None:
+        """Count in what was found on another server."""
+        for kind, found in other.by_kind.items():
+            self.by_kind[kind].count += found.count
+            self.by_kind[kind].bytes += found.bytes
+
     def __str__(self) -> str:
         names = {**KINDS, EVENTS: "event"}
         found = [f"{name} {self.by_kind[kind]}" for kind, name in names.items() if self.by_kind[kind].count]

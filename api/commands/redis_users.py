@@ -12,6 +12,8 @@ _COMMANDS: Final = (
     "auth", "ping", "info", "time", "evalsha", "script|load", "client|setname",
     # a rebuild, an audit and `firstcome doctor` look at all that there is
     "scan", "memory|usage",
+    # a cluster: which node has which slots, and reaching a slot that is being moved
+    "cluster|nodes", "cluster|slots", "asking",
     # hashes, keys, the stream of events and the sorted sets, in scripts and outside
     "hget", "hmget", "hgetall", "hlen", "hset", "hdel", "hincrby", "hscan",
     "exists", "del", "unlink", "pexpire", "pexpireat", "pttl",

@@ -9,7 +9,6 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import click
-import redis.exceptions
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -23,6 +22,7 @@ from api.commands.replay_shop import Shop, ShopError, open_shop
 from api.commands.replay_stores import PostgresStore, RedisStore, Store, StoreReading
 from api.commands.token import OperatorAuth
 from api.settings import ApiSettings
+from engine.errors import EngineError
 from engine.settings import EngineSettings, SettingError
 from persistence.database import DatabaseError
 
@@ -110,7 +110,7 @@ def replay(
         SettingError,
         ShopError,
         DatabaseError,
-        redis.exceptions.RedisError,
+        EngineError,
     ) as error:
         raise click.ClickException(str(error)) from error
     replay_report.print_outcomes(console, answers)

@@ -1,20 +1,20 @@
 """What Redis and PostgreSQL hold of a replay, read from them directly and not through the shop."""
 
+import asyncio
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-import redis.asyncio as redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
 from api.commands.replay_plan import STOCK_ID
+from engine.engine import make_engine
 from engine.keys import Keys
 from engine.partitions import Partitions
+from engine.settings import EngineSettings
 from persistence import database
 
-PIPELINE_MAX = 500
+CALLS_MAX = 500
+READ_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +57,27 @@ class RedisStore:
     name = "Redis"
 
     def __init__(self, url: str, partition_count: int) -> None:
-        self._redis = redis.Redis.from_url(url, decode_responses=True, retry=Retry(NoBackoff(), 0))
+        settings = EngineSettings(redis_url=url, partitions=partition_count)
+        self._engine = make_engine(settings)
         self._partitions = Partitions(partition_count)
         self._keys = Keys(self._partitions)
 
     async def __aenter__(self) -> Self:
+        await self._engine.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._redis.aclose()
+        await self._engine.close()
 
     async def read(
         self, products: Sequence[str], customers: Sequence[str], days: Sequence[datetime.date]
     ) -> StoreReading:
-        of = self._partitions.of
+        of, keys = self._partitions.of, self._keys
         fields = (f"a:{STOCK_ID}", f"r:{STOCK_ID}", f"s:{STOCK_ID}")
-        stock = await self._all([("HMGET", self._keys.product(of(product), product), *fields) for product in products])
-        balances = await self._all([("HGET", self._keys.wallet(of(user), user), "balance") for user in customers])
+        stock = await self._all([(of(each), "HMGET", keys.product(of(each), each), *fields) for each in products])
+        balances = await self._all([(of(user), "HGET", keys.wallet(of(user), user), "balance") for user in customers])
         sold = [
-            await self._all([("ZSCORE", self._keys.sales(of(each), f"{day:%Y%m%d}"), each) for each in products])
+            await self._all([(of(each), "ZSCORE", keys.sales(of(each), f"{day:%Y%m%d}"), each) for each in products])
             for day in days
         ]
         return StoreReading(
@@ -91,13 +93,17 @@ class RedisStore:
             broken_laws=None,
         )
 
-    async def _all(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
+    async def _all(self, commands: Sequence[tuple[int, *tuple[str, ...]]]) -> list[Any]:
+        """The replies to commands that each begin with their partition."""
         replies: list[Any] = []
-        for start in range(0, len(commands), PIPELINE_MAX):
-            pipeline = self._redis.pipeline(transaction=False)
-            for command in commands[start : start + PIPELINE_MAX]:
-                pipeline.execute_command(*command)
-            replies += await pipeline.execute()
+        for start in range(0, len(commands), CALLS_MAX):
+            deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
+            replies += await asyncio.gather(
+                *(
+                    self._engine.lanes.execute(partition, *command, deadline=deadline)
+                    for partition, *command in commands[start : start + CALLS_MAX]
+                )
+            )
         return replies
 
 

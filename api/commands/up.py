@@ -17,6 +17,7 @@ from api.authentication import read_keys
 from api.commands.api import DRAIN_S, environment, program
 from api.commands.data_folder import ADDRESSES_FILE, Addresses, FolderLock
 from api.commands.demo import first_purchase, make_demo
+from api.commands.embedded_cluster import EmbeddedCluster
 from api.commands.embedded_postgres import DATABASE, EmbeddedPostgres
 from api.commands.embedded_valkey import EmbeddedValkey
 from api.commands.listening import CannotListen, free_port, http_url, listen, require_loopback
@@ -47,6 +48,7 @@ class Request:
     data: Path
     api_workers: int
     workers: int
+    cluster: bool
 
 
 @click.command()
@@ -59,14 +61,18 @@ class Request:
     type=click.Path(path_type=Path, file_okay=False),
     help="Where the servers keep their state between runs.",
 )
-@click.option("--api-workers", default=1, show_default=True, type=click.IntRange(1, 256), help="API processes.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
-def up(host: str, port: int, data: Path, api_workers: int, workers: int) -> None:
+@click.option("--cluster", is_flag=True, help="A Redis Cluster of six nodes in the place of one Valkey.")
+@click.option("--api-workers", type=click.IntRange(1, 256), help="API processes.  [default: 1, with --cluster 2]")
+@click.option("--workers", type=click.IntRange(1, 64), help="Worker processes.  [default: 1, with --cluster 2]")
+def up(host: str, port: int, data: Path, cluster: bool, api_workers: int | None, workers: int | None) -> None:
     """Run the whole shop on this machine: servers, worker, API, a demo catalogue.
 
     A Valkey and a PostgreSQL server of its own are started on the data folder; where FIRSTCOME_REDIS_URL or
     FIRSTCOME_DATABASE_URL names a server, that one is used instead. Ctrl-C or SIGTERM stops all of it.
+
+    With --cluster, users and products live on three Valkey primaries, each with a replica that takes its place.
     """
+    several = 2 if cluster else 1
     console = Console()
     stopping = threading.Event()
     with stop_signals(stopping):
@@ -74,9 +80,8 @@ def up(host: str, port: int, data: Path, api_workers: int, workers: int) -> None
             settings = ApiSettings.from_environment()
             if read_keys(settings) is None:
                 require_loopback(host)
-            _Up(
-                Request(host, port, data.absolute(), api_workers, workers), OperatorAuth(settings), console, stopping
-            ).run()
+            request = Request(host, port, data.absolute(), api_workers or several, workers or several, cluster)
+            _Up(request, OperatorAuth(settings), console, stopping).run()
         except Interrupted:
             pass
         except (CannotListen, ProcessFailed, SettingError, DatabaseError, httpx.HTTPError, OSError) as error:
@@ -126,12 +131,23 @@ class _Up:
         given = os.environ.get("FIRSTCOME_REDIS_URL")
         if given:
             return given
+        if self._request.cluster:
+            return self._cluster()
         server = EmbeddedValkey(self._request.data / "valkey", stopping=self._stopping)
         with self._step("starting Valkey"):
             server.start()
         self._supervisor.add(server)
         self._stores_at.append(("Valkey's files", server.folder))
         return server.application_url
+
+    def _cluster(self) -> str:
+        cluster = EmbeddedCluster(self._request.data / "valkey-cluster", stopping=self._stopping)
+        with self._step("starting Valkey, three primaries and three replicas"):
+            cluster.start()
+        for node in cluster.nodes:
+            self._supervisor.add(node)
+        self._stores_at.append(("Valkey's files", cluster.folder))
+        return cluster.application_url
 
     def _database(self) -> dict[str, str]:
         """How the owner, the worker and the API log in."""

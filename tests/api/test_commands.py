@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 from api.commands import COMMANDS, main
 from api.commands.api import environment, program
-from api.commands.doctor import Check, examine
+from api.commands.checks import Check
+from api.commands.doctor import examine
 from api.commands.listening import CannotListen, free_port, http_url, listen, require_loopback
 from api.commands.processes import ChildProcess, Supervisor, stop_signals, wait_until
 from api.commands.rebuild import Shown

@@ -94,9 +94,9 @@ async def test_a_connection_writes_calls_as_one_piece() -> None:
     given_up = loop.create_future()
     given_up.cancel()
     calls: list[Call] = [
-        (loop.create_future(), 0.0, None, (), ("ECHO", "a"), 0),
-        (given_up, 0.0, None, (), ("ECHO", "b"), 0),
-        (loop.create_future(), 0.0, SCRIPT, ("k",), ("x", 7), 0),
+        (loop.create_future(), 0.0, None, (), ("ECHO", "a"), 0, 0),
+        (given_up, 0.0, None, (), ("ECHO", "b"), 0, 0),
+        (loop.create_future(), 0.0, SCRIPT, ("k",), ("x", 7), 0, 0),
     ]
     connection.write(calls, b"run:replid")
     assert recorder.pieces == [
