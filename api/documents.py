@@ -5,6 +5,8 @@ All of it is served from this package; no page asks another address for anything
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from functools import cache
 from html import escape
 from importlib.resources import files
@@ -17,6 +19,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from api.document_page import page
+from api.entity_tags import entity_tag, is_known
 from api.openapi import openapi_json, problem_value
 from api.problem_examples import examples_of
 from api.problems import PROBLEMS, Problem, ProblemType
@@ -39,21 +42,32 @@ def document_routes() -> list[Route]:
     ]
 
 
-async def _specification(_: Request) -> Response:
-    return Response(openapi_json(), media_type="application/json")
+async def _specification(request: Request) -> Response:
+    return _tagged(request, await asyncio.to_thread(openapi_json), "application/json")
 
 
-async def _docs(_: Request) -> Response:
-    return HTMLResponse(_served_page(), headers=_OWN_ONLY)
+async def _docs(request: Request) -> Response:
+    return _tagged(request, await asyncio.to_thread(_served_page), "text/html", _OWN_ONLY)
 
 
 @cache
-def _served_page() -> str:
+def _served_page() -> bytes:
+    """Made once, which takes longer than any request may wait for: not in the event loop."""
     return page(
         '<link rel="stylesheet" href="docs/docs.css">',
         '<script src="docs/docs.js"></script>',
         '<a href="openapi.json">the specification</a>',
-    )
+    ).encode()
+
+
+def _tagged(request: Request, body: bytes, media_type: str, more: Mapping[str, str] | None = None) -> Response:
+    """The body with its entity tag, or 304 where the client has it already."""
+    tag = entity_tag(body)
+    headers = {**(more or {}), "ETag": tag.decode("ascii"), "Cache-Control": "no-cache"}
+    known = request.headers.get("if-none-match")
+    if known is not None and is_known(tag, known.encode("latin-1")):
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type=media_type, headers=headers)
 
 
 def page_in_one_file() -> str:

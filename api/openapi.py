@@ -28,6 +28,7 @@ from api.problems import (
 EXAMPLE_REQUEST_ID: Final = "3f2a9c0d71be-1a"
 EVENT_MEDIA_TYPE: Final = "application/cloudevents-batch+json"
 _JSON: Final = "application/json"
+_JSON_TYPES: Final[Mapping[type, str]] = {str: "string", bool: "boolean", int: "integer"}
 _REF: Final = "#/components/schemas/{name}"
 
 _DESCRIPTION: Final = """\
@@ -127,6 +128,14 @@ _REFINED: Final[Mapping[str, Mapping[str, Any]]] = {
     }
 }
 """What a struct checks beyond the types of its members, as far as JSON Schema can say it."""
+_FOLLOWING: Final[Mapping[str, tuple[str, ...]]] = {
+    "charge_balance": ("get_balance", "get_position"),
+    "place_order": ("get_order", "pay_order", "cancel_order", "get_position"),
+    "pay_order": ("get_order", "get_position"),
+    "checkout": ("get_order", "get_position"),
+    "issue_coupon": ("get_coupon", "get_position"),
+}
+_BY_ID: Final = {operation.operation_id: operation for operation in OPERATIONS}
 _PROBLEM_HEADERS: Final = {"Retry-After": "RetryAfter", "WWW-Authenticate": "WWWAuthenticate"}
 
 _IDEMPOTENCY_KEY: Final = {
@@ -250,13 +259,24 @@ def _schema(annotation: Any) -> dict[str, Any]:
 
 
 def _published(schema: Any) -> Any:
-    """A schema with patterns as JSON Schema writes them: its `$` is the very end, which Python spells `\\Z`."""
-    if isinstance(schema, dict):
-        return {
-            key: value.replace(r"\Z", "$") if key == "pattern" and isinstance(value, str) else _published(value)
-            for key, value in schema.items()
-        }
-    return [_published(item) for item in schema] if isinstance(schema, list) else schema
+    """A schema as JSON Schema has it and its readers like it best.
+
+    The end of a pattern is `$`, which Python spells `\\Z`; values to choose from say their type, and a single one is a
+    constant: not every maker of clients finds that out for itself.
+    """
+    if isinstance(schema, list):
+        return [_published(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    published = {
+        key: value.replace(r"\Z", "$") if key == "pattern" and isinstance(value, str) else _published(value)
+        for key, value in schema.items()
+    }
+    if isinstance(values := schema.get("enum"), list):
+        del published["enum"]
+        named = {"const": values[0]} if len(values) == 1 else {"enum": values}
+        published = {"type": _JSON_TYPES[type(values[0])], **named, **published}
+    return published
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
@@ -367,6 +387,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
                 }
             },
         }
+        if links := _links(operation):
+            responses[str(status)]["links"] = links
     if operation.conditional:
         responses["304"] = {
             "description": "The client has this answer already.",
@@ -376,6 +398,22 @@ def _responses(operation: Operation) -> dict[str, Any]:
         kinds = [kind for kind in operation.problems if kind.status == status]
         responses[str(status)] = _problem_response(kinds, repeatable=operation.repeatable)
     return responses
+
+
+def _links(operation: Operation) -> dict[str, Any]:
+    """What can be asked next with what an answer holds: ids from its body, the user from the path."""
+    return {
+        following: {
+            "operationId": following,
+            "parameters": {
+                parameter.name: f"$request.path.{parameter.name}"
+                if parameter in operation.path_parameters
+                else f"$response.body#/{parameter.name}"
+                for parameter in _BY_ID[following].path_parameters
+            },
+        }
+        for following in _FOLLOWING.get(operation.operation_id, ())
+    }
 
 
 def _answer_headers(operation: Operation, status: int) -> dict[str, Any]:

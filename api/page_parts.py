@@ -104,6 +104,8 @@ class Schemas:
         options = schema.get("anyOf") or schema.get("oneOf")
         if options:
             return " or ".join(dict.fromkeys(self.type_of(option) for option in options))
+        if "const" in schema:
+            return json.dumps(schema["const"])
         if "enum" in schema:
             return " | ".join(json.dumps(value) for value in schema["enum"])
         kind = str(schema.get("type", "any"))

@@ -206,7 +206,7 @@ class Balance(Body, frozen=True, kw_only=True):
     """A user's balance; of an unknown user it is 0."""
 
     user_id: UserId
-    balance: Amount
+    balance: Annotated[Amount, Meta(description="What the user has, in the currency's minor unit.")]
     currency: Currency
 
 
@@ -214,10 +214,10 @@ class Charge(Body, frozen=True, kw_only=True):
     """A charge that took effect, with the balance it led to."""
 
     user_id: UserId
-    amount: Amount
-    balance: Amount
+    amount: Annotated[Amount, Meta(description="What was put onto the balance, in the currency's minor unit.")]
+    balance: Annotated[Amount, Meta(description="What it led to, in the currency's minor unit.")]
     currency: Currency
-    charged_at: Time
+    charged_at: Annotated[Time, Meta(description="When the charge took effect.")]
     position: Position
     durable: Durable
 
@@ -227,10 +227,12 @@ class LedgerEntry(Body, frozen=True, kw_only=True):
 
     entry_id: EntryId
     kind: Annotated[Literal["charge", "payment"], Meta(description="What changed it.")]
-    amount: SignedAmount
-    balance: Amount
-    order_id: OrderId | None
-    at: Time
+    amount: Annotated[
+        SignedAmount, Meta(description="What it changed, in the currency's minor unit; a payment is negative.")
+    ]
+    balance: Annotated[Amount, Meta(description="What it led to, in the currency's minor unit.")]
+    order_id: Annotated[OrderId | None, Meta(description="The order that was paid; null for a charge.")]
+    at: Annotated[Time, Meta(description="When it took effect.")]
 
 
 class LedgerPage(Body, frozen=True, kw_only=True):
@@ -256,8 +258,8 @@ class ProductSummary(Body, frozen=True, kw_only=True):
     """A product in a list; `available` adds up its stock items."""
 
     product_id: ProductId
-    name: Name
-    price: Amount
+    name: Annotated[Name, Meta(description="What it is called.")]
+    price: Annotated[Amount, Meta(description="Of one unit, in the currency's minor unit.")]
     currency: Currency
     available: Available
 
@@ -273,8 +275,8 @@ class Product(Body, frozen=True, kw_only=True):
     """A product with its stock items, read in one instant."""
 
     product_id: ProductId
-    name: Name
-    price: Amount
+    name: Annotated[Name, Meta(description="What it is called.")]
+    price: Annotated[Amount, Meta(description="Of one unit, in the currency's minor unit.")]
     currency: Currency
     available: Available
     stock: list[StockItem]
@@ -285,16 +287,16 @@ class BestSeller(Body, frozen=True, kw_only=True):
 
     rank: Annotated[int, Meta(ge=1, le=50, description="1 was sold most.")]
     product_id: ProductId
-    name: Name
-    price: Amount
-    quantity_sold: Quantity
+    name: Annotated[Name, Meta(description="What the product is called.")]
+    price: Annotated[Amount, Meta(description="Of one unit now, in the currency's minor unit.")]
+    quantity_sold: Annotated[Quantity, Meta(description="Units of paid orders in these days.")]
 
 
 class BestSellers(Body, frozen=True, kw_only=True, rename={"from_": "from"}):
     """The products sold most, by the time of payment; both dates are included."""
 
-    from_: Date
-    to: Date
+    from_: Annotated[Date, Meta(description="The first day that is counted.")]
+    to: Annotated[Date, Meta(description="The last day that is counted: today.")]
     time_zone: TimeZone
     items: Annotated[list[BestSeller], Meta(max_length=50)]
 
@@ -328,19 +330,21 @@ class OrderLine(Body, frozen=True, kw_only=True):
 
     product_id: ProductId
     stock_id: StockId
-    name: Name
+    name: Annotated[Name, Meta(description="What the product was called when it was ordered.")]
     option: Option
-    unit_price: Amount
-    quantity: Quantity
-    amount: Amount
+    unit_price: Annotated[
+        Amount, Meta(description="Of one unit when its stock was reserved, in the currency's minor unit.")
+    ]
+    quantity: Annotated[Quantity, Meta(description="Units ordered.")]
+    amount: Annotated[Amount, Meta(description="`unit_price` times `quantity`, in the currency's minor unit.")]
 
 
 class Payment(Body, frozen=True, kw_only=True):
     """An order's payment; `failure` says why it failed."""
 
     status: PaymentStatus
-    amount: Amount
-    paid_at: Time | None
+    amount: Annotated[Amount, Meta(description="What is to be paid or was paid: the order's `total`.")]
+    paid_at: Annotated[Time | None, Meta(description="When it was paid; null unless it was.")]
     failure: PaymentFailure | None
 
 
@@ -352,13 +356,21 @@ class Order(Body, frozen=True, kw_only=True):
     status: OrderStatus
     payment: Payment
     lines: list[OrderLine]
-    subtotal: Amount
-    discount: Amount
-    total: Amount
+    subtotal: Annotated[Amount, Meta(description="What the lines add up to, in the currency's minor unit.")]
+    discount: Annotated[
+        Amount, Meta(description="What the coupon takes off, in the currency's minor unit; 0 without one.")
+    ]
+    total: Annotated[Amount, Meta(description="`subtotal` less `discount`: what is paid.")]
     currency: Currency
-    coupon_id: CouponId | None
-    ordered_at: Time
-    pay_before: Time | None
+    coupon_id: Annotated[CouponId | None, Meta(description="The coupon that it has taken, if any.")]
+    ordered_at: Annotated[Time, Meta(description="When it was placed.")]
+    pay_before: Annotated[
+        Time | None,
+        Meta(
+            description="When it expires unless it is paid or cancelled by then; null while it is `pending`, and for "
+            "one that was paid at once."
+        ),
+    ]
     position: Position
     durable: Durable
 
@@ -428,11 +440,11 @@ class Coupon(Body, frozen=True, kw_only=True):
     state: CouponState
     reason: CouponReason | None
     discount: Discount
-    issued_at: Time
-    valid_from: Time
-    valid_until: Time
+    issued_at: Annotated[Time, Meta(description="When the user took it.")]
+    valid_from: Annotated[Time, Meta(description="From when an order can take it.")]
+    valid_until: Annotated[Time, Meta(description="Until when an order can take it.")]
     order_id: Annotated[OrderId | None, Meta(description="The order that has taken or used it.")]
-    used_at: Time | None
+    used_at: Annotated[Time | None, Meta(description="When the order that took it was paid.")]
 
 
 class IssuedCoupon(Coupon, frozen=True, kw_only=True):
@@ -453,12 +465,12 @@ class Campaign(Body, frozen=True, kw_only=True):
     """A first-come coupon campaign; it issues from `opens_at` until before `closes_at`, one coupon per user."""
 
     campaign_id: CampaignId
-    name: Name
+    name: Annotated[Name, Meta(description="What it is called.")]
     discount: Discount
     quantity: Annotated[int, Meta(ge=1, le=LARGEST, description="How many coupons there are in all.")]
     remaining: Annotated[int, Meta(ge=0, le=LARGEST, description="How many are not issued yet.")]
-    opens_at: Time
-    closes_at: Time
+    opens_at: Annotated[Time, Meta(description="From when it issues coupons.")]
+    closes_at: Annotated[Time, Meta(description="Until before when it issues coupons.")]
     valid_days: Annotated[int, Meta(ge=1, le=3650, description="A coupon is valid for so many days from its issue.")]
 
 
@@ -476,15 +488,17 @@ class Policies(Body, frozen=True, kw_only=True):
 
     currency: Currency
     time_zone: TimeZone
-    minimum_charge: Amount
-    maximum_charge: Amount
-    maximum_balance: Amount
-    maximum_payment: Amount
-    maximum_unit_price: Amount
+    minimum_charge: Annotated[Amount, Meta(description="The least that one charge may be.")]
+    maximum_charge: Annotated[Amount, Meta(description="The most that one charge may be.")]
+    maximum_balance: Annotated[Amount, Meta(description="The most that a balance may become by a charge.")]
+    maximum_payment: Annotated[Amount, Meta(description="The most that one order may come to.")]
+    maximum_unit_price: Annotated[Amount, Meta(description="The most that a product may cost.")]
     maximum_quantity: Annotated[int, Meta(ge=1, le=LARGEST, description="Of one line of an order, after adding up.")]
     maximum_lines: Annotated[int, Meta(ge=1, le=LARGEST, description="Of one order.")]
-    minimum_discount: Amount
-    maximum_discount: Amount
+    minimum_discount: Annotated[
+        Amount, Meta(description="The least that a coupon may take off; below it the coupon is refused.")
+    ]
+    maximum_discount: Annotated[Amount, Meta(description="The most that a coupon may take off.")]
     payment_deadline_seconds: Annotated[
         int, Meta(ge=1, le=LARGEST, description="How long an order awaits its payment before it expires, in seconds.")
     ]
@@ -513,8 +527,11 @@ class StockItemRequest(Request, frozen=True, kw_only=True):
 class ProductRequest(Request, frozen=True, kw_only=True):
     """A product as it shall be. A stock item left out stays as it is."""
 
-    name: Name
-    price: Amount
+    name: Annotated[Name, Meta(description="What it is called, without control characters.")]
+    price: Annotated[
+        Amount,
+        Meta(description="Of one unit, in the currency's minor unit; at most the policy's `maximum_unit_price`."),
+    ]
     stock: Annotated[list[StockItemRequest], Meta(min_length=1, max_length=200)]
 
     def __post_init__(self) -> None:
@@ -541,7 +558,7 @@ class AdjustmentRequest(Request, frozen=True, kw_only=True):
             extra_json_schema={"not": {"const": 0}},
         ),
     ]
-    reason: Name
+    reason: Annotated[Name, Meta(description="Why, for the record; without control characters.")]
 
     def __post_init__(self) -> None:
         if self.delta == 0:
@@ -558,11 +575,11 @@ class AdjustedStockItem(StockItem, frozen=True, kw_only=True):
 class CampaignRequest(Request, frozen=True, kw_only=True):
     """A campaign as it shall be. The quantity may not fall below what is issued."""
 
-    name: Name
+    name: Annotated[Name, Meta(description="What it is called.")]
     discount: DiscountRequest
     quantity: Annotated[int, Meta(ge=1, le=LARGEST, description="How many coupons there are in all.")]
-    opens_at: Time
-    closes_at: Time
+    opens_at: Annotated[Time, Meta(description="From when it issues coupons.")]
+    closes_at: Annotated[Time, Meta(description="Until before when it issues coupons; after `opens_at`.")]
     valid_days: Annotated[int, Meta(ge=1, le=3650, description="A coupon is valid for so many days from its issue.")]
 
     def __post_init__(self) -> None:
@@ -628,9 +645,9 @@ class Delivery(Body, frozen=True, kw_only=True):
     user_id: UserId
     state: DeliveryState
     tries: Annotated[int, Meta(ge=0, le=LARGEST, description="How often it was sent since it was put in line.")]
-    created_at: Time
-    next_try_at: Time | None
-    delivered_at: Time | None
+    created_at: Annotated[Time, Meta(description="When it was put in line.")]
+    next_try_at: Annotated[Time | None, Meta(description="When it is tried next; null unless `pending`.")]
+    delivered_at: Annotated[Time | None, Meta(description="When it arrived; null unless it did.")]
     last_error: Annotated[Text | None, Meta(description="Why the last try failed.")]
 
 
@@ -653,8 +670,8 @@ class Alarm(Body, frozen=True, kw_only=True):
     subject: Annotated[Text, Meta(description="What it is about, such as an order or a stock item.")]
     detail: Annotated[Text, Meta(description="What was found.")]
     remedy: Annotated[Text, Meta(description="What an operator does about it.")]
-    raised_at: Time
-    cleared_at: Time | None
+    raised_at: Annotated[Time, Meta(description="When it was raised.")]
+    cleared_at: Annotated[Time | None, Meta(description="When it was over; null while it is open.")]
 
 
 class AlarmPage(Body, frozen=True, kw_only=True):
@@ -757,7 +774,7 @@ class OrderPaid(Body, frozen=True, kw_only=True):
     id: Annotated[str, Meta(min_length=1, max_length=128, description="The same in every repetition of this event.")]
     source: Annotated[str, Meta(min_length=1, description="URI of this shop.")]
     type: Annotated[Literal["order.paid"], Meta(description="What happened.")]
-    subject: OrderId
-    time: Time
+    subject: Annotated[OrderId, Meta(description="The order that was paid.")]
+    time: Annotated[Time, Meta(description="When it was paid.")]
     datacontenttype: Annotated[Literal["application/json"], Meta(description="Of `data`.")]
     data: Order

@@ -15,8 +15,9 @@ import pytest
 from api.commands import COMMANDS
 from api.commands.demo import make_demo
 from api.walkthrough import STEPS
+from tests.api.generated_client import GeneratedClient
 from tests.contract.http_requests import read_http
-from tests.running_shop import RunningShop
+from tests.running_shop import RunningShop, eventually
 from tests.servers import Databases
 from tests.shop_servers import opened_shop
 
@@ -110,6 +111,43 @@ def test_the_purchase_in_the_file_of_requests_works(demo: RunningShop) -> None:
         assert ("Idempotent-Replayed" in answer.headers) is step.again
         assert {path: member(answer.json(), path) for path in step.shown} == dict(step.shown)
         answers[request.name] = answer.json()
+
+
+def test_a_client_generated_from_the_specification_makes_the_first_purchase(demo: RunningShop, tmp_path: Path) -> None:
+    made = GeneratedClient(tmp_path, httpx.get(f"{demo.url()}/openapi.json").content)
+    models = made.models
+
+    def ask(tag: str, name: str, *ids: str, **arguments: Any) -> Any:
+        with made.client(demo.url()) as client:
+            return made.operation(tag, name).sync(*ids, client=client, **arguments)
+
+    charge = models.ChargeRequest(amount=100_000)
+    charged = [ask("balance", "charge_balance", "gen", body=charge, idempotency_key="k") for _ in range(2)]
+    assert [(answer.balance, type(answer)) for answer in charged] == [(100_000, models.Charge)] * 2
+    product = ask("products", "get_product", "t-shirt")
+    assert "M" in {item.stock_id for item in product.stock}
+
+    wanted = models.CouponRequest(campaign_id="welcome")
+    coupon = ask("coupons", "issue_coupon", "gen", body=wanted)
+    assert ask("coupons", "get_coupon", "gen", coupon.coupon_id).state == "valid"
+    again = ask("coupons", "issue_coupon", "gen", body=wanted)
+    assert (type(again), again.coupon_id) == (models.CouponAlreadyIssuedProblem, coupon.coupon_id)
+
+    lines = [
+        models.OrderLineRequest(product_id="t-shirt", stock_id="M", quantity=2),
+        models.OrderLineRequest(product_id="cap", quantity=1),
+    ]
+    request = models.OrderRequest(lines=lines, coupon_id=coupon.coupon_id)
+    order = ask("orders_and_payment", "place_order", "gen", body=request)
+    assert (order.status, order.subtotal, order.discount, order.total) == ("awaiting_payment", 60_000, 6_000, 54_000)
+    second = ask("orders_and_payment", "place_order", "gen", body=request)
+    assert (type(second), second.order_id) == (models.OrderInProgressProblem, order.order_id)
+    assert ask("orders_and_payment", "pay_order", "gen", order.order_id).payment.status == "paid"
+    assert ask("balance", "get_balance", "gen").balance == 46_000
+    eventually(
+        lambda: "t-shirt" in {item.product_id for item in ask("products", "list_best_sellers").items},
+        what="the order is counted",
+    )
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.name)

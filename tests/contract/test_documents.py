@@ -78,6 +78,24 @@ async def test_the_page_allows_nothing_from_elsewhere(client: httpx.AsyncClient)
     ]
 
 
+@pytest.mark.parametrize(("path", "media_type"), [("/docs", "text/html"), ("/openapi.json", "application/json")])
+async def test_what_explains_is_sent_once(client: httpx.AsyncClient, path: str, media_type: str) -> None:
+    first = await client.get(path)
+    assert first.headers["content-type"].startswith(media_type)
+    again = await client.get(path, headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert (await client.get(path, headers={"If-None-Match": '"other"'})).content == first.content
+    head = await client.head(path)
+    assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", first.headers["etag"])
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/problems", "/problems/not-found", "/docs/docs.css"])
+async def test_what_explains_is_only_read(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.post(path)
+    assert (answer.status_code, answer.json()["type"]) == (405, "/problems/method-not-allowed")
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
+
+
 def test_the_page_is_whole_without_javascript() -> None:
     without = re.sub(r"<script>.*?</script>", "", page_in_one_file(), flags=re.DOTALL)
     assert "charge-limit" in without

@@ -28,7 +28,8 @@ from tests.shop_servers import opened_shop
 SETTINGS: Final = ApiSettings(token_secret="the-secret-of-these-tests-is-long-enough", user_rate=0, address_rate=0)
 CHANGED: Final = ("token_secret", "user_rate", "address_rate")
 TOKEN: Final = make_token(read_keys(SETTINGS), SETTINGS, "op", is_operator=True, valid_s=3600)  # type: ignore[arg-type]
-A_LOOK: Final = ("--phases", "examples,fuzzing", "--max-examples", "6")
+A_LOOK: Final = ("--phases", "examples,fuzzing", "--max-examples", "6", "--seed", "2026")
+"""The same cases each time, for a change is to be judged by it; what is new is found by the long look."""
 A_LONG_LOOK: Final = ("--max-examples", "500")
 CASES_OF_A_LOOK: Final = 250
 CASES_OF_A_LONG_LOOK: Final = 10_000

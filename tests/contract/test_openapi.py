@@ -88,14 +88,30 @@ def test_the_specification_has_the_whole_surface_and_nothing_else() -> None:
 def test_every_problem_is_in_the_specification() -> None:
     assert set(PROBLEMS) == set(PROBLEM_NAMES.split())
     documented = {
-        name
-        for schema in DOCUMENT["components"]["schemas"].values()
-        for name in schema.get("properties", {}).get("type", {}).get("enum", ())
-        if name.startswith("/problems/")
+        schema["properties"]["type"]["const"]
+        for name, schema in DOCUMENT["components"]["schemas"].items()
+        if name.endswith("Problem")
     }
     # That one is about methods that no operation has, so no operation answers it.
     assert documented == {f"/problems/{name}" for name in PROBLEM_NAMES.split()} - {"/problems/method-not-allowed"}
     assert [listed["type"] for listed in DOCUMENT["x-problems"]] == [kind.uri for kind in PROBLEMS.values()]
+
+
+def test_every_link_has_all_that_the_next_operation_needs() -> None:
+    """Its parameters come from the path that was asked and from members that the answer has."""
+    linked = 0
+    for name, operation in operations():
+        for status, answer in operation["responses"].items():
+            for link in answer.get("links", {}).values():
+                linked += 1
+                (path,) = [path for path, item in operations() if item["operationId"] == link["operationId"]]
+                assert set(re.findall(r"{(\w+)}", path)) == set(link["parameters"])
+                members = referred(answer["content"]["application/json"]["schema"]["$ref"])["properties"]
+                for source in link["parameters"].values():
+                    place, _, member = source.rpartition("/")
+                    known = member in members if place else f"{{{source.rpartition('.')[2]}}}" in name
+                    assert known, f"{name} {status}: {source}"
+    assert linked > 10
 
 
 def test_no_component_is_unused() -> None:
@@ -246,7 +262,7 @@ def test_requests_refuse_unknown_members() -> None:
 def test_every_number_is_exact_in_json() -> None:
     def numbers(part: Any) -> Iterator[dict[str, Any]]:
         if isinstance(part, dict):
-            if part.get("type") in ("integer", "number"):
+            if part.get("type") in ("integer", "number") and "const" not in part:
                 yield part
             for value in part.values():
                 yield from numbers(value)
