@@ -17,6 +17,7 @@ from api.operations import OPERATIONS, TAGS, Operation
 from api.problem_examples import examples_of
 from api.problems import (
     INVALID_REQUEST,
+    LINE_LIMIT,
     NOT_FOUND,
     PROBLEM_MEDIA_TYPE,
     PROBLEMS,
@@ -135,6 +136,11 @@ _FOLLOWING: Final[Mapping[str, tuple[str, ...]]] = {
     "checkout": ("get_order", "get_position"),
     "issue_coupon": ("get_coupon", "get_position"),
 }
+_CHECKED_TWICE: Final = {
+    INVALID_REQUEST: ("headers, ids, query", "the body"),
+    LINE_LIMIT: ("the number of lines", "their quantities"),
+}
+"""What a problem is about at its first and at its second place among the checks."""
 _BY_ID: Final = {operation.operation_id: operation for operation in OPERATIONS}
 _PROBLEM_HEADERS: Final = {"Retry-After": "RetryAfter", "WWW-Authenticate": "WWWAuthenticate"}
 
@@ -306,8 +312,9 @@ def _description(operation: Operation) -> str:
         of_what = ""
         if kind is NOT_FOUND and operation.security == "user" and len(checks) == 1:
             of_what = ": another user's"
-        elif kind is INVALID_REQUEST:
-            of_what = ": the body" if any(_mention(kind) in check for check in checks) else ": headers, ids, query"
+        elif kind in _CHECKED_TWICE:
+            first, second = _CHECKED_TWICE[kind]
+            of_what = f": {second if any(_mention(kind) in check for check in checks) else first}"
         if kind not in anywhere:
             checks.append(f"{_mention(kind)}{of_what}")
     steps = "\n".join(f"{number}. {check}" for number, check in enumerate(checks, 1))

@@ -145,6 +145,7 @@ _ORDER_PROBLEMS: Final = (
     *_KEY_PROBLEMS,
     problems.UNKNOWN_REFERENCE,
     problems.STOCK_ID_REQUIRED,
+    problems.LINE_LIMIT,
     problems.OUT_OF_STOCK,
     problems.ORDER_IN_PROGRESS,
     problems.COUPON_NOT_VALID,

@@ -28,6 +28,7 @@ from engine.statuses import Status
 LINE_REPLY_FIELDS = 6
 SHORT_LINE_FIELDS = 5
 
+_REFUSALS_BEFORE_SHORTAGES = (UnknownReference, StockIdRequired, LineLimit)
 PAUSES_S = (0.005, 0.01, 0.02)
 """Pauses between the tries of an order's second round: longer than a cart takes to give back its first."""
 
@@ -292,10 +293,12 @@ def _reserve_refusal(reply: Reply, policy: Policy) -> EngineError:
 
 
 def _first_refusal(refusals: list[Refusal]) -> Refusal:
-    """Of several partitions' refusals the one to answer: a wrong request before missing stock; all short lines."""
-    for refusal in refusals:
-        if not isinstance(refusal, OutOfStock):
-            return refusal
+    """Of several partitions' refusals the one to answer: the first in the script's own order, wherever the products
+    happen to lie; all short lines."""
+    for kind in _REFUSALS_BEFORE_SHORTAGES:
+        for refusal in refusals:
+            if isinstance(refusal, kind):
+                return refusal
     return OutOfStock(tuple(line for refusal in refusals if isinstance(refusal, OutOfStock) for line in refusal.lines))
 
 
