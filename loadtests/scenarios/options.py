@@ -16,6 +16,7 @@ def add_options(parser: ArgumentParser) -> None:
         ("wallet-users", int, 4, "charges: users that charge one balance at once"),
         ("copies", int, 4, "retries: how often each request is sent at once"),
         ("settle", float, 60.0, "seconds after the end until everything must be durable and add up"),
+        ("lag-max", float, 0.0, "seconds that PostgreSQL may have been behind at any look; 0 only reports it"),
         ("run-name", str, "", "a name for the campaign and the products, instead of one by chance"),
     ):
         variable = f"LOADTEST_{name.upper().replace('-', '_')}"

@@ -15,6 +15,7 @@ import httpx
 from api.commands.api import program
 from loadtests.scenarios.plan import CAMPAIGN, GIFT, PLENTY, SALE, STOCK_ITEM, Plan
 from loadtests.scenarios.tally import Tally
+from loadtests.scenarios.watch import Watch
 
 BALANCES_MAX = 500
 """So many users' balances and coupons are read one by one."""
@@ -45,7 +46,7 @@ class Finding:
         return self.found is not None and self.expected <= self.found <= self.expected + self.uncertain
 
 
-def check(client: httpx.Client, plan: Plan, tally: Tally, options: Namespace) -> list[Finding]:
+def check(client: httpx.Client, plan: Plan, tally: Tally, watch: Watch, options: Namespace) -> list[Finding]:
     """Everything that can be told of the run, once what it did is durable."""
     deadline = time.monotonic() + options.settle
     findings = [
@@ -56,6 +57,9 @@ def check(client: httpx.Client, plan: Plan, tally: Tally, options: Namespace) ->
         Finding("answers that contradict each other", 0, len(tally.broken), detail="; ".join(tally.broken[:3])),
         _alarms(client, plan.begun_at),
     ]
+    if options.lag_max:
+        late = watch.lag_ms_max > options.lag_max * 1000
+        findings.append(Finding(f"looks at a lag of more than {options.lag_max:g} s", 0, int(late), detail=str(watch)))
     if options.audit != "off" and all(os.environ.get(name) for name in STORES):
         findings.append(_audit())
     return findings
@@ -157,13 +161,13 @@ def _audit() -> Finding:
     return Finding("exit code of `firstcome audit`", AUDIT_IS_CLEAN, done.returncode, detail=detail)
 
 
-def printed(plan: Plan, tally: Tally, findings: list[Finding]) -> str:
+def printed(plan: Plan, tally: Tally, watch: Watch, findings: list[Finding]) -> str:
     """The outcome as a person reads it."""
     lines = [f"\nOutcome of run {plan.run}\n", "  done"]
     lines += [f"    {count:>10,}  {name}" for name, count in sorted(tally.accepted.items())] or ["    nothing"]
     lines += ["  refused, as the shop may"]
     lines += [f"    {count:>10,}  {name}" for name, count in sorted(tally.refused.items())] or ["    nothing"]
-    lines += ["  checked"]
+    lines += ["  seen", f"    {watch}", "  checked"]
     for finding in findings:
         sign = "✓" if finding.holds else "✗"
         lines.append(f"    {sign} {finding.what}: expected {finding.range}, found {finding.found}")

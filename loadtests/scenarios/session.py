@@ -26,6 +26,7 @@ from engine.settings import SettingError
 from loadtests.scenarios.outcome import Finding, check, printed
 from loadtests.scenarios.plan import Plan, admin_client, make_plan, open_campaign, prepare
 from loadtests.scenarios.tally import Tally
+from loadtests.scenarios.watch import EVERY_S, Watch
 
 log = logging.getLogger("firstcome")
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -57,6 +58,7 @@ class Session:
         self.tally = Tally()
         self.prepared, self.opened, self.closing = Event(), Event(), Event()
         self._under_way = 0
+        self._watch = Watch()
         self._finished: dict[str, int] = {}
         self._generators: set[str] = set()
         self._reports: dict[str, Tally] = {}
@@ -100,8 +102,8 @@ class Session:
         # Users hold on to the tally of their run, so a new run has a new one.
         self.tally = Tally()
         self._finished, self._generators, self._reports = {}, set(), {}
-        for event in (self.prepared, self.opened, self.closing):
-            event.clear()
+        # What is left of an earlier run keeps the events of that run.
+        self.prepared, self.opened, self.closing = Event(), Event(), Event()
         if isinstance(self._runner, WorkerRunner):
             self._runner.send_message("firstcome_plan_wanted")
             return
@@ -117,6 +119,13 @@ class Session:
             gevent.spawn(self._runner.quit)
             return
         self.prepared.set()
+        self._watch = Watch()
+        gevent.spawn(self._keep_watch, self._watch, self.closing)
+
+    def _keep_watch(self, watch: Watch, closing: Event) -> None:
+        with self._admin() as client:
+            while not closing.wait(EVERY_S):
+                watch.look(client)
 
     def _spawning_complete(self, **_: Any) -> None:
         if not self.prepared.is_set() or self.opened.is_set():
@@ -155,8 +164,8 @@ class Session:
             told = len(self._reports)
             findings.append(Finding("load generators that told their counts", len(self._generators), told))
         with self._admin() as client:
-            findings += check(client, self.plan, tally, self._environment.parsed_options)
-        sys.stdout.write(printed(self.plan, tally, findings) + "\n")
+            findings += check(client, self.plan, tally, self._watch, self._environment.parsed_options)
+        sys.stdout.write(printed(self.plan, tally, self._watch, findings) + "\n")
         sys.stdout.flush()
         if not all(finding.holds for finding in findings):
             self._environment.process_exit_code = WRONG_OUTCOME
