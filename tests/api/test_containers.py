@@ -16,8 +16,8 @@ from api.authentication import Authenticator, read_keys
 from api.commands.listening import free_port
 from api.commands.server_files import redis_programs
 from api.settings import ApiSettings
-from tests.running_shop import ROOT
-from tests.servers import redis_client
+from tests.running_shop import ROOT, RunningShop
+from tests.servers import Databases, redis_client
 
 DEPLOY = ROOT / "deploy"
 WITHIN_S = 20.0
@@ -123,7 +123,9 @@ def test_redis_lets_the_application_in_with_its_password_and_its_rights(secrets:
 
 @pytest.mark.soak
 @pytest.mark.skipif(shutil.which("redis-cli") is None, reason="redis-cli is not on the PATH")
-def test_six_nodes_become_a_cluster_once(secrets: Path, tmp_path: Path) -> None:
+def test_six_nodes_become_a_cluster_once_and_a_shop_sells_on_it(
+    secrets: Path, tmp_path: Path, databases: Databases
+) -> None:
     ports = [free_port() for _ in range(6)]
     settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
     with contextlib.ExitStack() as stack:
@@ -141,6 +143,14 @@ def test_six_nodes_become_a_cluster_once(secrets: Path, tmp_path: Path) -> None:
         for port in ports:
             with redis.Redis(port=port, username="operator", password=password) as client:
                 wait_for_link(client)
+        seeds = ",".join(addresses[:3])
+        url = f"redis+cluster://firstcome:{(secrets / 'redis-firstcome').read_text()}@{seeds}"
+        with RunningShop(tmp_path, url, databases.make_migrated()) as shop:
+            for user in range(20):
+                answer = shop.client().post(
+                    f"/v1/users/u{user}/balance/charges", json={"amount": 100}, headers={"Prefer": "durable, wait=10"}
+                )
+                assert answer.json()["durable"], answer.text
 
 
 def wait_for_link(client: redis.Redis) -> None:

@@ -13,6 +13,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from api.commands import COMMANDS, Commands
+from engine.settings import EngineSettings
 from tests.tidy.project_files import ROOT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
@@ -125,6 +126,14 @@ def test_no_secret_stands_in_the_file_and_each_that_is_named_is_made() -> None:
             assert password is None or REFERENCE.fullmatch(password[1]), (name, variable)
             if value.startswith("/run/firstcome/"):
                 assert value.rpartition("/")[2] in makes
+
+
+def test_the_addresses_of_redis_are_ones_that_the_program_takes() -> None:
+    for name, service in OURS.items():
+        if address := environment(service).get("FIRSTCOME_REDIS_URL"):
+            EngineSettings(redis_url=address)
+            seeds = re.findall(r"([a-z0-9-]+):6379", address)
+            assert all(set(service["profiles"]) <= set(SERVICES[seed]["profiles"]) for seed in seeds), name
 
 
 def test_what_runs_on_is_looked_after() -> None:
