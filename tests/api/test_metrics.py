@@ -20,7 +20,7 @@ from engine.settings import EngineSettings
 from persistence.alarms import KINDS
 from persistence.settings import HistorySettings
 from persistence.webhooks import make_secret
-from tests.running_shop import PARTITIONS, RunningShop, charge, place, put_product
+from tests.running_shop import PARTITIONS, ROOT, RunningShop, charge, place, put_product
 from tests.servers import Databases
 from tests.shop_servers import opened_shop
 
@@ -128,6 +128,27 @@ def test_nobody_is_named_on_a_metric(counted_shop: RunningShop, worker_url: str)
     for url in (counted_shop.url(), worker_url):
         page = httpx.get(f"{url}/metrics", trust_env=False).text
         assert not re.search(r"somebody|12345|user_id", page)
+
+
+EXPRESSION = re.compile(r'^ +expr: (.+)$|"expr": "((?:[^"\\\\]|\\\\.)+)"', re.MULTILINE)
+MATCHER = re.compile(r'(\w+)=~?"([^"]+)"')
+
+
+@pytest.mark.parametrize("file", ["prometheus/alerts.yml", "grafana/dashboards/firstcome.json"])
+def test_every_metric_that_an_alert_or_the_dashboard_names_is_there(
+    file: str, counted_shop: RunningShop, worker_url: str
+) -> None:
+    wait_until(lambda: ("firstcome_workers",) in scrape(worker_url), timeout_s=WITHIN_S, what="the worker has looked")
+    samples = {**scrape(counted_shop.url()), **scrape(worker_url)}
+    names = {name[0] for name in samples}
+    text = (ROOT / "deploy" / file).read_text(encoding="utf-8")
+    expressions = [(found[1] or found[2]).replace('\\"', '"') for found in EXPRESSION.finditer(text)]
+    assert len(expressions) > 20
+    for expression in expressions:
+        for name in re.findall(r"\b(?:firstcome|process)_\w+", re.sub(r'"[^"]*"', "", expression)):
+            assert name in names, expression
+        for label, value in MATCHER.findall(expression):
+            assert label == "job" or LABELS[label] >= set(value.split("|")), expression
 
 
 async def test_where_tokens_are_asked_for_only_operators_read_the_metrics() -> None:
