@@ -35,6 +35,11 @@ _BEHIND_REMEDY = (
     " good, `firstcome rebuild --accept-loss` makes Redis what PostgreSQL has now: what was answered since is lost"
 )
 
+_MOVING_REMEDY = (
+    "None needed while it is moved; then it is made anew. Until then no partition is recovered: where nobody moves it,"
+    " `firstcome doctor` shows its slot, and CLUSTER SETSLOT <slot> STABLE on every node ends the move"
+)
+
 _log = logging.getLogger("firstcome.trust")
 
 
@@ -176,6 +181,11 @@ class Trust:
         A server that fails meanwhile may lose some keys of a partition and keep others, and no sequence shows that. So
         they are made anew when the move is over, or was given up. Until then every recovery waits.
         """
+        for partition in moving:
+            detail = "The slot of this partition is on its way from one node to another, says one of them"
+            alarm = Alarm(UNTRUSTED, partition.number, "server", detail, _MOVING_REMEDY)
+            if await raise_alarm(connection, alarm):
+                _log.warning("Partition %d: %s. %s", partition.number, detail, _MOVING_REMEDY)
         trusted = [partition for partition in moving if partition.is_trusted]
         if not trusted or not await self._lock(connection):
             return
@@ -184,7 +194,6 @@ class Trust:
             for partition in trusted:
                 assert partition.server is not None, "it is trusted"
                 await claim.hold(partition.number, partition.server)
-                _log.warning("Partition %d is being moved to another node, and is not served from", partition.number)
         finally:
             await self._unlock(connection)
 
