@@ -81,7 +81,7 @@ def _buying() -> str:
         "matters of the answer.</p>"
         f"{parts.code(PREPARATION, 'ask')}"
         "<p>Where the shop asks for tokens, sign every request with the user's own (<code>firstcome token</code> makes "
-        "one for development):</p>"
+        "one for development; in a clone that is <code>.venv/bin/firstcome token</code>):</p>"
         f'{parts.code(WITH_TOKEN, "ask")}<ol class="steps">{steps}</ol>'
         '<p>When a request is refused, the answer is a <a href="#problems">problem</a> that says why and what to do. '
         'When no answer comes, or one that may be better next time: <a href="#retry">how to retry</a>.</p></section>'

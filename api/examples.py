@@ -475,6 +475,23 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
             headers=_order_location(ORDER_ID),
         ),
         Example(
+            "one-product",
+            "An order of one product of one stock item, without a coupon",
+            msgspec.structs.replace(
+                _AWAITING,
+                payment=msgspec.structs.replace(_AWAITING.payment, amount=18_000),
+                lines=[_BEANIE_LINE],
+                subtotal=18_000,
+                discount=0,
+                total=18_000,
+                coupon_id=None,
+            ),
+            201,
+            _MINA,
+            body=_BEANIE_REQUEST,
+            headers=_order_location(ORDER_ID),
+        ),
+        Example(
             "durable",
             "An order that waited until it was in PostgreSQL (`Prefer: durable`)",
             msgspec.structs.replace(_AWAITING, durable=True),
