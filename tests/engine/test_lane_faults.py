@@ -153,7 +153,7 @@ async def test_a_deadline_fails_its_own_call_alone() -> None:
         started = time.monotonic()
         with pytest.raises(OutcomeUnknown, match="has not answered in time"):
             await hasty
-        assert 0.09 < time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 4, "its own deadline decides, not that of the others"
         go_on.set()
         assert await outcomes([patient, last]) == [b"patient", b"last"]
         assert server.connections == 1
@@ -198,7 +198,7 @@ async def test_a_server_that_loads_its_data_is_waited_for() -> None:
     async with ScriptedServer(echo) as server:
         server.loading = 1
         with pytest.raises(Unavailable, match="it is loading its data: wait"):
-            await RedisLanes(server.url, LaneSettings(connect_timeout_s=0.2)).start()
+            await RedisLanes(server.url, LaneSettings(connect_timeout_s=1.0)).start()
         starting = asyncio.ensure_future((lanes := RedisLanes(server.url, SETTINGS)).start())
         await asyncio.sleep(0.1)
         assert not starting.done()
@@ -318,7 +318,7 @@ async def test_a_cluster_node_is_refused_until_there_is_cluster_support() -> Non
     async with ScriptedServer(echo) as server:
         server.mode = "cluster"
         with pytest.raises(Unavailable, match="Redis Cluster"):
-            await RedisLanes(server.url, LaneSettings(connect_timeout_s=0.2)).start()
+            await RedisLanes(server.url, LaneSettings(connect_timeout_s=1.0)).start()
 
 
 async def test_tls_with_a_private_authority(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ async def test_tls_with_a_private_authority(tmp_path: Path) -> None:
         async with Connected(server, query=f"?ssl_ca_certs={certificate}") as lanes:
             assert await lanes.execute(0, "ECHO", "secret", deadline=within(5)) == b"secret"
         with pytest.raises(Unavailable, match="certificate"):
-            await RedisLanes(server.url, LaneSettings(connect_timeout_s=0.3)).start()
+            await RedisLanes(server.url, LaneSettings(connect_timeout_s=1.0)).start()
 
 
 def self_signed_certificate() -> bytes:
