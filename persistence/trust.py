@@ -24,6 +24,7 @@ from persistence.rebuild import Progress
 from persistence.reconcile import Reconciled
 from persistence.recovery import Attempt, Partition, Plan, RecoveryHeld, each
 from persistence.settings import WorkerSettings
+from persistence.start_checks import StartRefused
 from persistence.together import all_of
 
 _LOCK = 0x46430002
@@ -41,10 +42,6 @@ _MOVING_REMEDY = (
 )
 
 _log = logging.getLogger("firstcome.trust")
-
-
-class StartRefused(Exception):
-    """Starting would damage what is stored; the message says what to do."""
 
 
 async def register_installation(connection: AsyncConnection[TupleRow], settings: EngineSettings) -> None:

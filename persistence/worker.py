@@ -22,8 +22,9 @@ from persistence.dispatcher import Dispatcher
 from persistence.presence import announce, leave, share_of
 from persistence.settings import WorkerSettings
 from persistence.settler import Settler
+from persistence.start_checks import StartRefused, require_safe_servers
 from persistence.sweeper import Sweeper
-from persistence.trust import StartRefused, Trust, register_installation
+from persistence.trust import Trust, register_installation
 from persistence.watch import Watch
 from persistence.worker_metrics import Duties, DutyCounts, WorkerCollector, WriterCounts, metrics_port
 from persistence.writer import Writer
@@ -77,6 +78,7 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set. Duties that lose PostgreSQL or Redis begin again when it is back."""
         async with await self._connect("start") as connection:
+            await require_safe_servers(connection, self._engine)
             await register_installation(connection, self._engine.settings)
         duties: dict[str, _Duty] = {"trust": self._keep_trust, "settler": self._settler.run, "sweeper": self._sweep}
         duties["auditor"] = lambda connection: self._audit.run(connection, lambda: self._share)

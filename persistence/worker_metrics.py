@@ -16,8 +16,9 @@ from persistence.dispatcher import Dispatcher
 from persistence.metric_families import Distribution, build_info, lane_families, lane_numbers
 from persistence.settings import WorkerSettings
 from persistence.settler import Settler
+from persistence.start_checks import StartRefused
 from persistence.sweeper import Sweeper
-from persistence.trust import StartRefused, Trust
+from persistence.trust import Trust
 from persistence.watch import PartitionState, Sight, Watch
 
 SIGHT_HOLDS_S = 30.0

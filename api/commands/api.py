@@ -52,8 +52,8 @@ def api(host: str, port: int, processes: int, fd: int | None, counts: tuple[int,
     once FIRSTCOME_TOKEN_SECRET or FIRSTCOME_TOKEN_KEY_FILE is set; until then only this machine is served. A SIGTERM
     ends it once the requests under way are answered.
     """
-    configure_logs()
     try:
+        configure_logs()
         settings = ApiSettings.from_environment()
         keys = read_keys(settings)
         listeners = [_inherited(fd, keys)] if fd is not None else _own(host, port, processes, keys)

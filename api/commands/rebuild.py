@@ -18,7 +18,8 @@ from persistence.hot_keys import USERS
 from persistence.reconcile import Reconciled
 from persistence.recovery import RecoveryHeld
 from persistence.settings import WorkerSettings
-from persistence.trust import StartRefused, Trust, register_installation
+from persistence.start_checks import StartRefused
+from persistence.trust import Trust, register_installation
 from persistence.writer import Writer
 
 
@@ -36,8 +37,8 @@ def rebuild(numbers: tuple[int, ...], accept_loss: bool) -> None:
     `recovering`; all else goes on. Workers do the same by themselves whenever a Redis cannot be trusted, so this is for
     a Redis whose contents somebody has touched. It may be interrupted: what is left undone, the workers finish.
     """
-    configure_logs()
     try:
+        configure_logs()
         engine_settings, settings = EngineSettings.from_environment(), WorkerSettings.from_environment()
         wrong = [number for number in numbers if number not in range(engine_settings.partitions)]
         if wrong:

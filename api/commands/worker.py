@@ -18,8 +18,8 @@ def worker() -> None:
     Run as many as you like; they share the work. Where Redis and PostgreSQL are is read from FIRSTCOME_REDIS_URL and
     FIRSTCOME_DATABASE_URL. A SIGTERM ends it once the batch under way is committed.
     """
-    configure_logs()
     try:
+        configure_logs()
         uvloop.run(run(WorkerSettings.from_environment(), EngineSettings.from_environment()))
     except (SettingError, StartRefused, DatabaseError, EngineError) as error:
         raise click.ClickException(str(error)) from error

@@ -55,7 +55,11 @@ def head_revision() -> str:
 
 def require_head(database_url: str) -> None:
     """Raise `SchemaMismatch`, with the remedy, unless the database is at `head_revision`."""
-    current = current_revision(database_url)
+    require_revision(current_revision(database_url))
+
+
+def require_revision(current: str | None) -> None:
+    """Raise `SchemaMismatch`, with the remedy, unless this is `head_revision`."""
     _refuse_newer(current)
     if current != head_revision():
         raise SchemaMismatch(f"it is at {current}, this program needs {head_revision()}: run `firstcome migrate`")

@@ -16,7 +16,8 @@ from engine.errors import Recovering
 from engine.settings import EngineSettings
 from persistence.database import connect
 from persistence.recovery import RecoveryHeld
-from persistence.trust import StartRefused, Trust, register_installation
+from persistence.start_checks import StartRefused
+from persistence.trust import Trust, register_installation
 from tests.persistence.recovering import restart, writing
 from tests.persistence.shop import rows, value, write_all
 

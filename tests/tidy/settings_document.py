@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from api.commands.logs import LogSettings
 from api.settings import ApiSettings
 from engine.settings import EngineSettings, settings_table
 from persistence.settings import HistorySettings, OwnerSettings, WorkerSettings
@@ -13,6 +14,7 @@ PARTS = {
     "API: reading of histories": HistorySettings,
     "Worker": WorkerSettings,
     "Migration": OwnerSettings,
+    "Logs: every process": LogSettings,
 }
 HEAD = """# Settings
 
