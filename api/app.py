@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from api import admin, balance, coupons, health, operators, orders, policies, products
 from api.asgi import Application, Handler, Surface
+from api.console import Console
 from api.documents import document_routes
 from api.guards.admission import make_admission
 from api.guards.origins import CrossOrigin
@@ -50,12 +51,13 @@ def make_app(
     shop = Shop(engine, History(history_settings.url, history_settings), api_settings, history_settings.database_url)
     admit = make_admission(api_settings)
     metrics = ApiMetrics(engine, counts or RequestCounts(), admit)
+    console = Console(shop, metrics.counts, admit)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await engine.start()
         try:
-            async with metrics.publishing():
+            async with metrics.publishing(), console.telling():
                 yield
         finally:
             shop.stop()
@@ -75,5 +77,7 @@ def make_app(
         body_seconds_max=api_settings.body_timeout_ms / 1000,
     )
     metrics.surface = surface
-    routes = [Route("/metrics", metrics, methods=["GET"]), *document_routes()]
-    return Application(surface, routes=routes, lifespan=lifespan)
+    routes = [Route("/metrics", metrics, methods=["GET"]), *console.routes(), *document_routes()]
+    application = Application(surface, routes=routes, lifespan=lifespan)
+    application.stop = shop.stop
+    return application

@@ -383,6 +383,8 @@ class Application(Starlette):
 
     def __init__(self, surface: Surface, **starlette_arguments: Any) -> None:
         self.surface = surface
+        self.stop: Callable[[], None] = lambda: None
+        """What is called before the server waits for its connections: it ends what would never end by itself."""
         super().__init__(**starlette_arguments, exception_handlers={HTTPException: _answer_http_exception})
         # A redirect would be an answer outside of the specification; an address is one or it is not.
         self.router.redirect_slashes = False

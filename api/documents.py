@@ -25,6 +25,7 @@ from api.problem_examples import examples_of
 from api.problems import PROBLEMS, Problem, ProblemType
 
 _MEDIA_TYPES: Final = {"docs.css": "text/css", "docs.js": "text/javascript"}
+_VARY: Final = {"Vary": "Accept"}
 _OWN_ONLY: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'"
 }
@@ -102,11 +103,25 @@ async def _problem(request: Request) -> Response:
     kind = PROBLEMS.get(request.path_params["name"])
     if kind is None:
         raise HTTPException(404)
-    return (
-        _page(kind.title, "../docs/docs.css", problem_html(kind))
-        if _wants_html(request)
-        else PlainTextResponse(problem_text(kind))
-    )
+    if _wants_html(request):
+        return _page(kind.title, "../docs/docs.css", problem_html(kind))
+    if "json" in request.headers.get("accept", ""):
+        return Response(msgspec.json.encode(problem_document(kind)), media_type="application/json", headers=_VARY)
+    return PlainTextResponse(problem_text(kind), headers=_VARY)
+
+
+def problem_document(kind: ProblemType) -> dict[str, object]:
+    """What a problem means and what to do, for a program."""
+    return {
+        "type": kind.uri,
+        "title": kind.title,
+        "status": kind.status,
+        "meaning": kind.meaning,
+        "remedy": kind.remedy,
+        "retryable": kind.retry.value,
+        "members": list(kind.members),
+        "examples": [problem_value(example.problem, repeatable=False) for example in examples_of(kind.name)],
+    }
 
 
 def problem_text(kind: ProblemType) -> str:
@@ -151,7 +166,7 @@ def _page(title: str, style: str, inside: str) -> HTMLResponse:
     return HTMLResponse(
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f'<title>{heading}</title><link rel="stylesheet" href="{style}"><main><h1>{heading}</h1>{inside}</main>',
-        headers=_OWN_ONLY,
+        headers={**_OWN_ONLY, **_VARY},
     )
 
 

@@ -285,6 +285,9 @@ _STATUS: Final = schemas.SystemStatus(
     trusted=1,
     backlog=12,
     lag_ms=18,
+    workers=2,
+    alarms_open=1,
+    deliveries=schemas.DeliveryStatus(waiting=3, lag_ms=240, dead=0),
     partitions=[
         schemas.PartitionStatus(
             partition=17,
@@ -293,6 +296,7 @@ _STATUS: Final = schemas.SystemStatus(
             sequence=1_054,
             durable_sequence=1_042,
             backlog=12,
+            lag_ms=18,
             server="5f0c9f6f:8371b4fb",
             stopped=None,
         ),
@@ -303,6 +307,7 @@ _STATUS: Final = schemas.SystemStatus(
             sequence=None,
             durable_sequence=977,
             backlog=None,
+            lag_ms=None,
             server=None,
             stopped=None,
         ),
@@ -748,11 +753,12 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
                 items=[
                     schemas.Alarm(
                         alarm_id="4",
-                        kind="shortage",
+                        kind="stock_short",
                         partition=5,
                         subject="linen-shirt/L",
                         detail="An order holds 1 unit more than there is.",
                         remedy="Restock the item or refund the order named.",
+                        runbook="docs/operations.md#stock_short",
                         raised_at="2026-03-02T10:30:00.000Z",
                         cleared_at=None,
                     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import platform
 from importlib.metadata import version
 
@@ -12,36 +11,38 @@ from api.cursors import decode_number_cursor, encode_cursor
 from api.idempotency import key_of, replayed_headers
 from api.problems import NOT_FOUND, Problem
 from api.shop import Shop
+from api.system import System
 from api.times import format_moment, format_optional_moment
 from engine.errors import EngineError
-from engine.recovery import Meta
 from engine.settings import without_password
-from persistence.oversight import CursorRow, DeliveryFilter, Oversight, RecordedAlarm, RecordedDelivery
+from persistence.oversight import DeliveryFilter, Oversight, RecordedAlarm, RecordedDelivery
+
+RUNBOOK = "docs/operations.md"
 
 
 def handlers(shop: Shop) -> dict[str, Handler]:
     """The operations of operators that look, and the replay of a delivery."""
     oversight = Oversight(shop.history)
+    system = System(shop, oversight)
     engine = shop.engine
 
     async def get_status(_: Call[None, schemas.NoQuery]) -> Answer:
         progress = await oversight.progress()
-        metas = await asyncio.gather(*(inspect(cursor.partition) for cursor in progress.cursors))
-        partitions = [
-            _partition(cursor, meta, engine.lanes.identity(cursor.partition))
-            for cursor, meta in zip(progress.cursors, metas, strict=True)
-        ]
-        oldest = await asyncio.gather(*(oldest_ms(cursor) for cursor in progress.cursors))
-        waiting = [at_ms for at_ms in oldest if at_ms is not None]
-        backlogs = [partition.backlog for partition in partitions]
-        known = [backlog for backlog in backlogs if backlog is not None]
+        sight = await system.look_beside(progress)
         identity = engine.lanes.identity(0)
         body = schemas.SystemStatus(
             generation=progress.generation,
-            trusted=sum(partition.state == "trusted" for partition in partitions),
-            backlog=sum(known) if len(known) == len(partitions) else None,
-            lag_ms=max(0, engine.runner.now_ms(0) - min(waiting)) if waiting else 0,
-            partitions=partitions,
+            trusted=sight.trusted,
+            backlog=sight.backlog,
+            lag_ms=sight.lag_ms,
+            workers=progress.workers,
+            alarms_open=progress.alarms_open,
+            deliveries=schemas.DeliveryStatus(
+                waiting=progress.deliveries.waiting,
+                lag_ms=progress.deliveries.oldest_ms,
+                dead=progress.deliveries.dead,
+            ),
+            partitions=sight.partitions,
             servers=[
                 schemas.ServerStatus(
                     kind="redis",
@@ -64,19 +65,6 @@ def handlers(shop: Shop) -> dict[str, Handler]:
         )
         return Answer(200, body)
 
-    async def inspect(partition: int) -> Meta | None:
-        try:
-            return await engine.recovery.inspect(partition)
-        except EngineError:
-            return None
-
-    async def oldest_ms(cursor: CursorRow) -> int | None:
-        """When the oldest event that is not durable happened, by its partition's clock."""
-        try:
-            return await engine.recovery.oldest_event_after_ms(cursor.partition, cursor.epoch, cursor.seq)
-        except EngineError:
-            return None
-
     async def redis_version() -> str | None:
         try:
             return await engine.recovery.server_version(0)
@@ -89,7 +77,7 @@ def handlers(shop: Shop) -> dict[str, Handler]:
         page = await oversight.deliveries(wanted, query.limit, decode_number_cursor(query.cursor))
         cursor = None if page.next_cursor is None else encode_cursor(page.next_cursor)
         return Answer(
-            200, schemas.DeliveryPage(items=[_delivery(delivery) for delivery in page.items], next_cursor=cursor)
+            200, schemas.DeliveryPage(items=[delivery_body(delivery) for delivery in page.items], next_cursor=cursor)
         )
 
     async def replay_delivery(call: Call[schemas.NothingRequest | None, schemas.NoQuery]) -> Answer:
@@ -100,12 +88,12 @@ def handlers(shop: Shop) -> dict[str, Handler]:
         if found is None:
             raise Problem(NOT_FOUND, f"There is no delivery {call.path_params['delivery_id']}.")
         delivery, replayed = found
-        return Answer(200, _delivery(delivery), replayed_headers(replayed))
+        return Answer(200, delivery_body(delivery), replayed_headers(replayed))
 
     async def list_alarms(call: Call[None, schemas.AlarmsQuery]) -> Answer:
         page = await oversight.alarms(call.query.state, call.query.limit, decode_number_cursor(call.query.cursor))
         cursor = None if page.next_cursor is None else encode_cursor(page.next_cursor)
-        return Answer(200, schemas.AlarmPage(items=[_alarm(alarm) for alarm in page.items], next_cursor=cursor))
+        return Answer(200, schemas.AlarmPage(items=[alarm_body(alarm) for alarm in page.items], next_cursor=cursor))
 
     return {
         "get_status": get_status,
@@ -115,22 +103,8 @@ def handlers(shop: Shop) -> dict[str, Handler]:
     }
 
 
-def _partition(cursor: CursorRow, meta: Meta | None, identity: bytes | None) -> schemas.PartitionStatus:
-    trusted = meta is not None and identity is not None and meta.server == identity.decode()
-    state: schemas.PartitionState = "trusted" if trusted else "recovering"
-    return schemas.PartitionStatus(
-        partition=cursor.partition,
-        state="stopped" if cursor.stopped else state,
-        epoch=None if meta is None else meta.epoch,
-        sequence=None if meta is None else meta.seq,
-        durable_sequence=cursor.seq,
-        backlog=None if meta is None else max(0, meta.seq - cursor.seq),
-        server=cursor.server,
-        stopped=cursor.stopped,
-    )
-
-
-def _delivery(delivery: RecordedDelivery) -> schemas.Delivery:
+def delivery_body(delivery: RecordedDelivery) -> schemas.Delivery:
+    """A delivery as operators see it."""
     return schemas.Delivery(
         delivery_id=str(delivery.delivery_id),
         order_id=delivery.order_id,
@@ -144,7 +118,8 @@ def _delivery(delivery: RecordedDelivery) -> schemas.Delivery:
     )
 
 
-def _alarm(alarm: RecordedAlarm) -> schemas.Alarm:
+def alarm_body(alarm: RecordedAlarm) -> schemas.Alarm:
+    """An alarm as operators see it."""
     return schemas.Alarm(
         alarm_id=str(alarm.alarm_id),
         kind=alarm.kind,
@@ -152,6 +127,7 @@ def _alarm(alarm: RecordedAlarm) -> schemas.Alarm:
         subject=alarm.subject,
         detail=alarm.detail,
         remedy=alarm.remedy,
+        runbook=f"{RUNBOOK}#{alarm.kind}",
         raised_at=format_moment(alarm.raised_at),
         cleared_at=format_optional_moment(alarm.cleared_at),
     )

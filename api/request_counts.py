@@ -126,6 +126,10 @@ class RequestCounts:
             self._published[name] = value
         row[layout.gauges["alive_at_ms"]] = time.time_ns() // 1_000_000
 
+    def own(self) -> Sequence[int]:
+        """This process's cells; see `Layout`."""
+        return self._row
+
     def totals(self) -> tuple[list[int], int]:
         """Every cell summed over all processes, gauges over those alive; and how many those are."""
         alive_at = self.layout.gauges["alive_at_ms"]

@@ -603,6 +603,7 @@ class PartitionStatus(Body, frozen=True, kw_only=True):
     sequence: Annotated[Count | None, Meta(description="The last event in Redis; null when it cannot be read.")]
     durable_sequence: Annotated[Count | None, Meta(description="The last event in PostgreSQL.")]
     backlog: Annotated[Count | None, Meta(description="Events not yet in PostgreSQL.")]
+    lag_ms: Annotated[Count | None, Meta(description="Age of its oldest event not yet in PostgreSQL, in milliseconds.")]
     server: Annotated[str | None, Meta(description="The identity of the Redis server that it is trusted on.")]
     stopped: Annotated[str | None, Meta(description="Why its writer stopped.")]
 
@@ -625,6 +626,14 @@ class Versions(Body, frozen=True, kw_only=True):
     schema: Annotated[str | None, Meta(description="The revision of the PostgreSQL schema.")]
 
 
+class DeliveryStatus(Body, frozen=True, kw_only=True):
+    """What the data platform has not yet."""
+
+    waiting: Annotated[Count, Meta(description="Paid orders that are not delivered yet.")]
+    lag_ms: Annotated[Count, Meta(description="How long the oldest has waited, in milliseconds.")]
+    dead: Annotated[Count, Meta(description="Given up until they are replayed.")]
+
+
 class SystemStatus(Body, frozen=True, kw_only=True):
     """The whole deployment at a glance."""
 
@@ -632,6 +641,9 @@ class SystemStatus(Body, frozen=True, kw_only=True):
     trusted: Annotated[Count, Meta(description="Partitions that are trusted.")]
     backlog: Annotated[Count | None, Meta(description="Events not yet in PostgreSQL, over all partitions.")]
     lag_ms: Annotated[Count | None, Meta(description="Age of the oldest event not yet in PostgreSQL, in milliseconds.")]
+    workers: Annotated[Count, Meta(description="Workers that have been there within the last seconds.")]
+    alarms_open: Annotated[Count, Meta(description="Alarms that are not over.")]
+    deliveries: Annotated[DeliveryStatus, Meta(description="What the data platform has not yet.")]
     partitions: list[PartitionStatus]
     servers: list[ServerStatus]
     versions: Versions
@@ -670,6 +682,7 @@ class Alarm(Body, frozen=True, kw_only=True):
     subject: Annotated[Text, Meta(description="What it is about, such as an order or a stock item.")]
     detail: Annotated[Text, Meta(description="What was found.")]
     remedy: Annotated[Text, Meta(description="What an operator does about it.")]
+    runbook: Annotated[Text, Meta(description="Where the project's documentation says more.")]
     raised_at: Annotated[Time, Meta(description="When it was raised.")]
     cleared_at: Annotated[Time | None, Meta(description="When it was over; null while it is open.")]
 

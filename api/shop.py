@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,15 +34,15 @@ class Shop:
         self.history = history
         self.settings = settings
         self.database_url = database_url
-        self._draining = False
+        self.stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """From now on this process is not ready for new requests."""
-        self._draining = True
+        """From now on this process is not ready for new requests, and streams end."""
+        self.stopping.set()
 
     def draining(self) -> bool:
         """Whether this process is stopping."""
-        return self._draining
+        return self.stopping.is_set()
 
     @property
     def currency(self) -> str:

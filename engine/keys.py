@@ -73,3 +73,8 @@ class Keys:
     def issues(self, partition: int, campaign_id: str) -> str:
         """Hash: user id to issue number, time and rule of the issue."""
         return f"{self._prefixes[partition]}issued:{campaign_id}"
+
+
+def traffic_key(keys: Keys, partition: int) -> str:
+    """Hash: an API process's name to its counts (see `engine.traffic`)."""
+    return keys.prefix(partition) + "traffic"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Row, false, func, literal_column, select, true, update
+from sqlalchemy import Row, false, func, literal_column, select, text, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.order_ids import is_order_id
@@ -24,6 +24,15 @@ class CursorRow:
 
 
 @dataclass(frozen=True, slots=True)
+class DeliveryBacklog:
+    """What the data platform has not: how many wait, for how long the oldest does, how many were given up."""
+
+    waiting: int
+    oldest_ms: int
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """The whole installation as PostgreSQL knows it."""
 
@@ -31,6 +40,9 @@ class Progress:
     cursors: tuple[CursorRow, ...]
     server_version: str
     schema_revision: str | None
+    workers: int
+    alarms_open: int
+    deliveries: DeliveryBacklog
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,16 @@ class RecordedAlarm:
     cleared_at: datetime | None
 
 
+# A worker says every second that it is there.
+_REST = text(
+    """SELECT (SELECT count(*) FROM worker_presence WHERE seen_at > now() - interval '5 s'),
+               (SELECT count(*) FROM alarm WHERE cleared_at IS NULL),
+               (SELECT count(*) FROM outbox WHERE state = 'dead'),
+               count(*), COALESCE(EXTRACT(epoch FROM now() - min(created_at)) * 1000, 0)::bigint
+        FROM outbox WHERE state = 'pending'"""
+)
+
+
 class Oversight:
     """Over the history's pool; each call raises `HistoryUnavailable` when PostgreSQL does not answer.
 
@@ -91,7 +113,9 @@ class Oversight:
                 await connection.exec_driver_sql("SELECT version_num FROM alembic_version")
             ).scalar_one_or_none()
             cursors = tuple(CursorRow(row.partition, row.epoch, row.seq, row.server, row.stopped) for row in rows)
-            return Progress(generation, cursors, version, revision)
+            workers, alarms, dead, waiting, oldest_ms = (await connection.execute(_REST)).one()
+            deliveries = DeliveryBacklog(waiting, max(0, oldest_ms), dead)
+            return Progress(generation, cursors, version, revision, workers, alarms, deliveries)
 
         return await self._history.read(read)
 

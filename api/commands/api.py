@@ -18,6 +18,7 @@ import click
 import uvicorn
 
 from api.app import create_app
+from api.asgi import Application
 from api.authentication import Keys, read_keys
 from api.commands.listening import CannotListen, http_url, listen, require_loopback
 from api.commands.logs import configure_logs
@@ -115,7 +116,7 @@ def serve(listener: socket.socket, settings: ApiSettings, counts: RequestCounts 
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=DRAIN_S,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
 
     def stop(*_: object) -> None:
         server.should_exit = True
@@ -124,6 +125,16 @@ def serve(listener: socket.socket, settings: ApiSettings, counts: RequestCounts 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends streams before it waits for the requests under way."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        application = self.config.loaded_app
+        if isinstance(application, Application):
+            application.stop()
+        await super().shutdown(sockets)
 
 
 def connection_limits(settings: ApiSettings) -> ConnectionLimits:

@@ -252,6 +252,7 @@ class _Up:
 
     def _show(self, addresses: Addresses, receiver_url: str | None) -> None:
         rows = [("API", addresses.api_url), ("documentation", f"{addresses.api_url}/docs")]
+        rows.append(("console", f"{addresses.api_url}/console"))
         if receiver_url is not None:
             rows.append(("paid orders received", receiver_url))
         rows += [
