@@ -18,7 +18,15 @@ from engine.recovery import FIRST_EPOCH, FORMAT
 from engine.settings import EngineSettings
 from persistence.alarms import POSTGRES_BEHIND, UNTRUSTED, Alarm, clear_alarms, raise_alarm
 from persistence.cooler import hot_ms
-from persistence.cursors import Cursor, ended_at, note_drained, read_cursors, read_generation, set_servers
+from persistence.cursors import (
+    Cursor,
+    ended_at,
+    next_generation,
+    note_drained,
+    read_cursors,
+    read_generation,
+    set_servers,
+)
 from persistence.database import translated
 from persistence.rebuild import Progress
 from persistence.reconcile import Reconciled
@@ -221,6 +229,9 @@ class Trust:
             await self._attempt(connection, plan, _log_progress)
         else:
             # A recovery that was cut short may have left the partitions at different generations.
+            known = [partition.meta.generation for partition in plan.trusted if partition.meta is not None]
+            if max(known, default=0) > generation:  # a database that went back knows less
+                generation = await next_generation(connection, known)
             numbers = [partition.number for partition in plan.trusted]
             await each(numbers, lambda number: self._engine.recovery.raise_generation(number, generation))
             await self._clear_alarms(connection)

@@ -27,7 +27,7 @@ from persistence.sweeper import Sweeper
 from persistence.trust import Trust, register_installation
 from persistence.watch import Watch
 from persistence.worker_metrics import Duties, DutyCounts, WorkerCollector, WriterCounts, metrics_port
-from persistence.writer import Writer
+from persistence.writer import DUTY, Writer
 
 __all__ = ["StartRefused", "Worker", "run"]
 
@@ -89,7 +89,7 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             others = [group.create_task(self._keep(name, duty)) for name, duty in duties.items()]
             # The writer is never cancelled in a transaction: it sees the stop between two rounds.
-            await self._keep("writer", lambda connection: self._write(connection, stop), stop)
+            await self._keep(DUTY, lambda connection: self._write(connection, stop), stop)
             for task in others:
                 task.cancel()
         with contextlib.suppress(DatabaseError):
@@ -146,6 +146,8 @@ class Worker:
                 self._written.add(result.events, now - began_s)
             if now - looked_at >= STRAGGLERS_EVERY_S:
                 stragglers = await writer.stragglers(self._share)
+                if ended := await writer.end_stalled():
+                    _log.warning("%d writers were paused in the midst of a COPY; their sessions are ended", ended)
                 looked_at = now
             if stop.is_set():
                 return

@@ -28,6 +28,10 @@ from persistence.event_rows import (
 from persistence.row_statements import prepare, write_rows
 from persistence.settings import WorkerSettings
 
+DUTY = "writer"
+SESSION = f"firstcome {DUTY}"
+"""What a writer's connection calls itself in PostgreSQL."""
+
 READ_WITHIN_S = 2.0
 RECOVERY_TAKES_S = 0.2
 FIRST_PASS_EVENTS = 128
@@ -38,6 +42,9 @@ BATCH_BYTES_MAX = 8 * 1024 * 1024
 
 LEFT_FOR_S = 5.0
 """How long a partition that is stopped, or has an unknown event, is left alone before this worker looks again."""
+
+STALLED_S = 10.0
+"""How long a writer may be in one COPY, which takes well under a second, until its session is ended."""
 
 _STOPPED_REMEDY = (
     "Look at the event (`firstcome events`), then let the writer try again or set the event aside; selling goes on"
@@ -116,6 +123,21 @@ class Writer:
                 found.add(partition)
             self._durable_before[partition] = head.durable
         return found
+
+    async def end_stalled(self, stalled_s: float = STALLED_S) -> int:
+        """End the sessions of writers that were paused in the midst of a COPY, and with them their locks; how many.
+
+        PostgreSQL itself would wait for ever: while it reads a COPY from its client, neither of its timeouts is heeded.
+        """
+        with translated():
+            cursor = await self._connection.execute(
+                """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                   WHERE datname = current_database() AND usename = current_user AND application_name = %s
+                         AND state = 'active' AND wait_event = 'ClientRead' AND query LIKE 'COPY %%'
+                         AND query_start < now() - %s * interval '1 s'""",
+                (SESSION, stalled_s),
+            )
+            return len(await cursor.fetchall())
 
     async def _heads(self, partitions: Collection[int]) -> dict[int, Head]:
         engine = self._engine

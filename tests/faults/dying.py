@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
+
 import persistence.recovery
 import persistence.row_statements
 import persistence.writer
@@ -30,6 +32,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     # the writer's round: events are read, parsed, copied with their rows, then the cursors move and all is committed
     "read": (Writer, "_read"),
     "copy_text": (persistence.row_statements, "copy_text"),
+    "copy": (psycopg.AsyncCopy, "write"),
     "write_rows": (persistence.writer, "write_rows"),
     "advance": (Writer, "_advance"),
     # a recovery's

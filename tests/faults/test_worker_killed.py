@@ -71,16 +71,17 @@ async def test_another_worker_goes_on_where_one_was_killed(shop: RunningShop, po
 
 
 @pytest.mark.requirement("R0.4", "R3.13")
+@pytest.mark.parametrize("point", ["stop:advance:3", pytest.param("stop:copy:5", marks=pytest.mark.soak)])
 async def test_a_worker_that_stops_in_its_transaction_holds_the_other_up_for_seconds_and_writes_nothing_twice(
-    shop: RunningShop,
+    shop: RunningShop, point: str
 ) -> None:
     shop.workers[1].stop()
-    stalled = shop.dying("worker-stalled", ["worker"], "stop:advance:3")
+    stalled = shop.dying("worker-stalled", ["worker"], point)
     stalled.start()
     try:
         # Before it has a share of the partitions, the other worker would write all that there is.
         await asyncio.to_thread(eventually, lambda: has_share(shop, stalled.pid), what="it has its share")
-        spree = Spree(shop, "stalled", CUSTOMERS, seed=7)
+        spree = Spree(shop, point.replace(":", "-"), CUSTOMERS, seed=7)
         await spree.run()
         await asyncio.to_thread(eventually, lambda: is_stopped(stalled.pid), what="it has stopped itself")
         await asyncio.to_thread(shop.settle, GOES_ON_WITHIN_S)

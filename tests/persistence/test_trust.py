@@ -294,3 +294,17 @@ async def test_partitions_left_at_different_generations_are_made_equal(engine: E
 
     metas = [await engine.recovery.inspect(partition) for partition in range(4)]
     assert [meta.generation for meta in metas if meta] == [5, 5, 5, 5]
+
+
+async def test_a_database_that_went_back_takes_up_the_highest_generation_there_is(
+    engine: Engine, connection: Connection
+) -> None:
+    """Else partitions of different generations would never be made equal: a flow over two would be stale for ever."""
+    await engine.recovery.raise_generation(1, 7)
+    await engine.recovery.raise_generation(2, 5)
+
+    assert await Trust(engine).look(connection)
+
+    metas = [await engine.recovery.inspect(partition) for partition in range(4)]
+    recorded = await rows(connection, "SELECT generation FROM installation")
+    assert {meta.generation for meta in metas if meta} == {generation for (generation,) in recorded}

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import psycopg
 import pytest
 import redis.asyncio
 from psycopg import AsyncConnection
@@ -15,7 +16,7 @@ from engine.order_ids import make_order_id
 from persistence.copy_text import NULL, copy_text
 from persistence.database import DatabaseUnavailable, connect
 from persistence.settings import WorkerSettings
-from persistence.writer import BATCH_BYTES_MAX, FIRST_PASS_EVENTS, Writer
+from persistence.writer import BATCH_BYTES_MAX, FIRST_PASS_EVENTS, SESSION, Writer
 from tests.persistence.shop import fill, line, open_campaign, rows, until, value, write_all
 
 Connection = AsyncConnection[TupleRow]
@@ -399,6 +400,38 @@ async def test_a_paused_writer_holds_its_partition_back_and_no_other(
     await write_all(engine, database_url)
 
     assert await rows(connection, "SELECT user_id FROM wallet ORDER BY 1") == [("ann",), ("bob",)]
+
+
+async def test_a_writer_that_is_paused_in_the_midst_of_a_copy_does_not_keep_its_locks(
+    engine: Engine, events: Events, connection: Connection, database_url: str
+) -> None:
+    """No timeout of PostgreSQL ends a COPY whose data do not come."""
+    await events.charge("ann", 5, 5)
+    async with (
+        await connect(database_url, SESSION, statement_ms=100, idle_in_transaction_ms=100) as paused,
+        await connect(database_url, SESSION) as alive,
+    ):
+        writer = Writer(engine, alive, WorkerSettings(database_url=database_url))
+        with pytest.raises(psycopg.OperationalError):  # noqa: PT012 - where it is noticed is not the point
+            async with paused.transaction():
+                await paused.execute("SELECT FROM partition_cursor WHERE partition = 0 FOR UPDATE")
+                async with paused.cursor().copy("COPY idempotency_key FROM STDIN") as copy:
+                    await until(lambda: _is_over(connection, ms=300))  # longer than either timeout
+                    assert await writer.end_stalled() == 0, "it is not long enough yet"
+                    await write_all(engine, database_url)
+                    assert await rows(connection, "SELECT FROM wallet") == []
+
+                    assert await writer.end_stalled(stalled_s=0.2) == 1
+                    await copy.write(b"\n")
+        await write_all(engine, database_url)
+    assert await rows(connection, "SELECT user_id FROM wallet") == [("ann",)]
+
+
+async def _is_over(connection: Connection, ms: int) -> bool:
+    """Whether a COPY has been going on for so long."""
+    query = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY %%'
+               AND state = 'active' AND query_start < now() - %s * interval '1 ms'"""
+    return bool(await value(connection, query, ms))
 
 
 async def test_a_batch_of_large_orders_is_bounded_by_its_bytes(

@@ -1,0 +1,49 @@
+"""Waiting until changes are durable: one reader for each partition, however many wait."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from engine.durability import Durability
+from engine.engine import Engine
+from engine.lanes import RedisLanes
+
+WAITING = 300
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
+    """How often each partition's meta was read."""
+    counted: Counter[int] = Counter()
+    execute = RedisLanes.execute
+
+    def counting(lanes: RedisLanes, partition: int, *command: Any, **named: Any) -> Any:
+        counted[partition] += command[0] == "HMGET"
+        return execute(lanes, partition, *command, **named)
+
+    monkeypatch.setattr(RedisLanes, "execute", counting)
+    return counted
+
+
+async def test_however_many_wait_one_reads_for_each_partition_and_none_when_nobody_waits(
+    engine: Engine, looks: Counter[int]
+) -> None:
+    charges = [await engine.wallets.charge(user, 5) for user in ("ann", "bob")]
+    durability = Durability(engine.lanes, engine.keys)
+
+    async def looks_while(waiting: int) -> int:
+        looks.clear()
+        positions = [position for charge in charges for position in charge.positions]
+        waits = [durability.wait(positions, timeout_s=0.5) for _ in range(waiting)]
+        assert await asyncio.gather(*waits) == [False] * waiting
+        return looks.total()
+
+    alone, crowded = await looks_while(1), await looks_while(WAITING)
+    assert len(looks) == len({position.partition for charge in charges for position in charge.positions})
+    assert 0 < crowded < 2 * alone
+
+    looks.clear()
+    assert await durability.wait([], timeout_s=0.1)
+    assert looks.total() == 0
