@@ -16,11 +16,13 @@ from typing import Any
 import click
 
 from loadtests import traffic
+from loadtests.ceilings import Echo, copy, without_http
 from loadtests.generators import GeneratorFailed, closed_loop_generator
 from loadtests.machine import commit, description
 from loadtests.measure import Figures, Plan, measure
 from loadtests.systems import SYSTEMS, Firstcome, System, WrongOutcome
 from loadtests.tables import summary
+from loadtests.worker_paths import catch_up, rebuild
 
 CONNECTIONS = 64
 OPEN_CONNECTIONS = 512
@@ -31,7 +33,7 @@ OPEN_SHARE = 0.7
 @click.command(help=__doc__)
 @click.option("--short", is_flag=True, help="At most three minutes: a look, not a record.")
 @click.option("--seconds", type=float, help="How long each path is loaded.")
-@click.option("--processes", default=2, show_default=True, help="Processes that serve HTTP, of each system.")
+@click.option("--processes", default=1, show_default=True, help="Processes that serve HTTP, of each system.")
 @click.option("--connections", default=CONNECTIONS, show_default=True, help="Connections of a closed loop.")
 @click.option("--only", multiple=True, metavar="NAME", help="Only these systems (firstcome, row-locks, ...).")
 @click.option("--path", "paths", multiple=True, metavar="NAME", help="Only these paths (coupon, checkout, ...).")
@@ -52,6 +54,7 @@ def main(
         connections,
         [path for path in traffic.ALL if not paths or path.name in paths],
         short,
+        extras=not paths,
     )
     try:
         with tempfile.TemporaryDirectory(prefix="firstcome-bench-") as name:
@@ -72,16 +75,24 @@ class Run:
     """One run of the benchmark and what it has found."""
 
     def __init__(
-        self, seconds: float, processes: int, connections: int, paths: Sequence[traffic.Path], short: bool
+        self,
+        seconds: float,
+        processes: int,
+        connections: int,
+        paths: Sequence[traffic.Path],
+        short: bool,
+        extras: bool = False,
     ) -> None:
         self._seconds = seconds
         self._processes = processes
         self._connections = connections
         self._paths = paths
         self._short = short
+        self._extras = extras
         self._figures: list[Figures] = []
         self._began = datetime.now(UTC)
         self._checked: list[str] = []
+        self._ceilings: dict[str, Any] = {}
 
     def system(self, kind: type[System], folder: Path) -> None:
         """Measure one system on every path that it has."""
@@ -90,11 +101,28 @@ class Run:
             for path in self._paths:
                 if isinstance(system, Firstcome) or path in traffic.COMPARED:
                     self._path(system, path)
+            if isinstance(system, Firstcome) and self._extras:
+                self._by_itself(system, folder)
             broken = system.broken_laws()
             if broken:
                 raise WrongOutcome(f"{kind.title}: {'; '.join(broken)}")
             self._checked.append(kind.name)
             tell(f"{kind.title}: every law holds")
+
+    def _by_itself(self, system: Firstcome, folder: Path) -> None:
+        """The ceilings, and what no client asks for."""
+        with Echo(folder, self._processes) as echo:
+            answered = measure(echo, traffic.COUPON, Plan(self._seconds, self._connections, 1.0))
+        self._ceilings = {
+            "bare echo": {"answered_per_s": answered.answered_per_s, "api_cpu_us": answered.cpu_us["api"]},
+            "coupon without HTTP": without_http(system, "coupon", self._seconds),
+            "checkout without HTTP": without_http(system, "checkout", self._seconds),
+            "COPY": copy(system),
+            "writer catching up": catch_up(system, self._seconds, self._connections),
+            "rebuild of Redis": rebuild(system),
+        }
+        tell(f"  ceilings: {json.dumps(self._ceilings)}")
+        system.settle()
 
     def _path(self, system: System, path: traffic.Path) -> None:
         warm_up_s = min(3.0, self._seconds // 2)
@@ -128,6 +156,7 @@ class Run:
             "connections": self._connections,
             "seconds": self._seconds,
             "outcome_checked": self._checked,
+            "ceilings": self._ceilings,
             "figures": [figures.saved() for figures in self._figures],
         }
 

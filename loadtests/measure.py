@@ -155,6 +155,11 @@ def measure(system: System, path: Path, plan: Plan) -> Figures:
     )
 
 
+def load(system: System, path: Path, plan: Plan) -> Load:
+    """Load one path and look at nothing."""
+    return generate(_job(system, path, plan.seconds, plan.connections, plan.rate), closed_loop_generator())
+
+
 def _job(system: System, path: Path, seconds: float, connections: int, rate: float = 0.0) -> Job:
     number = next(_numbers)
     return Job(

@@ -135,7 +135,8 @@ class System(ABC):
     def _api_command(self, fd: int) -> list[str]:
         return [sys.executable, "-m", "loadtests.serve", self.application, "--fd", str(fd)]
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What its processes are told."""
         return {name: value for name, value in os.environ.items() if not name.startswith(("FIRSTCOME_", "BASELINE_"))}
 
     def _start_apis(self) -> None:
@@ -161,7 +162,7 @@ class System(ABC):
 
     def _child(self, name: str, argv: Sequence[str], fds: Sequence[int] = ()) -> ChildProcess:
         log = self.folder / f"{name}.log"
-        child = ChildProcess(name, argv, log, env=self._environment(), cwd=ROOT, pass_fds=fds, stop_timeout_s=20)
+        child = ChildProcess(name, argv, log, env=self.environment(), cwd=ROOT, pass_fds=fds, stop_timeout_s=20)
         child.start()
         self._stack.callback(child.stop)
         return child
@@ -187,9 +188,9 @@ class Firstcome(System):
         """Start the worker, or start it again."""
         self.worker = self._child("worker", [*program(), "worker"])
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         return {
-            **super()._environment(),
+            **super().environment(),
             "FIRSTCOME_REDIS_URL": self.valkey.url,
             "FIRSTCOME_DATABASE_URL": self.postgres.url,
             "FIRSTCOME_PARTITIONS": str(PARTITIONS),
@@ -313,7 +314,7 @@ class Firstcome(System):
         }
         broken = [f"{law}: {found}" for law, query in laws.items() if (found := self._query(query))]
         audit = ChildProcess(
-            "audit", [*program(), "audit", "--full"], self.folder / "audit.log", env=self._environment(), cwd=ROOT
+            "audit", [*program(), "audit", "--full"], self.folder / "audit.log", env=self.environment(), cwd=ROOT
         )
         audit.start()
         wait_until(lambda: not audit.running, timeout_s=SETTLED_S, what="the audit is over")
@@ -334,9 +335,9 @@ class RowLocks(System):
     def _start_servers(self) -> None:
         self.postgres = self._stack.enter_context(EmbeddedPostgres(self.folder / "postgres"))
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         url = self.postgres.url.replace("postgresql://", "postgresql+asyncpg://", 1)
-        return {**super()._environment(), "BASELINE_DATABASE_URL": url}
+        return {**super().environment(), "BASELINE_DATABASE_URL": url}
 
     def roles(self) -> dict[str, list[int]]:
         return {"api": [api.pid for api in self.apis], "postgres": [self.postgres.pid]}
@@ -404,8 +405,8 @@ class RedisOnly(System):
         self.redis = redis_client(self.valkey.url)
         self._stack.callback(self.redis.close)
 
-    def _environment(self) -> dict[str, str]:
-        return {**super()._environment(), "BASELINE_REDIS_URL": self.valkey.url}
+    def environment(self) -> dict[str, str]:
+        return {**super().environment(), "BASELINE_REDIS_URL": self.valkey.url}
 
     def roles(self) -> dict[str, list[int]]:
         return {"api": [api.pid for api in self.apis], "redis": [self.valkey.pid]}

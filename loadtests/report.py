@@ -1,0 +1,167 @@
+"""From saved results to `docs/performance.md`, its plots, and the README's headline: `python -m loadtests.report`."""
+
+import json
+import re
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from loadtests import traffic
+from loadtests.systems import BASELINES, SYSTEMS, Firstcome
+from loadtests.tables import (
+    COST_HEAD,
+    PATHS,
+    RATE_HEAD,
+    ROLES,
+    TITLES,
+    Found,
+    costs,
+    counted,
+    markdown,
+    of,
+    rates,
+    ratios,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "loadtests" / "results" / "official.json"
+DOCUMENT = ROOT / "docs" / "performance.md"
+PLOTS = ROOT / "docs" / "plots"
+BEGIN, END = "<!-- figures of loadtests/results/official.json: begin -->", "<!-- figures: end -->"
+COLOURS = ("#1b7f5c", "#2f6fb3", "#d98e04", "#b3402f", "#777777")
+WIDTH, LEFT, BAR = 720, 230, 22
+
+
+def load(path: Path = RESULTS) -> Found:
+    """Saved results."""
+    found: Found = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def headline(results: Found) -> str:
+    """The README's table: what is accepted and durable a second, beside the baselines."""
+    rows = []
+    for path in traffic.COMPARED:
+        rates_of = [of(results, system.name, path.name) for system in SYSTEMS]
+        rows.append([path.title, *("" if each is None else f"{counted(each):,.0f}/s" for each in rates_of)])
+    return markdown(("", *(system.title for system in SYSTEMS)), rows)
+
+
+def document(results: Found) -> str:
+    """The whole page."""
+    machine = results["machine"]
+    packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
+    parts = [
+        "# Performance",
+        "Measured, not estimated: this page and its plots are made from "
+        "[saved results](../loadtests/results/official.json) by `python -m loadtests.report`. "
+        "`make bench SHORT=1` repeats it; a run whose outcome is wrong fails.",
+        f"One run on {machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB, {machine['system']}, "
+        "which servers, clients and whatever else ran there shared. "
+        f"Python {machine['python']}; {packages}. Began {results['began']}, commit {results['commit']}, "
+        f"`{results['command']}`: {results['processes']} API process(es) for each system, {results['connections']} "
+        f"connections, {results['seconds']:g} s a path, closed loops by {results['generator']}, open loops by "
+        "`loadtests/python_load.py`. **Ratios within the run are what counts**; absolute figures are of this machine "
+        "under what else ran there.",
+        "## Side by side",
+        markdown(("Firstcome, durable, against", *(TITLES[each.name] for each in BASELINES)), ratios(results)),
+        "Of Firstcome and the row locks the durable rate counts (all of it in PostgreSQL, the time until the last "
+        "of it was there included); the two on Redis alone are never durable.",
+        *(f"![{PATHS[path.name]}](plots/{path.name}.svg)" for path in traffic.COMPARED),
+        "The goals are 15, 25 and 1.5 for coupons, 12 and 20 over the row locks for checkouts. "
+        "[What is missed, and where the time goes](decisions/0011-throughput-goals-missed.md).",
+        "## Closed loop",
+        markdown(RATE_HEAD, rates(results)),
+        "## Open loop",
+        "Requests are due at 70 % of the closed loop's rate whatever the server does, and a latency counts from when "
+        "its request was due.",
+        markdown(RATE_HEAD, rates(results, "open")),
+        "![latencies](plots/latency.svg)",
+        "## What it takes",
+        markdown(COST_HEAD, costs(results)),
+        "![CPU split](plots/cpu.svg)",
+    ]
+    if extra := results.get("ceilings"):
+        parts += ["## Ceilings, and what no client asks for", markdown(("figure", "value"), _flat(extra))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _flat(found: Found, above: str = "") -> list[list[str]]:
+    rows: list[list[str]] = []
+    for name, value in found.items():
+        title = f"{above}{name.replace('_', ' ')}"
+        if isinstance(value, dict):
+            rows += _flat(value, f"{title}: ")
+        else:
+            rows.append([title, f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"])
+    return rows
+
+
+def bars(title: str, unit: str, rows: Sequence[tuple[str, Sequence[float]]], legend: Sequence[str] = ()) -> str:
+    """Horizontal bars, stacked where a row has several values, as SVG."""
+    most = max((sum(values) for _, values in rows), default=1.0) or 1.0
+    height = 50 + BAR * len(rows) + (20 if legend else 0)
+    text = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
+        'font-size="12">',
+        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
+        f'<text x="10" y="20" font-size="14" font-weight="bold">{escape(title)}</text>',
+    ]
+    for number, (name, values) in enumerate(rows):
+        y, x = 34 + BAR * number, float(LEFT)
+        text.append(f'<text x="{LEFT - 6}" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
+        for index, value in enumerate(values):
+            width = value / most * (WIDTH - LEFT - 110)
+            colour = COLOURS[index if legend else min(number, len(COLOURS) - 1)]
+            text.append(f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BAR - 5}" fill="{colour}"/>')
+            x += width
+        text.append(f'<text x="{x + 5:.1f}" y="{y + 14}">{sum(values):,.0f} {escape(unit)}</text>')
+    for index, name in enumerate(legend):
+        x, y = LEFT + 95 * index, height - 22
+        text.append(f'<rect x="{x}" y="{y}" width="10" height="10" fill="{COLOURS[index]}"/>')
+        text.append(f'<text x="{x + 14}" y="{y + 10}">{escape(name)}</text>')
+    return "\n".join([*text, "</svg>"]) + "\n"
+
+
+def plots(results: Found) -> dict[str, str]:
+    """Every plot by its file's name."""
+    drawn = {}
+    for path in traffic.COMPARED:
+        found = [(system.title, of(results, system.name, path.name)) for system in SYSTEMS]
+        rows = [(title, [counted(figures)]) for title, figures in found if figures]
+        drawn[f"{path.name}.svg"] = bars(f"{path.title}, as durable as it gets", "/s", rows)
+    split: list[tuple[str, list[float]]] = []
+    late: list[tuple[str, list[float]]] = []
+    for system in SYSTEMS:
+        for path in (traffic.COUPON, traffic.CHECKOUT):
+            closed, opened = (of(results, system.name, path.name, loop) for loop in ("closed", "open"))
+            name = f"{system.title.split(',')[0]}: {path.title.split(',')[0]}"
+            if closed and (system is Firstcome or system.name != "redis-locks"):
+                split.append((name, [closed["cpu_us"].get(role, 0.0) for role in ROLES]))
+            if opened:
+                late.append((name, [opened["latency_ms"]["99"]]))
+    drawn["cpu.svg"] = bars("CPU for each answer", "us", split, ROLES)
+    drawn["latency.svg"] = bars("p99 at 70 % of each system's own peak, open loop", "ms", late)
+    return drawn
+
+
+def with_headline(readme: str, results: Found) -> str:
+    """The README with its headline table anew."""
+    block = f"{BEGIN}\n{headline(results)}\n{END}"
+    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, readme, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Write the page, the plots, the headline."""
+    results: Any = load()
+    DOCUMENT.write_text(document(results), encoding="utf-8")
+    PLOTS.mkdir(exist_ok=True)
+    for name, drawing in plots(results).items():
+        (PLOTS / name).write_text(drawing, encoding="utf-8")
+    readme = ROOT / "README.md"
+    readme.write_text(with_headline(readme.read_text(encoding="utf-8"), results), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

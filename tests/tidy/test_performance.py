@@ -1,0 +1,15 @@
+"""The figures that the README and docs/performance.md show are those of the saved results."""
+
+from loadtests.report import DOCUMENT, PLOTS, document, load, plots, with_headline
+from tests.tidy.project_files import ROOT
+
+
+def test_the_readme_shows_the_saved_figures() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "official.json" in readme
+    assert readme == with_headline(readme, load())
+
+
+def test_the_page_and_its_plots_are_made_from_the_saved_results() -> None:
+    assert DOCUMENT.read_text(encoding="utf-8") == document(load())
+    assert {path.name: path.read_text(encoding="utf-8") for path in PLOTS.iterdir()} == plots(load())
