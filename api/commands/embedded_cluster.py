@@ -116,6 +116,7 @@ class EmbeddedCluster:
         node.start()
         self._count += 1
         self._join()
+        self.wait_until_whole()
         return node
 
     @contextlib.contextmanager
