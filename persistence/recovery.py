@@ -90,6 +90,7 @@ class Attempt:
         self._plan = plan
         # Where this attempt ends early, what it held says whether it was to be made anew.
         self._claim = engine.recovery.claim(rebuild_token(uuid4().hex) if plan.rebuild else uuid4().hex)
+        self._servers = {each.number: each.server for each in (*plan.trusted, *plan.continuing, *plan.lost)}
         self._rebuild = Rebuild(engine, self._claim, hot_ms, progress)
 
     async def run(self) -> Reconciled:
@@ -217,12 +218,20 @@ class Attempt:
             behind = [number for number, seq in seqs.items() if cursors[number].seq < seq]
             if not behind:
                 return
-            written = sum(cursors[number].seq for number in seqs)
+            # A slot that was moved meanwhile has a server that no writer reads from, until the next attempt.
+            if any(self._is_elsewhere(number) for number in behind):
+                raise RecoveryHeld(f"some of the partitions {behind} have another server now")
+            # What the others write does not help these.
+            written = sum(cursors[number].seq for number in behind)
             if written != last:
                 give_up_at, last = loop.time() + NO_PROGRESS_S, written
             if loop.time() >= give_up_at:
                 raise RecoveryHeld(f"the writers of partitions {behind} get on with nothing")
             await asyncio.sleep(LOOK_S)
+
+    def _is_elsewhere(self, number: int) -> bool:
+        server = self._engine.lanes.identity(number)
+        return server is None or server.decode() != self._servers[number]
 
 
 async def each(numbers: Iterable[int], call: Callable[[int], Awaitable[Answer]]) -> dict[int, Answer]:
