@@ -34,7 +34,7 @@ run-cluster: $(STAMP) ## the same on a Redis Cluster of three primaries and thre
 
 .PHONY: test
 test: $(STAMP) ## run the tests; ARGS='-k coupon' reach pytest
-	$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
+	$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: soak
 soak: $(STAMP) ## run the long tests that `make test` leaves out

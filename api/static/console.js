@@ -180,7 +180,7 @@ function show(sight) {
   showSubjects(sight);
   showDeliveries(sight);
   const part = (is, name) => `${name} ${is ? 'answers' : 'does not answer'}`;
-  say('about', `Firstcome ${sight.version} · ${count(sight.processes)} API processes · ${count(sight.workers)} workers · ${part(sight.redis, 'Redis')} · ${part(sight.postgres, 'PostgreSQL')}`);
+  say('about', `Firstcome ${sight.version} · API processes: ${count(sight.processes)} · workers: ${count(sight.workers)} · ${part(sight.redis, 'Redis')} · ${part(sight.postgres, 'PostgreSQL')}`);
 }
 
 function headers() {

@@ -12,7 +12,8 @@ from tests.simulation.servers import Servers, connected
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 200
 SOAK_SEEDS = 10_000
-PROCESSES = 2
+PROCESSES = 4
+"""More than cores: each waits for its servers half of the time."""
 
 
 @pytest.mark.timeout(600)
