@@ -61,6 +61,7 @@ check: $(STAMP) ## lint, formatting, types, import directions, layout and style
 .PHONY: docs
 docs: $(STAMP) ## make the documents that come from the program; MMDC=mmdc draws the diagrams too
 	$(BIN)/python -m tests.tidy.settings_document
+	$(BIN)/python -m tests.tidy.runbook
 	$(BIN)/python -m tests.tidy.api_documents
 	$(BIN)/python -m tests.tidy.requirements --write
 	$(BIN)/python -m tests.tidy.diagrams $(if $(MMDC),--render $(MMDC))

@@ -31,6 +31,7 @@ from api.operations import HEALTH, OPERATIONS, OPERATORS, Operation
 from api.operators import alarm_body, delivery_body
 from api.problems import OVERLOADED, Problem
 from api.request_counts import RequestCounts
+from api.runbook import address
 from api.shop import Shop
 from api.system import Sight, System
 from api.times import format_time
@@ -44,7 +45,6 @@ _log: Final = logging.getLogger("firstcome.console")
 CAMPAIGNS_READ: Final = 200
 CAMPAIGNS_SHOWN: Final = 8
 SELLERS_SHOWN: Final = 5
-ALARMS_SHOWN: Final = 20
 DELIVERIES_SHOWN: Final = 6
 REFUSALS_SHOWN: Final = 5
 PAGES_MAX: Final = 32
@@ -271,8 +271,10 @@ class Console:
                     ]
         if sight.progress is not None:
             with contextlib.suppress(HistoryUnavailable):
-                alarms = await self._oversight.alarms("open", ALARMS_SHOWN, None)
-                shown["alarms"] += [msgspec.to_builtins(alarm_body(alarm)) for alarm in alarms.items]
+                shown["alarms"] += [
+                    msgspec.to_builtins(alarm_body(alarm)) | {"count": count}
+                    for alarm, count in await self._oversight.open_kinds()
+                ]
                 page = await self._oversight.deliveries(DeliveryFilter(), DELIVERIES_SHOWN, None)
                 if sight.progress.deliveries.dead:
                     dead = await self._oversight.deliveries(DeliveryFilter("dead"), DELIVERIES_SHOWN, None)
@@ -311,23 +313,26 @@ def conditions(sight: Sight) -> list[dict[str, Any]]:
     """What nobody can put on record as an alarm, because who would do so is what is missing."""
     found = []
     if not sight.redis_is_there:
-        found.append(("redis_unreachable", "Redis does not answer: nothing can be sold.", "Start Redis, or reach it."))
+        detail = "Redis does not answer: nothing can be sold."
+        found.append(("redis_unreachable", detail, "Start Redis, or reach it.", "FirstcomeUntrusted"))
     if sight.progress is None:
         detail = "PostgreSQL does not answer: what is sold stays in Redis until it does, within the backlog limit."
-        found.append(("postgres_unreachable", detail, "Start PostgreSQL, or reach it; the worker goes on by itself."))
+        remedy = "Start PostgreSQL, or reach it; the worker goes on by itself."
+        found.append(("postgres_unreachable", detail, remedy, "FirstcomeBlind"))
     elif not sight.progress.workers:
         detail = "No worker is there: nothing becomes durable, and after a restart of Redis nothing is sold."
-        found.append(("no_worker", detail, "Start one: firstcome worker."))
+        found.append(("no_worker", detail, "Start one: firstcome worker.", "FirstcomeNoWorker"))
     return [
         {
             "kind": kind,
             "subject": "",
             "detail": detail,
             "remedy": remedy,
-            "runbook": "firstcome doctor",
+            "runbook": address(entry),
             "partition": None,
+            "count": 1,
         }
-        for kind, detail, remedy in found
+        for kind, detail, remedy, entry in found
     ]
 
 

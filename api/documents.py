@@ -1,4 +1,4 @@
-"""What explains the surface to people and programs: the specification, its page, and a page for every problem.
+"""What explains the surface to people and programs: the specification, its page, a page for every problem, the runbook.
 
 All of it is served from this package; no page asks another address for anything.
 """
@@ -23,6 +23,8 @@ from api.entity_tags import entity_tag, is_known
 from api.openapi import openapi_json, problem_value
 from api.problem_examples import examples_of
 from api.problems import PROBLEMS, Problem, ProblemType
+from api.runbook import PATH as RUNBOOK
+from api.runbook import runbook_html
 
 _MEDIA_TYPES: Final = {"docs.css": "text/css", "docs.js": "text/javascript"}
 _VARY: Final = {"Vary": "Accept"}
@@ -32,7 +34,7 @@ _OWN_ONLY: Final = {
 
 
 def document_routes() -> list[Route]:
-    """The routes of `/openapi.json`, `/docs` and `/problems`."""
+    """The routes of `/openapi.json`, `/docs`, `/problems` and `/runbook`."""
     return [
         Route("/openapi.json", _specification),
         Route("/docs", _docs),
@@ -40,6 +42,7 @@ def document_routes() -> list[Route]:
         Route("/docs/{file}", _docs_file),
         Route("/problems", _problems),
         Route("/problems/{name}", _problem),
+        Route(RUNBOOK, _runbook),
     ]
 
 
@@ -87,6 +90,10 @@ async def _docs_file(request: Request) -> Response:
     if file not in _MEDIA_TYPES:
         raise HTTPException(404)
     return Response(_static(file), media_type=_MEDIA_TYPES[file])
+
+
+async def _runbook(request: Request) -> Response:
+    return _tagged(request, (await asyncio.to_thread(runbook_html)).encode(), "text/html", _OWN_ONLY)
 
 
 async def _problems(request: Request) -> Response:

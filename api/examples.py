@@ -758,7 +758,7 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
                         subject="linen-shirt/L",
                         detail="An order holds 1 unit more than there is.",
                         remedy="Restock the item or refund the order named.",
-                        runbook="docs/operations.md#stock_short",
+                        runbook="/runbook#stock_short",
                         raised_at="2026-03-02T10:30:00.000Z",
                         cleared_at=None,
                     )

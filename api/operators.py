@@ -10,14 +10,13 @@ from api.asgi import Answer, Call, Handler
 from api.cursors import decode_number_cursor, encode_cursor
 from api.idempotency import key_of, replayed_headers
 from api.problems import NOT_FOUND, Problem
+from api.runbook import address
 from api.shop import Shop
 from api.system import System
 from api.times import format_moment, format_optional_moment
 from engine.errors import EngineError
 from engine.settings import without_password
 from persistence.oversight import DeliveryFilter, Oversight, RecordedAlarm, RecordedDelivery
-
-RUNBOOK = "docs/operations.md"
 
 
 def handlers(shop: Shop) -> dict[str, Handler]:
@@ -127,7 +126,7 @@ def alarm_body(alarm: RecordedAlarm) -> schemas.Alarm:
         subject=alarm.subject,
         detail=alarm.detail,
         remedy=alarm.remedy,
-        runbook=f"{RUNBOOK}#{alarm.kind}",
+        runbook=address(alarm.kind),
         raised_at=format_moment(alarm.raised_at),
         cleared_at=format_optional_moment(alarm.cleared_at),
     )

@@ -682,7 +682,7 @@ class Alarm(Body, frozen=True, kw_only=True):
     subject: Annotated[Text, Meta(description="What it is about, such as an order or a stock item.")]
     detail: Annotated[Text, Meta(description="What was found.")]
     remedy: Annotated[Text, Meta(description="What an operator does about it.")]
-    runbook: Annotated[Text, Meta(description="Where the project's documentation says more.")]
+    runbook: Annotated[Text, Meta(description="Where this server says more.")]
     raised_at: Annotated[Time, Meta(description="When it was raised.")]
     cleared_at: Annotated[Time | None, Meta(description="When it was over; null while it is open.")]
 

@@ -18,17 +18,18 @@ DELIVERY_LATE = "delivery_late"
 AUDIT_MISMATCH = "audit_mismatch"
 
 KINDS = (
-    STOPPED,
-    UNKNOWN_EVENT,
-    UNTRUSTED,
-    RESERVATION_LOST,
-    STOCK_SHORT,
     POSTGRES_BEHIND,
+    STOPPED,
+    UNTRUSTED,
+    UNKNOWN_EVENT,
+    AUDIT_MISMATCH,
+    STOCK_SHORT,
+    RESERVATION_LOST,
     DELIVERY_DEAD,
     DELIVERY_LATE,
-    AUDIT_MISMATCH,
 )
-"""Every kind there is. Each has a rule in deploy/prometheus/alerts.yml and an entry in docs/operations.md."""
+"""Every kind there is, the gravest first. Each has a rule in deploy/prometheus/alerts.yml, an entry in
+docs/operations.md, and a test that brings it about (tests/faults/test_alarms.py)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from sqlalchemy import Row, false, func, literal_column, select, text, true, upd
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.order_ids import is_order_id
+from persistence.alarms import KINDS
 from persistence.history import History, Page
 from persistence.tables import alarm, installation, orders, outbox, partition_cursor
 
@@ -174,20 +175,25 @@ class Oversight:
         if before_id is not None:
             query = query.where(alarm.c.id < before_id)
         rows = await self._history.rows(query)
-        items = tuple(
-            RecordedAlarm(
-                row.id,
-                row.kind,
-                row.partition,
-                row.subject,
-                row.detail,
-                row.remedy,
-                row.raised_at,
-                row.cleared_at,
-            )
-            for row in rows[:limit]
-        )
+        items = tuple(_alarm(row) for row in rows[:limit])
         return Page(items, str(items[-1].alarm_id) if len(rows) > limit else None)
+
+    async def open_kinds(self) -> list[tuple[RecordedAlarm, int]]:
+        """The newest open alarm of each kind, the gravest kind first, and how many of it are open."""
+        query = (
+            select(alarm, func.count().over(partition_by=alarm.c.kind).label("alike"))
+            .where(alarm.c.cleared_at.is_(None))
+            .distinct(alarm.c.kind)
+            .order_by(alarm.c.kind, alarm.c.id.desc())
+        )
+        found = [(_alarm(row), row.alike) for row in await self._history.rows(query)]
+        return sorted(found, key=lambda item: KINDS.index(item[0].kind) if item[0].kind in KINDS else len(KINDS))
+
+
+def _alarm(row: Row[Any]) -> RecordedAlarm:
+    return RecordedAlarm(
+        row.id, row.kind, row.partition, row.subject, row.detail, row.remedy, row.raised_at, row.cleared_at
+    )
 
 
 def _delivery(row: Row[Any]) -> RecordedDelivery:

@@ -22,6 +22,10 @@ function count(value) {
   return value >= 100000 ? short.format(value) : whole.format(value);
 }
 
+function changes(value) {
+  return `${count(value)} ${value === 1 ? 'change' : 'changes'}`;
+}
+
 function duration(ms) {
   if (ms === null || ms === undefined) return '–';
   if (ms < 1000) return `${whole.format(ms)} ms`;
@@ -68,24 +72,28 @@ function fillBar(item, name, value, share, low) {
 }
 
 function showAlarms(sight) {
-  const alarms = sight.alarms.slice(0, 20);
-  $('alarms').hidden = alarms.length === 0;
-  list('alarm-list', alarms,
-    () => element('li', '', element('p', '', element('strong'), element('span')), element('p', 'do'), element('p', 'small')),
-    (item, alarm) => {
-      const where = alarm.partition === null ? alarm.subject : `partition ${alarm.partition} · ${alarm.subject}`;
-      put(item.children[0].children[0], alarm.kind.replaceAll('_', ' '));
-      put(item.children[0].children[1], where);
-      put(item.children[1], `Do: ${alarm.remedy}`);
-      put(item.children[2], `${alarm.detail} · runbook: ${alarm.runbook}`);
-    });
-  const more = (sight.alarms_open || 0) - alarms.filter((alarm) => alarm.alarm_id).length;
-  $('alarms-more').hidden = more <= 0;
-  say('alarms-more', `and ${more} more: GET /admin/v1/alarms?state=open`);
+  $('alarms').hidden = sight.alarms.length === 0;
+  list('alarm-list', sight.alarms, () => {
+    const link = element('a', '', 'Runbook');
+    const inTab = element('p', 'small', element('span'), ' ', link);
+    link.target = '_blank';
+    return element('li', '', element('p', '', element('strong'), element('span')), element('p', 'do'), inTab);
+  }, (item, alarm) => {
+    const [heading, remedy, foot] = item.children;
+    const where = alarm.partition === null ? alarm.subject : `partition ${alarm.partition} · ${alarm.subject}`;
+    put(heading.children[0], alarm.kind.replaceAll('_', ' '));
+    put(heading.children[1], where + (alarm.count > 1 ? `, and ${count(alarm.count - 1)} more like it` : ''));
+    put(remedy, `Do: ${alarm.remedy}`);
+    put(foot.children[0], alarm.detail);
+    // Relative, so that a shop below a path of its host leads to its own.
+    const target = alarm.runbook.slice(1);
+    if (foot.children[1].getAttribute('href') !== target) foot.children[1].href = target;
+    foot.children[1].setAttribute('aria-label', `Runbook of ${alarm.kind.replaceAll('_', ' ')}, in another tab`);
+  });
 }
 
 function showVerdict(sight) {
-  const alarms = Math.max(sight.alarms.length, sight.alarms_open || 0);
+  const alarms = sight.alarms.reduce((sum, alarm) => sum + alarm.count, 0);
   const closed = sight.partitions.length - sight.trusted;
   let [words, kind] = ['All is well', 'good'];
   if (sight.lag_ms > 1000) [words, kind] = ['Durable is behind', 'warn'];
@@ -108,15 +116,15 @@ function showFlow(sight) {
   say('accepted-note', `orders ${count(rates.orders)}, coupons ${count(rates.coupons)}, charges ${count(rates.charges)}; reads ${count(rates.read)}`);
   const why = sight.refusals.slice(0, 2).map(([name, rate]) => `${name} ${count(rate)}`).join(', ');
   say('refused-note', (why || 'nothing is refused') + (rates.failed ? `; not possible now ${count(rates.failed)}` : ''));
-  say('durable-note', `of ${count(rates.decided)} changes decided`);
-  say('lag-note', sight.backlog === null ? 'backlog not known' : `backlog ${count(sight.backlog)} changes`);
+  say('durable-note', `of ${changes(rates.decided)} decided`);
+  say('lag-note', sight.backlog === null ? 'backlog not known' : `backlog ${changes(sight.backlog)}`);
 }
 
 function showPartitions(sight) {
   const state = ([, name, , lag]) => (name === 'trusted' ? (lag > 1000 ? 'behind' : 'trusted') : name);
   list('grid', sight.partitions, () => element('i'), (cell, partition) => { cell.className = state(partition); });
   const worst = sight.partitions.reduce((most, each) => ((each[3] || 0) > (most[3] || 0) ? each : most), sight.partitions[0]);
-  const behind = worst && worst[3] ? `; the furthest behind is ${worst[0]}: ${count(worst[2])} changes, ${duration(worst[3])}` : '; none is behind';
+  const behind = worst && worst[3] ? `; the furthest behind is ${worst[0]}: ${changes(worst[2])}, ${duration(worst[3])}` : '; none is behind';
   say('partitions-say', `${sight.trusted} of ${sight.partitions.length} trusted${behind}`);
   if ($('partitions-all').open) {
     list('rows', sight.partitions, () => element('tr', '', element('td'), element('td'), element('td', 'number'), element('td', 'number')),

@@ -1,33 +1,18 @@
 """The console's stream, page and alarms, over two API processes."""
 
-import json
+import re
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
-from typing import Any
 
 import httpx
 import psycopg
-import pytest
 
 from api.console import Rates, conditions
 from api.system import Sight
 from persistence.alarms import KINDS
+from persistence.oversight import DeliveryBacklog, Progress
+from tests.console_stream import watching
 from tests.running_shop import RunningShop, charge, eventually, place, put_campaign, put_product
-
-
-@contextmanager
-def watching(url: str) -> Iterator[Iterator[dict[str, Any]]]:
-    """What a console that is open at this API process is shown, look by look."""
-    with (
-        httpx.Client(base_url=url, timeout=15, verify=False) as client,
-        client.stream("GET", "/admin/v1/console/events") as answer,
-    ):
-        assert answer.headers["content-type"] == "text/event-stream"
-        assert answer.headers["cache-control"] == "no-store"
-        lines = answer.iter_lines()
-        yield (json.loads(line.removeprefix("data: ")) for line in lines if line)
 
 
 def test_the_stream_shows_what_every_api_process_does(
@@ -60,21 +45,35 @@ def test_the_stream_shows_what_every_api_process_does(
         assert sight["deliveries"][0]["state"] == "pending"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_alarm_is_shown_with_its_remedy_and_runbook(shop: RunningShop, client: httpx.Client, kind: str) -> None:
+def test_alarms_of_one_kind_are_one_entry_with_their_number(shop: RunningShop, client: httpx.Client) -> None:
     with psycopg.connect(shop.database_url, autocommit=True) as connection:
-        connection.execute(
-            "INSERT INTO alarm (kind, subject, detail, remedy) VALUES (%s, 'a test', 'broken', 'mend it')", [kind]
+        connection.cursor().executemany(
+            "INSERT INTO alarm (kind, partition, subject, detail, remedy) VALUES (%s, %s, 'a test', 'broken', 'mend')",
+            [("partition_untrusted", number) for number in range(64)] + [("partition_stopped", 7)],
         )
         try:
-            (listed,) = client.get("/admin/v1/alarms", params={"state": "open"}).json()["items"]
-            assert (listed["kind"], listed["remedy"]) == (kind, "mend it")
-            assert listed["runbook"] == f"docs/operations.md#{kind}"
+            newest = client.get("/admin/v1/alarms", params={"state": "open", "limit": 2}).json()["items"]
+            wanted = [newest[0] | {"count": 1}, newest[1] | {"count": 64}]
             with watching(shop.url()) as sights:
-                assert any(sight["alarms"] == [listed] for sight in islice(sights, 5))
-            assert client.get("/admin/v1/status").json()["alarms_open"] == 1
+                assert any(sight["alarms"] == wanted for sight in islice(sights, 5))
+            assert client.get("/admin/v1/status").json()["alarms_open"] == 65
         finally:
             connection.execute("DELETE FROM alarm WHERE subject = 'a test'")
+
+
+def test_the_runbook_has_an_entry_for_whatever_the_console_leads_to(shop: RunningShop) -> None:
+    with httpx.Client(base_url=shop.url(), verify=False) as plain:
+        page = plain.get("/runbook")
+    assert page.headers["content-type"].startswith("text/html")
+    places = set(re.findall(r'<section id="([^"]+)">', page.text))
+    assert places >= set(KINDS)
+    nothing = Sight(redis_is_there=False, progress=None, partitions=[])
+    idle = Sight(
+        redis_is_there=True, progress=Progress(1, (), "18", "1", 0, 0, DeliveryBacklog(0, 0, 0)), partitions=[]
+    )
+    led_to = [found["runbook"] for found in (*conditions(nothing), *conditions(idle))]
+    assert len(led_to) == 3
+    assert {each.removeprefix("/runbook#") for each in led_to} <= places
 
 
 def test_the_page_and_its_files_ask_nobody_else(shop: RunningShop) -> None:
