@@ -131,14 +131,19 @@ class Orders:
 
         return await self._runner.alone(step)
 
-    async def expire(self, user_id: str, order_id: str) -> Status:
-        """Fail an order whose deadline has passed; the caller gives back its stock.
+    async def expire(self, user_id: str, order_id: str) -> tuple[Status, tuple[Position, ...]]:
+        """Fail an order whose deadline has passed, and give back what it holds; where it was changed.
 
-        Status `EXPIRED`, `COMPLETED`, `FAILED`, `NOT_DUE` or `UNKNOWN`.
+        Status `EXPIRED`, `COMPLETED`, `FAILED`, `NOT_DUE` or `UNKNOWN`; only the first changes anything. It is one
+        flow: an expiry that a lost server has taken with it must not give back what the order then holds still.
         """
 
-        async def step(flow: Flow) -> Status:
-            return (await self.finish(flow, "expire_order", user_id, order_id)).status
+        async def step(flow: Flow) -> tuple[Status, tuple[Position, ...]]:
+            reply = await self.finish(flow, "expire_order", user_id, order_id)
+            if reply.status is not Status.EXPIRED:
+                return reply.status, ()
+            expired = await self.read_within(flow, user_id, order_id)
+            return reply.status, (await self.give_back(flow, expired)).positions
 
         return await self._runner.alone(step)
 
@@ -221,24 +226,11 @@ class Orders:
         except OrderInProgress as in_progress:
             if in_progress.pay_before_ms > self._runner.now_ms(self._runner.partitions.of(user_id)):
                 raise
-            given_back = await self._expire_and_give_back(user_id, in_progress.order_id)
-            if given_back is None:
+            status, given_back = await self.expire(user_id, in_progress.order_id)
+            if status is Status.NOT_DUE:
                 raise
         made = await order()
         return replace(made, positions=last_of_each((*made.positions, *given_back)))
-
-    async def _expire_and_give_back(self, user_id: str, order_id: str) -> tuple[Position, ...] | None:
-        """The positions of it all, or None when the order is still in progress."""
-
-        async def step(flow: Flow) -> tuple[Position, ...] | None:
-            reply = await self.finish(flow, "expire_order", user_id, order_id)
-            if reply.status is Status.NOT_DUE:
-                return None
-            if reply.status is not Status.EXPIRED:
-                return ()
-            return (await self.give_back(flow, await self.read_within(flow, user_id, order_id))).positions
-
-        return await self._runner.alone(step)
 
     async def _order(
         self,

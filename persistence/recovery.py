@@ -53,11 +53,15 @@ class Partition:
 
     @property
     def is_trusted(self) -> bool:
-        """Redis and PostgreSQL both name the server that is there, and agree on the epoch."""
+        """Redis and PostgreSQL both name the server that is there, and agree on the epoch; and Redis is not behind.
+
+        The cursor was read first, so a partition that is behind it has gone back, though its server is the same.
+        """
         return (
             self.meta is not None
             and self.server == self.meta.server == self.cursor.server
             and self.meta.epoch == self.cursor.epoch
+            and self.meta.seq >= self.cursor.seq
         )
 
     def is_settled(self, generation: int) -> bool:
@@ -97,6 +101,10 @@ class Attempt:
         """All steps; how much there was to reconcile."""
         plan = self._plan
         metas = [partition.meta for partition in (*plan.trusted, *plan.continuing) if partition.meta is not None]
+        for partition in plan.lost:
+            # Redis trusts itself, but it or PostgreSQL has gone back: nothing more may happen there.
+            if partition.meta is not None and partition.meta.server == partition.server:
+                await self._claim.hold(partition.number, partition.meta.server)
         generation = await next_generation(self._connection, [meta.generation for meta in metas])
         await self._cut(generation)
         drained = await self._drain()
@@ -179,9 +187,6 @@ class Attempt:
         await set_servers(self._connection, fences, {partition.number: partition.cursor for partition in partitions})
         for number, server in servers.items():
             mark = await self._engine.recovery.mark(number)
-            if mark == server:
-                # Redis trusts itself, but PostgreSQL has gone back: nothing more may happen there.
-                await self._claim.hold(number, mark)
             await self._claim.begin_load(number, mark if mark != server else self._claim.mark(server))
         await self._rebuild.clear(servers)
         now_ms = max(self._engine.lanes.now_ms(number) for number in servers)

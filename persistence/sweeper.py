@@ -15,7 +15,7 @@ from persistence.alarms import clear_passed
 from persistence.cooler import Cooler, hot_ms
 from persistence.database import translated
 from persistence.settings import WorkerSettings
-from persistence.settler import Confirm, Release, Settler, product_ids_of
+from persistence.settler import Confirm, Release, Settler
 from persistence.spent_keys import forget_old
 
 FINISHED_FOR_S = 2.0
@@ -53,30 +53,30 @@ class Sweeper:
         """
         with translated():
             cursor = await connection.execute(
-                """SELECT order_id::text AS id, user_id, pay_before, order_id FROM orders
+                """SELECT pay_before, order_id, user_id FROM orders
                    WHERE status = 'awaiting_payment' AND pay_before <= now() AND (pay_before, order_id) > (%s, %s)
                      AND partition = ANY(%s)
                    ORDER BY pay_before, order_id LIMIT %s""",
                 (*self._expired_to, list(share), self._settings.settle_in_flight_max),
             )
             rows = await cursor.fetchall()
-        self._expired_to = rows[-1][2:] if len(rows) == self._settings.settle_in_flight_max else _FIRST_DUE
-        due = [(order_id, user_id) for order_id, user_id, *_ in rows]
-        outcomes = await asyncio.gather(
-            *[self._engine.orders.expire(user_id, order_id) for order_id, user_id in due], return_exceptions=True
-        )
-        expired = [
-            order_id for (order_id, _), outcome in zip(due, outcomes, strict=True) if _is(outcome, Status.EXPIRED)
-        ]
-        self.expired += len(expired)
-        if expired:
-            steps = [
-                Release(partition, order_id, tuple(group))
-                for order_id, product_ids in (await product_ids_of(connection, expired)).items()
-                for partition, group in self._engine.partitions.group(product_ids).items()
-            ]
-            await self._settler.release(connection, steps)
-        return len(expired)
+        self._expired_to = rows[-1][:2] if len(rows) == self._settings.settle_in_flight_max else _FIRST_DUE
+        expired = 0
+        for outcome in await asyncio.gather(
+            *[self._engine.orders.expire(user_id, str(order_id)) for _, order_id, user_id in rows],
+            return_exceptions=True,
+        ):
+            if isinstance(outcome, EngineError):
+                continue
+            if isinstance(outcome, BaseException):
+                raise outcome
+            status, positions = outcome
+            if status is Status.EXPIRED:
+                expired += 1
+                # The first is the order's own.
+                self._settler.released += len(positions) - 1
+        self.expired += expired
+        return expired
 
     async def walk(self, connection: AsyncConnection[TupleRow], share: Sequence[int]) -> int:
         """The next stretch of all held reservations, oldest first and round again; how many rows it had.
@@ -165,9 +165,3 @@ class Sweeper:
 
 def _products(lines: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(line.split(":", 1)[0] for line in lines.split(",")))
-
-
-def _is(outcome: str | BaseException, status: str) -> bool:
-    if isinstance(outcome, BaseException) and not isinstance(outcome, EngineError):
-        raise outcome
-    return outcome == status

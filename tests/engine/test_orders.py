@@ -108,7 +108,7 @@ async def test_a_payment_past_the_deadline_is_refused_and_gives_everything_back(
     assert (refused.value.status, refused.value.failure) == ("failed", "expired")
     assert await all_units(engine) == UNTOUCHED
     assert await engine.wallets.balance("kim") == 10_000
-    assert await engine.orders.expire("kim", order.order_id) == "failed"
+    assert await engine.orders.expire("kim", order.order_id) == ("failed", ())
 
 
 @pytest.mark.requirement("R3.8", "R3.13", "R3.16")
@@ -133,10 +133,10 @@ async def test_an_overdue_order_is_no_longer_in_the_way_of_the_next(engine: Engi
 async def test_an_unpaid_order_expires_after_a_day(engine: Engine) -> None:
     order = await engine.orders.place("kim", TWO, None)
     engine.runner.test_now_ms = str(NOW + DAY_MS - 1)
-    assert await engine.orders.expire("kim", order.order_id) == "not_due"
+    assert await engine.orders.expire("kim", order.order_id) == ("not_due", ())
     engine.runner.test_now_ms = str(NOW + DAY_MS)
-    assert await engine.orders.expire("kim", order.order_id) == "expired"
-    await settle(engine, await engine.orders.read("kim", order.order_id))
+    status, positions = await engine.orders.expire("kim", order.order_id)
+    assert (status, len(positions)) == ("expired", 1 + len({each.partition for each in order.positions[1:]}))
     assert await all_units(engine) == UNTOUCHED
     assert (await engine.orders.place("kim", TWO, None)).status == "awaiting_payment"
 

@@ -13,7 +13,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -29,12 +29,14 @@ from persistence.recovery import Attempt
 from persistence.writer import Writer
 
 STEPS: dict[str, tuple[Any, str]] = {
-    # the writer's round: events are read, parsed, copied with their rows, then the cursors move and all is committed
+    # the writer's round: events are read, parsed, copied with their rows, then the cursors move, all is committed, and
+    # Redis is told
     "read": (Writer, "_read"),
     "copy_text": (persistence.row_statements, "copy_text"),
     "copy": (psycopg.AsyncCopy, "write"),
     "write_rows": (persistence.writer, "write_rows"),
     "advance": (Writer, "_advance"),
+    "committed": (Writer, "_mark_durable"),
     # a recovery's
     "next_generation": (persistence.recovery, "next_generation"),
     "cut": (Attempt, "_cut"),
@@ -44,6 +46,18 @@ STEPS: dict[str, tuple[Any, str]] = {
     "load": (Rebuild, "load"),
     "reconcile": (Reconciliation, "run"),
 }
+
+Arguments = Sequence[Any]
+ONLY: dict[str, Callable[[Arguments], bool]] = {
+    # Of a round that wrote nothing, nothing was committed.
+    "committed": lambda arguments: bool(arguments[1]),
+    # KEYS, then ARGV of `mark_durable`: the last one says what may leave the stream.
+    "trim": lambda arguments: int(arguments[1][-1]) > 0,
+}
+"""Which calls of a step count; all of them, where it is not here."""
+
+SCRIPTS = {"trim": "mark_durable"}
+"""Scripts that are points under another name, for some of their calls."""
 
 
 def die_at(point: str) -> None:
@@ -62,18 +76,20 @@ def _stop(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def _counted(number: int) -> Callable[[], bool]:
-    """True when it is called for the `number`-th time."""
+def _counted(name: str, number: int) -> Callable[[Arguments], bool]:
+    """True when it is called for the `number`-th time with arguments that count."""
     calls = itertools.count(1)
-    return lambda: next(calls) == number
+    counts = ONLY.get(name)
+    return lambda arguments: (counts is None or counts(arguments)) and next(calls) == number
 
 
-def _end_around_script(script_name: str, number: int, end: Callable[..., None], *, before: bool) -> None:
+def _end_around_script(name: str, number: int, end: Callable[..., None], *, before: bool) -> None:
     call = RedisLanes.call
-    is_due = _counted(number)
+    script_name = SCRIPTS.get(name, name)
+    is_due = _counted(name, number)
 
     def deadly_call(lanes: RedisLanes, partition: int, script: Any, *arguments: Any, **deadline: Any) -> Any:
-        due = script.name == script_name and is_due()
+        due = script.name == script_name and is_due(arguments)
         if due and before:
             end()
         future: asyncio.Future[Any] = call(lanes, partition, script, *arguments, **deadline)
@@ -87,10 +103,10 @@ def _end_around_script(script_name: str, number: int, end: Callable[..., None], 
 def _end_at_step(name: str, number: int, end: Callable[..., None], *, before: bool) -> None:
     owner, attribute = STEPS[name]
     step = getattr(owner, attribute)
-    is_due = _counted(number)
+    is_due = _counted(name, number)
 
     async def deadly_step(*arguments: Any, **named: Any) -> Any:
-        due = is_due()
+        due = is_due(arguments)
         if due and before:
             end()
         result = await step(*arguments, **named)
@@ -99,7 +115,7 @@ def _end_at_step(name: str, number: int, end: Callable[..., None], *, before: bo
         return result
 
     def deadly_function(*arguments: Any, **named: Any) -> Any:
-        if is_due():
+        if is_due(arguments):
             end()
         return step(*arguments, **named)
 

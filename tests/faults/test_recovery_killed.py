@@ -34,6 +34,9 @@ CONTINUED = [
 ONCE = {"next_generation", "cut", "drain", "clear", "load", "reconcile"}
 """Steps that a recovery takes once, for all partitions; others are for each of some."""
 
+KILLS = 25
+"""At each point."""
+
 
 @pytest.fixture(scope="module")
 def lossy(databases: Databases) -> Iterator[Lossy]:
@@ -85,10 +88,15 @@ async def test_the_next_worker_finishes_a_recovery(lossy: Lossy, loss: str, poin
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "point", [*(f"emptied {each}" for each in REBUILT), *(f"restarted {each}" for each in CONTINUED)]
 )
-async def test_in_whichever_step_a_recovery_dies_the_next_worker_finishes_it(lossy: Lossy, point: str) -> None:
+async def test_in_whichever_step_a_recovery_dies_the_next_worker_finishes_it(databases: Databases, point: str) -> None:
+    """Each time at another call of the step, where it takes several."""
     loss, _, where = point.partition(" ")
-    number = 1 if where.partition(":")[2] in ONCE else random.Random(point).randint(1, 5)
-    await die_in_recovery(lossy, point.replace(" ", "-").replace(":", "-"), losses(lossy)[loss], f"{where}:{number}")
+    with opened(databases) as lossy:
+        for kill in range(KILLS):
+            number = 1 if where.partition(":")[2] in ONCE else random.Random(f"{point} {kill}").randint(1, 20)
+            await die_in_recovery(lossy, f"{where.replace(':', '-')}-{kill}", losses(lossy)[loss], f"{where}:{number}")
+            print(f"{point}:{number} killed, {kill + 1} of {KILLS}")  # noqa: T201

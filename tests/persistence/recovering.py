@@ -97,13 +97,16 @@ class Past:
             keys = {key: _dumped(client, key) for key in _keys_of(client, engine, partition)}
         return cls(url, engine, partition, keys)
 
-    def bring_back(self) -> None:
-        """Make it so again, as if a server of an earlier time had taken over: all that came since is lost."""
+    def bring_back(self, server: str | None = "earlier:server") -> None:
+        """Make it so again, as if a server of an earlier time had taken over: all that came since is lost. ``None``:
+        as if somebody had restored it while its server lives.
+        """
         with redis_client(self.url) as client:
             client.delete(*_keys_of(client, self.engine, self.partition))
             for key, value in self.keys.items():
                 client.restore(key, 0, value)
-            client.hset(self.engine.keys.meta(self.partition), "server", "earlier:server")
+            if server is not None:
+                client.hset(self.engine.keys.meta(self.partition), "server", server)
 
 
 def _keys_of(client: redis.Redis, engine: Engine, partition: int) -> list[bytes]:

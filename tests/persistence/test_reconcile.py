@@ -5,7 +5,8 @@ a partition as it was, so that all that came since is lost where it was not writ
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from psycopg import AsyncConnection
@@ -13,9 +14,11 @@ from psycopg.rows import TupleRow
 
 from engine.catalog import NewStockItem
 from engine.coupons import Coupon
-from engine.engine import Engine
+from engine.engine import Engine, open_engine
 from engine.errors import CouponAlreadyIssued, CouponsExhausted, OrderNotPayable
 from engine.orders import Order
+from engine.runner import Flow, Reply
+from engine.statuses import Status
 from engine.stock import LineRequest
 from persistence.history import History
 from persistence.settings import HistorySettings, WorkerSettings
@@ -187,6 +190,39 @@ async def test_an_order_whose_cancellation_is_lost_fails_because_its_stock_is_go
     assert (await shop.engine.coupons.read_coupon(shop.user, coupon.coupon_id)).state == "free"
     await shop.settled()
     assert await shop.units() == (100, 0, 0)
+
+
+async def test_what_an_expiry_gives_back_is_given_back_only_while_it_holds(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The expiry is lost before the stock is given back: the order is awaiting payment again, and holds it still."""
+    engine = shop.engine
+    async with open_engine(replace(engine.settings, payment_deadline_ms=1)) as hurried:
+        order = await hurried.orders.place(shop.user, shop.lines, None)
+    await write_all(engine, shop.database_url)
+    before = Past.of(engine, U)
+    finish = engine.orders.finish
+
+    async def finish_and_lose(flow: Flow, script: str, *order_of_user: Any) -> Reply:
+        reply = await finish(flow, script, *order_of_user)
+        if script == "expire_order" and lost == []:
+            lost.append(reply.status)
+            before.bring_back()
+            await shop.recover()
+        return reply
+
+    lost: list[Status] = []
+    monkeypatch.setattr(engine.orders, "finish", finish_and_lose)
+    settings = WorkerSettings(database_url=shop.database_url)
+    await Sweeper(engine, Settler(engine, settings), settings).expire(shop.connection, range(4))
+
+    assert lost == [Status.EXPIRED]
+    await write_all(engine, shop.database_url)
+    assert (await shop.status(order), await shop.units()) in [
+        (("awaiting_payment", None), (97, 3, 0)),
+        (("failed", "expired"), (100, 0, 0)),
+    ]
+    await shop.settled()
 
 
 async def test_what_one_partition_still_holds_for_an_order_that_loses_its_stock_is_given_back(shop: Shop) -> None:

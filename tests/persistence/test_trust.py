@@ -18,7 +18,7 @@ from persistence.database import connect
 from persistence.recovery import RecoveryHeld
 from persistence.start_checks import StartRefused
 from persistence.trust import Trust, register_installation
-from tests.persistence.recovering import restart, writing
+from tests.persistence.recovering import Past, restart, writing
 from tests.persistence.shop import rows, value, write_all
 
 Connection = AsyncConnection[TupleRow]
@@ -211,6 +211,29 @@ async def test_a_server_emptied_under_way_is_rebuilt(
 
     assert await engine.wallets.balance("ann") == 5
     assert await value(connection, "SELECT count(*) FROM alarm WHERE kind = 'partition_untrusted'") == 4
+
+
+async def test_a_partition_that_goes_back_while_its_server_lives_is_noticed_and_rebuilt(
+    engine: Engine, connection: Connection, database_url: str
+) -> None:
+    """Nothing of it says so but its sequence, which is below what is durable."""
+    trust = Trust(engine)
+    assert await trust.look(connection)
+    await engine.wallets.charge("kim", 100)
+    await write_all(engine, database_url)
+    before = Past.of(engine, engine.partitions.of("kim"))
+    await engine.wallets.charge("kim", 50)
+    await write_all(engine, database_url)
+    before.bring_back(server=None)
+    assert await engine.wallets.balance("kim") == 100
+
+    async with writing(engine, database_url):
+        assert await trust.look(connection)
+
+    assert await engine.wallets.balance("kim") == 150
+    await engine.wallets.charge("kim", 1)
+    await write_all(engine, database_url)
+    assert await value(connection, "SELECT sum(amount)::bigint FROM ledger_entry") == 151
 
 
 async def test_an_empty_database_beside_a_full_redis_is_an_alarm(
