@@ -19,6 +19,7 @@ from api.refusals import translate
 from api.request_counts import RequestCounts
 from api.settings import ApiSettings
 from api.shop import Shop
+from engine import garbage
 from engine.engine import make_engine
 from engine.settings import EngineSettings
 from persistence.history import History
@@ -56,6 +57,7 @@ def make_app(
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await engine.start()
+        garbage.settle()
         try:
             async with metrics.publishing(), console.telling():
                 yield

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.errors import (
@@ -27,6 +27,7 @@ from engine.statuses import Status
 
 LINE_REPLY_FIELDS = 6
 SHORT_LINE_FIELDS = 5
+CONFIRM_REPLY_FIELDS = 2
 
 _REFUSALS_BEFORE_SHORTAGES = (UnknownReference, StockIdRequired, LineLimit)
 PAUSES_S = (0.005, 0.01, 0.02)
@@ -156,13 +157,17 @@ class Stock:
             urgent=True,
         )
 
-    async def confirm(self, partition: int, order_id: str, product_ids: Sequence[str], day: str) -> Reply:
-        """Turn what a completed order holds in one partition into sold units, counted for ``day`` (yyyymmdd), once.
+    async def confirm(
+        self, partition: int, held: Mapping[str, Sequence[str]], day: str
+    ) -> dict[str, tuple[str, Position | None]]:
+        """Turn what completed orders hold in one partition into sold units, counted for ``day`` (yyyymmdd), once.
 
-        Status `CONFIRMED` (place), `MISSING` or `RELEASED` (place): the last two are alarms.
+        ``held``: for each order id the product ids of its reservation there. Answers what each reservation is, and its
+        place: ``confirmed``, or what calls for an alarm, ``missing``, ``released`` or ``mismatched``.
         """
         keys = self._runner.keys
-        return await self._runner.alone(
+        product_ids = list(dict.fromkeys(itertools.chain.from_iterable(held.values())))
+        reply = await self._runner.alone(
             lambda flow: self._runner.change(
                 flow,
                 partition,
@@ -170,14 +175,19 @@ class Stock:
                 (
                     keys.meta(partition),
                     keys.events(partition),
-                    keys.reservation(partition, order_id),
                     keys.sales(partition, day),
+                    *(keys.reservation(partition, order_id) for order_id in held),
                     *(keys.product(partition, product_id) for product_id in product_ids),
                 ),
-                (order_id, day, *product_ids),
+                (day, len(held), *held, *product_ids),
                 urgent=True,
             )
         )
+        outcomes = _chunks(reply.values[0], CONFIRM_REPLY_FIELDS)
+        return {
+            order_id: (outcome.decode(), position_of(partition, place) if place else None)
+            for order_id, (outcome, place) in zip(held, outcomes, strict=True)
+        }
 
     def _group(self, lines: Sequence[LineRequest]) -> dict[int, list[LineRequest]]:
         groups: dict[int, list[LineRequest]] = {}

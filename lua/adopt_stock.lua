@@ -51,7 +51,7 @@ if found[1] and found[1] ~= 'released' then
   return {'exists', found[2], found[1]}
 end
 local lines = unpack_lines(packed)
-if not key_lines(lines, {unpack(KEYS, product_key)}, {unpack(ARGV, product)}) then
+if not key_lines(lines, keys_by_id({unpack(KEYS, product_key)}, {unpack(ARGV, product)})) then
   return redis.error_reply('RESERVATION other products are adopted than were declared')
 end
 local short = {}

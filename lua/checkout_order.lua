@@ -104,12 +104,12 @@ local place = append(events, meta, epoch, seq, 'order.checked_out', now,
 redis.call('HSET', order_key, 'user', user, 'status', status, 'failure', failure, 'lines', lines,
   'subtotal', subtotal, 'discount', discount, 'total', total, 'coupon', coupon_id, 'ordered_at', at,
   'pay_before', '', 'paid_at', paid_at, 'seq', place)
-redis.call('HSET', wallet, 'last_order', order, 'seq', place)
 spend_key(key_record, fingerprint, place, result)
 if not paid then
+  redis.call('HSET', wallet, 'last_order', order, 'seq', place)
   return {'insufficient_balance', place, discount, total, at, balance}
 end
-redis.call('HINCRBY', wallet, 'balance', int(-price.total))
+redis.call('HSET', wallet, 'balance', balance, 'last_order', order, 'seq', place)
 if price.coupon then
   set_coupon(coupons, coupon_id, price.coupon, 'used', order, at, place)
 end

@@ -64,7 +64,6 @@ local place = append(events, meta, epoch, seq, 'coupon.issued', now,
   'campaign', campaign, 'user', user, 'number', int(number), 'kind', found[5], 'value', found[6],
   'minimum_order', found[7], 'maximum_discount', found[8], 'valid_days', found[9])
 local issue = table.concat({int(number), int(now), found[5], found[6], found[7], found[8], found[9]}, ',')
-redis.call('HINCRBY', campaign_key, 'issued', 1)
-redis.call('HSET', campaign_key, 'seq', place)
+redis.call('HSET', campaign_key, 'issued', int(number), 'seq', place)
 redis.call('HSET', issues, user, issue)
 return {'issued', place, issue}

@@ -51,7 +51,7 @@ if found[1] == 'released' then
   return {'released', found[2]}
 end
 local lines = unpack_lines(found[3])
-if not key_lines(lines, {unpack(KEYS, product_key)}, {unpack(ARGV, product)}) then
+if not key_lines(lines, keys_by_id({unpack(KEYS, product_key)}, {unpack(ARGV, product)})) then
   return redis.error_reply('RESERVATION other products are held than were declared')
 end
 

@@ -90,7 +90,7 @@ for index = line, #ARGV, 4 do
 end
 if held[1] then
   items = unpack_lines(held[3])
-  if not key_lines(items, product_keys, products) then
+  if not key_lines(items, keys_by_id(product_keys, products)) then
     return redis.error_reply('RESERVATION other products are held than were asked for')
   end
 end
@@ -101,11 +101,12 @@ for _, item in ipairs(items) do
   if not found[1] then
     return {'unknown_reference', item.product, item.stock}
   end
+  item.available, item.reserved = tonumber(found[1]), tonumber(found[2])
   local quantity = int(item.quantity)
   if not held[1] and item.quantity > quantity_max then
     return {'quantity_limit', item.product, item.stock, quantity}
   end
-  if not held[1] and tonumber(found[1]) < item.quantity then
+  if not held[1] and item.available < item.quantity then
     for _, field in ipairs({item.product, item.stock, quantity, found[1], found[2]}) do
       short[#short + 1] = field
     end
@@ -126,8 +127,7 @@ local lines = table.concat(packed, ',')
 local place = append(events, meta, epoch, seq, 'stock.reserved', now, 'order', order, 'user', user, 'lines', lines)
 redis.call('HSET', reservation, 'user', user, 'state', 'held', 'lines', lines, 'at', int(now), 'seq', place)
 for _, item in ipairs(items) do
-  redis.call('HINCRBY', item.key, 'a:' .. item.stock, int(-item.quantity))
-  redis.call('HINCRBY', item.key, 'r:' .. item.stock, int(item.quantity))
-  redis.call('HSET', item.key, 'seq', place)
+  redis.call('HSET', item.key, 'a:' .. item.stock, int(item.available - item.quantity),
+    'r:' .. item.stock, int(item.reserved + item.quantity), 'seq', place)
 end
 return {'reserved', place, reply}

@@ -662,34 +662,45 @@ def _stock_reserved(batch: RowBatch, event: _Event, order: str, user: str, lines
 _RESERVATION_STATE, _RESERVATION_FINISHED_AT, _RESERVATION_PLACE = 3, 6, 7
 
 
+def _require_held(batch: RowBatch, event: _Event, order: str) -> None:
+    cells = batch.adoptions.get((event.partition, order)) or batch.reservations.get((event.partition, order))
+    if cells is not None and cells[_RESERVATION_STATE] != "held":
+        raise ValueError(f"the reservation of {order} is {cells[_RESERVATION_STATE]} already")
+    if cells is None and (event.partition, order) in batch.reservation_changes:
+        raise ValueError(f"the reservation of {order} has finished before")
+
+
 def _finish_reservation(batch: RowBatch, event: _Event, order: str, state: str) -> None:
     key = (event.partition, order)
     cells = batch.adoptions.get(key) or batch.reservations.get(key)
     if cells is None:
-        if (event.partition, order) in batch.reservation_changes:
-            raise ValueError(f"the reservation of {order} has finished before")
-        batch.reservation_changes[event.partition, order] = (event.partition, order, state, event.at, event.place)
-        return
-    if cells[_RESERVATION_STATE] != "held":
-        raise ValueError(f"the reservation of {order} is {cells[_RESERVATION_STATE]} already")
-    cells[_RESERVATION_STATE], cells[_RESERVATION_FINISHED_AT] = state, event.at
-    cells[_RESERVATION_PLACE] = event.place
+        batch.reservation_changes[key] = (event.partition, order, state, event.at, event.place)
+    else:
+        cells[_RESERVATION_STATE], cells[_RESERVATION_FINISHED_AT] = state, event.at
+        cells[_RESERVATION_PLACE] = event.place
 
 
 def _stock_released(batch: RowBatch, event: _Event, order: str, lines: str) -> None:
     unpacked = _unpack(lines)
-    _finish_reservation(batch, event, _required(order), "released")
+    _require_held(batch, event, _required(order))
+    _finish_reservation(batch, event, order, "released")
     for product, stock, quantity in unpacked:
         change = _change_stock(batch, event, product, stock)
         change.reserved -= quantity
         change.available += quantity
 
 
-def _stock_confirmed(batch: RowBatch, event: _Event, order: str, day: str, lines: str) -> None:
+def _stock_confirmed(batch: RowBatch, event: _Event, orders: str, day: str, lines: str) -> None:
     unpacked = _unpack(lines)
     if len(day) != 8 or not day.isdigit():
         raise ValueError(f"day {day!r}")
-    _finish_reservation(batch, event, _required(order), "sold")
+    sold = orders.split(",")
+    if len(set(sold)) < len(sold):
+        raise ValueError("an order is given twice")
+    for order in sold:
+        _require_held(batch, event, _required(order))
+    for order in sold:
+        _finish_reservation(batch, event, order, "sold")
     for product, stock, quantity in unpacked:
         change = _change_stock(batch, event, product, stock)
         change.reserved -= quantity

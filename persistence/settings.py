@@ -91,7 +91,10 @@ class WorkerSettings:
         5_000, unit="rows", reason="rows of one step of eviction; the next follows at once while steps are full"
     )
     settle_in_flight_max: int = setting(
-        256, unit="calls", reason="confirms and releases under way at once; the rest of Redis is for the customers"
+        256, unit="orders", reason="settled at once; the rest of Redis is for the customers"
+    )
+    settle_every_ms: int = setting(
+        200, unit="ms", reason="pause after confirms, so that the next gather: a partition confirms many in one call"
     )
     settle_queue_max: int = setting(
         20_000, unit="orders", reason="paid orders that wait for their confirm; past it the walk finds them"

@@ -24,6 +24,9 @@ from persistence.database import translated
 from persistence.event_rows import CompletedOrder
 from persistence.settings import WorkerSettings
 
+CONFIRM_PRODUCTS = 64
+"""With so many products of orders, a call confirms no further order: it shall not hold up the customers' calls."""
+
 _LOST_REMEDY = "Compare the order with its reservations (`firstcome audit`); the units sold are counted one order short"
 
 _log = logging.getLogger("firstcome.settler")
@@ -78,13 +81,14 @@ class Settler:
         return len(self._queue)
 
     async def run(self, connection: AsyncConnection[TupleRow]) -> None:
-        """Confirm what is offered, until cancelled. Raises `DatabaseError`."""
+        """Confirm what is offered, until cancelled; what comes meanwhile gathers. Raises `DatabaseError`."""
         while True:
             await self._queued.wait()
             self._queued.clear()
             while self._queue:
                 count = min(len(self._queue), self._settings.settle_in_flight_max)
                 await self.confirm_orders(connection, [self._queue.popleft() for _ in range(count)])
+            await asyncio.sleep(self._settings.settle_every_ms / 1000)
 
     async def confirm_orders(self, connection: AsyncConnection[TupleRow], completed: Sequence[CompletedOrder]) -> None:
         """Confirm all reservations of these orders."""
@@ -104,18 +108,22 @@ class Settler:
 
     async def confirm(self, connection: AsyncConnection[TupleRow], steps: Sequence[Confirm]) -> None:
         """Run confirms, many at once. One that finds no reservation to confirm is an alarm, unless that was sold."""
-        for step, reply in await self._at_once(
-            steps,
-            lambda step: self._engine.stock.confirm(step.partition, step.order_id, step.product_ids, step.day),
+        for calls, outcomes in await self._at_once(
+            _together(steps),
+            lambda calls: self._engine.stock.confirm(
+                calls[0].partition, {step.order_id: step.product_ids for step in calls}, calls[0].day
+            ),
         ):
-            self.confirmed += reply.status is Status.CONFIRMED
-            if reply.status is Status.MISSING and await _is_sold(connection, step):
-                continue  # somebody else confirmed it, and it has left Redis since
-            if reply.status is not Status.CONFIRMED:
-                detail = f"completed, but its reservation in partition {step.partition} is {reply.status}"
-                alarm = Alarm(RESERVATION_LOST, step.partition, step.order_id, detail, _LOST_REMEDY)
-                if await raise_alarm(connection, alarm):
-                    _log.error("Order %s is %s. %s", step.order_id, detail, _LOST_REMEDY)
+            for step in calls:
+                outcome, _ = outcomes[step.order_id]
+                self.confirmed += outcome == Status.CONFIRMED
+                if outcome == Status.MISSING and await _is_sold(connection, step):
+                    continue  # somebody else confirmed it, and it has left Redis since
+                if outcome != Status.CONFIRMED:
+                    detail = f"completed, but its reservation in partition {step.partition} is {outcome}"
+                    alarm = Alarm(RESERVATION_LOST, step.partition, step.order_id, detail, _LOST_REMEDY)
+                    if await raise_alarm(connection, alarm):
+                        _log.error("Order %s is %s. %s", step.order_id, detail, _LOST_REMEDY)
 
     async def release(self, connection: AsyncConnection[TupleRow], steps: Sequence[Release]) -> None:
         """Run releases, many at once. One of what is sold is an alarm; nothing to release is not."""
@@ -212,6 +220,17 @@ class Settler:
                 else:
                     done.append((step, answer))
         return done
+
+
+def _together(steps: Sequence[Confirm]) -> list[list[Confirm]]:
+    """The steps by partition and day, an order once in each, a call's worth at a time."""
+    groups: dict[tuple[int, str], list[list[Confirm]]] = {}
+    for step in dict.fromkeys(steps):
+        calls = groups.setdefault((step.partition, step.day), [[]])
+        if sum(len(each.product_ids) for each in calls[-1]) >= CONFIRM_PRODUCTS:
+            calls.append([])
+        calls[-1].append(step)
+    return [call for calls in groups.values() for call in calls]
 
 
 async def product_ids_of(connection: AsyncConnection[TupleRow], order_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -13,6 +13,7 @@ from uuid import uuid4
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from engine import garbage
 from engine.engine import Engine, open_engine
 from engine.errors import EngineError
 from engine.settings import EngineSettings
@@ -50,6 +51,7 @@ async def run(settings: WorkerSettings, engine_settings: EngineSettings) -> None
     with _stop_signals(stop):
         async with open_engine(engine_settings) as engine:
             worker = Worker(engine, settings)
+            garbage.settle()
             with metrics_port(settings, worker.collector):
                 await worker.run(stop)
 

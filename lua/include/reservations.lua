@@ -7,12 +7,17 @@ local function unpack_lines(packed)
   return lines
 end
 
--- Give each line the key of its product. An error when the caller declared other products than the reservation has.
-local function key_lines(lines, product_keys, product_ids)
+-- The key of each product id, in the order given.
+local function keys_by_id(product_keys, product_ids)
   local key_of = {}
   for index, id in ipairs(product_ids) do
     key_of[id] = product_keys[index]
   end
+  return key_of
+end
+
+-- Give each line the key of its product. False when the caller declared other products than the reservation has.
+local function key_lines(lines, key_of)
   for _, line in ipairs(lines) do
     line.key = key_of[line.product]
     if not line.key then

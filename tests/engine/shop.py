@@ -97,7 +97,8 @@ async def settle(engine: Engine, order: Order) -> None:
         if order.status == "completed":
             assert order.paid_at_ms is not None
             day = engine.days.text(order.paid_at_ms)
-            assert (await engine.stock.confirm(partition, order.order_id, product_ids, day)).status == "confirmed"
+            outcomes = await engine.stock.confirm(partition, {order.order_id: product_ids}, day)
+            assert outcomes[order.order_id][0] == "confirmed"
         else:
             assert (await engine.stock.release(partition, order.order_id, product_ids)).status == "released"
 

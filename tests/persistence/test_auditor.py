@@ -55,7 +55,7 @@ async def sold(engine: Engine, connection: Connection, database_url: str) -> dic
     await write_all(engine, database_url)
     day = engine.days.text(engine.lanes.now_ms(0))
     for product in ("tea", "cup"):
-        await engine.stock.confirm(engine.partitions.of(product), paid.order_id, _near(engine, product), day)
+        await engine.stock.confirm(engine.partitions.of(product), {paid.order_id: _near(engine, product)}, day)
     await write_all(engine, database_url)
     return {
         "paid": paid.order_id,

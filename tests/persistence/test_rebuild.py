@@ -65,8 +65,8 @@ async def confirm(engine: Engine, order: Order) -> None:
         products.setdefault(engine.partitions.of(each["product_id"]), {})[each["product_id"]] = None
     day = engine.days.text(order.paid_at_ms or 0)
     for partition, product_ids in products.items():
-        reply = await engine.stock.confirm(partition, order.order_id, list(product_ids), day)
-        assert reply.status == "confirmed"
+        outcomes = await engine.stock.confirm(partition, {order.order_id: list(product_ids)}, day)
+        assert outcomes[order.order_id][0] == "confirmed"
 
 
 async def rebuilt(engine: Engine, connection: Connection, database_url: str) -> None:

@@ -79,7 +79,7 @@ async def test_every_flow_of_the_engine_is_in_the_tables(
         await engine.orders.checkout("bob", [line("tea", "s", 4)], None)
     waiting = await engine.orders.place("bob", [line("cup", "s", 7)], None)
     confirmed = engine.partitions.of("tea")
-    await engine.stock.confirm(confirmed, bought.order_id, ["tea"], "20261122")
+    await engine.stock.confirm(confirmed, {bought.order_id: ["tea"]}, "20261122")
 
     await write_all(engine, database_url)
 
@@ -351,7 +351,7 @@ async def test_an_event_about_a_row_that_is_not_there_stops_its_partition(
     engine: Engine, events: Events, connection: Connection, database_url: str
 ) -> None:
     order = "019ab000-0000-7000-8000-000000000001"
-    await events.add("stock.confirmed", order=order, day="20261122", lines="tea:s:1")
+    await events.add("stock.confirmed", orders=order, day="20261122", lines="tea:s:1")
 
     await write_all(engine, database_url)
 

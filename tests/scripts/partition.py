@@ -174,6 +174,12 @@ class Partition:
         rest = [part for line in lines for part in (numbers[line[0]], *line)]
         return self.run("reserve_stock", *rest, order=order, **arguments)
 
+    def confirm(self, order: str, *products: str, **arguments: Any) -> Any:
+        """`confirm_stock` of one order: what its reservation is, and its place."""
+        status, outcomes = self.run("confirm_stock", order, *products, orders=1, **arguments)
+        assert status == "confirmed"
+        return outcomes
+
     def grant(self, **arguments: Any) -> str:
         """A coupon for the user: 300 off unless told otherwise. Its id."""
         reply = self.run("grant_coupon", **arguments)
@@ -254,6 +260,10 @@ class Partition:
                 built.append(one[key.name]())  # type: ignore[no-untyped-call]
             elif "repeated_keys" in given:
                 built += given["repeated_keys"]
+            elif key.name == "held_key":
+                count = int(given["orders"])
+                built += [keys.reservation(at, str(order)) for order in rest[:count]]
+                built += [keys.product(at, str(product)) for product in rest[count:]]
             elif key.name == "product_key":
                 ids = dict.fromkeys(rest[1::4]) if script.name == "reserve_stock" else rest
                 built += [keys.product(at, str(product)) for product in ids]

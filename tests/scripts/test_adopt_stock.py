@@ -50,7 +50,7 @@ def test_what_was_given_back_is_held_again(stocked: Partition) -> None:
     held = stocked.reservation(order)
     assert (held["state"], "finished_at" in held) == ("held", False)
     assert stocked.units() == (7, 3, 0)
-    assert stocked.run("confirm_stock", "shirt", order=order)[0] == "confirmed"
+    assert stocked.confirm(order, "shirt")[0] == "confirmed"
     assert stocked.units() == (7, 0, 3)
 
 
@@ -59,7 +59,7 @@ def test_what_is_held_or_sold_stays_as_it_is(stocked: Partition) -> None:
     stocked.reserve(order, ("shirt", "S", 3))
     with stocked.unchanged():
         assert adopt(stocked, order) == ["exists", "1-3", "held"]
-    stocked.run("confirm_stock", "shirt", order=order)
+    stocked.confirm(order, "shirt")
     with stocked.unchanged():
         assert adopt(stocked, order) == ["exists", "1-4", "sold"]
 

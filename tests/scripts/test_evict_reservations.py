@@ -10,9 +10,10 @@ def reserved(partition: Partition, state: str) -> str:
     """A reservation of two shirts, made long ago, in this state."""
     order = order_id(LONG_AGO)
     assert partition.reserve(order, ("shirt", "S", 2), now_ms=LONG_AGO, created_ms=LONG_AGO)[0] == "reserved"
-    if state != "held":
-        script = "confirm_stock" if state == "sold" else "release_stock"
-        partition.run(script, "shirt", order=order, now_ms=LONG_AGO)
+    if state == "sold":
+        partition.confirm(order, "shirt", now_ms=LONG_AGO)
+    elif state == "released":
+        partition.run("release_stock", "shirt", order=order, now_ms=LONG_AGO)
     return order
 
 
@@ -47,7 +48,7 @@ def test_what_has_left_is_never_taken_anew(partition: Partition, state: str) -> 
     with partition.unchanged():
         assert partition.reserve(order, ("shirt", "S", 2), created_ms=LONG_AGO) == ["too_old"]
         assert partition.run("release_stock", "shirt", order=order) == ["missing"]
-        assert partition.run("confirm_stock", "shirt", order=order) == ["missing"]
+        assert partition.confirm(order, "shirt") == ["missing", ""]
 
 
 def test_what_is_held_never_leaves(partition: Partition) -> None:

@@ -17,7 +17,7 @@ CALLS: dict[str, tuple[tuple[str | int, ...], dict[str, Any]]] = {
     "cancel_order": ((), {"order": AWAITING}),
     "charge_wallet": ((), {"amount": 1}),
     "checkout_order": ((), {"order": order_id(), "user": "lee"}),
-    "confirm_stock": (("shirt",), {"order": HELD}),
+    "confirm_stock": ((HELD, "shirt"), {"orders": 1}),
     "expire_order": ((), {"order": AWAITING, "now_ms": DUE}),
     "fail_order": ((), {"order": AWAITING}),
     "grant_coupon": ((), {}),

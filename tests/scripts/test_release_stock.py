@@ -31,7 +31,7 @@ def test_a_repeated_release_gives_back_once(partition: Partition, order: str) ->
 
 
 def test_what_is_sold_is_not_given_back(partition: Partition, order: str) -> None:
-    partition.run("confirm_stock", "shirt", "hat", order=order)
+    partition.confirm(order, "shirt", "hat")
     with partition.unchanged():
         assert partition.run("release_stock", "shirt", "hat", order=order) == ["sold", "1-4"]
 

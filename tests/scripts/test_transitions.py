@@ -105,10 +105,14 @@ def test_a_reservation_has_these_transitions_and_no_others(partition: Partition)
             order = order_id()
             if way is not None:
                 assert partition.reserve(order, ("shirt", "S", 1))[0] == "reserved"
-            if way:
+            if way == "confirm_stock":
+                partition.confirm(order, "shirt")
+            elif way:
                 partition.run(way, "shirt", order=order)
             if script == "reserve_stock":
                 reply = partition.reserve(order, ("shirt", "S", 1))
+            elif script == "confirm_stock":
+                reply = partition.confirm(order, "shirt")
             else:
                 reply = partition.run(script, "shirt", order=order, packed="shirt:S:1")
             after = partition.reservation(order).get("state", NONE)

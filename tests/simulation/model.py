@@ -291,30 +291,38 @@ class Model:
                 setattr(item, where, getattr(item, where) + way * units)
 
     def release_stock(self, a: Arguments) -> Reply:
-        return self._finish(a["order"], "released", "sold", "stock.released", {}, {"reserved": -1, "available": 1})
-
-    def confirm_stock(self, a: Arguments) -> Reply:
-        is_new = a["order"] in self.reservations and self.reservations[a["order"]].state == "held"
-        ways = {"reserved": -1, "sold": 1}
-        reply = self._finish(a["order"], "sold", "released", "stock.confirmed", {"day": a["day"]}, ways)
-        if is_new:
-            sales = self.sales.setdefault(a["day"], {})
-            for name, _, units in self.reservations[a["order"]].lines:
-                sales[name] = sales.get(name, 0) + units
-        return ["confirmed", *reply[1:]] if reply[0] == "sold" else reply
-
-    def _finish(
-        self, order: str, state: str, opposite: str, kind: str, more: dict[str, str], ways: dict[str, int]
-    ) -> Reply:
-        held = self._reservation(order)
+        held = self._reservation(a["order"])
         if held is None:
             return ["missing"]
-        if held.state in {state, opposite}:
-            return [held.state, held.place]
-        held.place = self._happened(kind, order=order, **more, lines=packed(held.lines))
-        held.state, held.finished_at = state, str(self.now)
-        self._move(held.lines, held.place, **ways)
-        return [state, held.place]
+        if held.state == "held":
+            held.place = self._happened("stock.released", order=a["order"], lines=packed(held.lines))
+            held.state, held.finished_at = "released", str(self.now)
+            self._move(held.lines, held.place, reserved=-1, available=1)
+        return [held.state, held.place]
+
+    def confirm_stock(self, a: Arguments) -> Reply:
+        orders = a["id"][: int(a["orders"])]
+        found = {order: self._reservation(order) for order in orders}
+        new = {order: held for order, held in found.items() if held is not None and held.state == "held"}
+        if new:
+            sold: dict[str, dict[str, int]] = {}
+            for held in new.values():
+                for name, stock, units in held.lines:
+                    of_product = sold.setdefault(name, {})
+                    of_product[stock] = of_product.get(stock, 0) + units
+            lines = [(name, stock, units) for name, items in sold.items() for stock, units in items.items()]
+            place = self._happened("stock.confirmed", orders=",".join(new), day=a["day"], lines=packed(lines))
+            for held in new.values():
+                held.state, held.finished_at, held.place = "sold", str(self.now), place
+            self._move(lines, place, reserved=-1, sold=1)
+            sales = self.sales.setdefault(a["day"], {})
+            for name, _, units in lines:
+                sales[name] = sales.get(name, 0) + units
+        outcomes = []
+        for known in found.values():
+            state = "missing" if known is None else known.state.replace("sold", "confirmed")
+            outcomes += [state, "" if known is None else known.place]
+        return ["confirmed", outcomes]
 
     def adopt_stock(self, a: Arguments) -> Reply:
         held = self._reservation(a["order"])

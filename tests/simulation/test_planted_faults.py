@@ -121,7 +121,7 @@ GUARD = ("generation ~= found[2]", "false")
 
 FAULTS: dict[str, Fault] = {
     "one_unit_oversold": in_script(
-        "reserve_stock", "tonumber(found[1]) < item.quantity", "tonumber(found[1]) + 1 < item.quantity"
+        "reserve_stock", "item.available < item.quantity", "item.available + 1 < item.quantity"
     ),
     "released_twice": in_script("release_stock", "'state', 'released', ", ""),
     "confirmed_twice": in_script("confirm_stock", "'state', 'sold', ", ""),

@@ -23,6 +23,7 @@ AT = 1_763_771_400_123
 MOMENT = "2025-11-22 00:30:00.123+00"
 ORDER = "019ab000-0000-7000-8000-000000000001"
 OTHER = "019ab000-0000-7000-8000-000000000002"
+THIRD = "019ab000-0000-7000-8000-000000000003"
 
 Entry = tuple[bytes, list[bytes]]
 
@@ -201,13 +202,15 @@ def test_reserved_and_released_units_of_a_batch_add_up_to_no_change_of_stock() -
 @pytest.mark.requirement("R5.2")
 def test_confirmed_units_are_sold_and_counted_for_their_day() -> None:
     batch = _fold(
-        _event("stock.confirmed", order=ORDER, day="20251122", lines="tea:s:2"),
-        _event("stock.confirmed", order=OTHER, day="20251122", lines="tea:m:3"),
+        _event("stock.confirmed", orders=f"{ORDER},{OTHER}", day="20251122", lines="tea:s:2"),
+        _event("stock.confirmed", orders=THIRD, day="20251122", lines="tea:m:3"),
     )
 
     assert batch.daily_sales == {("20251122", "tea"): ("3", 5)}
     assert (batch.stock_changes["tea", "s"].reserved, batch.stock_changes["tea", "s"].sold) == (-2, 2)
-    assert batch.reservation_changes["3", ORDER] == ("3", ORDER, "sold", MOMENT, "1-1")
+    assert list(batch.reservation_changes.values()) == [
+        ("3", ORDER, "sold", MOMENT, "1-1"), ("3", OTHER, "sold", MOMENT, "1-1"), ("3", THIRD, "sold", MOMENT, "1-2"),
+    ]  # fmt: skip
 
 
 def _adopted(lines: str = "tea:s:5,tea:m:1", short: str = "tea:s:2") -> list[bytes]:
@@ -225,7 +228,7 @@ def test_an_adopted_reservation_is_held_anew_and_what_was_short_counts_as_receiv
 
 
 def test_what_is_adopted_and_confirmed_in_one_batch_is_one_row() -> None:
-    batch = _fold(_adopted(), _event("stock.confirmed", order=ORDER, day="20251122", lines="tea:s:5,tea:m:1"))
+    batch = _fold(_adopted(), _event("stock.confirmed", orders=ORDER, day="20251122", lines="tea:s:5,tea:m:1"))
 
     assert batch.reservation_changes == {}
     ((_, _, _, state, _, at, finished_at, place),) = batch.adoptions.values()
@@ -358,7 +361,9 @@ _BAD = {
     "a status that there is not": _checked_out("perhaps"),
     "units of nothing": _reserved(lines=""),
     "units below one": _reserved(lines="tea:s:0"),
-    "a day that is none": _event("stock.confirmed", order=ORDER, day="today", lines="tea:s:1"),
+    "a day that is none": _event("stock.confirmed", orders=ORDER, day="today", lines="tea:s:1"),
+    "an order twice": _event("stock.confirmed", orders=f"{ORDER},{ORDER}", day="20251122", lines="tea:s:2"),
+    "no order among others": _event("stock.confirmed", orders=f"{ORDER},", day="20251122", lines="tea:s:2"),
     "an added stock item that is not put": _event("product.put", product="p", name="n", price=1, stock="[]", added="s"),
     "a rule of too few parts": _order("order.placed", pay_before=AT, coupon="c", rule="spring,7"),
 }
@@ -386,7 +391,7 @@ def test_an_order_finishes_once(again: list[bytes]) -> None:
 
 
 def test_a_reservation_finishes_once() -> None:
-    confirmed = _event("stock.confirmed", order=ORDER, day="20251122", lines="tea:s:2")
+    confirmed = _event("stock.confirmed", orders=ORDER, day="20251122", lines="tea:s:2")
     with pytest.raises(UnreadableEvent, match="already"):
         _fold(_reserved(), confirmed, confirmed)
     with pytest.raises(UnreadableEvent, match="before"):
