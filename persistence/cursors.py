@@ -115,14 +115,15 @@ async def next_generation(connection: Connection, known: Collection[int]) -> int
     return int(row[0])
 
 
-async def note_drained(connection: Connection, partitions: Sequence[int], idle_s: float) -> None:
-    """Note for partitions where nothing happens that PostgreSQL had all of them a moment ago.
+async def note_drained(connection: Connection, partitions: Sequence[int], at_ms: int, idle_s: float) -> None:
+    """Note for partitions where nothing happens that PostgreSQL had all of them at a moment before they were looked at.
 
-    So `updated_at` bounds what a loss of Redis can have taken, however long nothing was written.
+    ``at_ms``: since 1970. So `updated_at` bounds what a loss of Redis can have taken, however long nothing was written.
     """
     with translated():
         await connection.execute(
-            """UPDATE partition_cursor SET updated_at = now()
-               WHERE partition = ANY(%s) AND updated_at < now() - %s * interval '1 s'""",
-            (list(partitions), idle_s),
+            """UPDATE partition_cursor SET updated_at = to_timestamp(%(at_ms)s / 1000.0)
+               WHERE partition = ANY(%(partitions)s)
+                 AND updated_at < to_timestamp(%(at_ms)s / 1000.0) - %(idle_s)s * interval '1 s'""",
+            {"partitions": list(partitions), "at_ms": at_ms, "idle_s": idle_s},
         )

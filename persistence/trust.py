@@ -109,13 +109,15 @@ class Trust:
     async def _look(self, connection: AsyncConnection[TupleRow]) -> bool:
         generation = await read_generation(connection)
         moving = await self._engine.lanes.moving()
+        # This process may be paused at any moment: what happens after the survey is nothing that it has seen.
+        looked_at_ms = min(map(self._engine.lanes.now_ms, range(self._engine.partitions.count)))
         partitions = await self._survey(connection)
         if moving:
             self._was_settled = False
             await self._hold(connection, [each for each in partitions if each.number in moving])
             return False
         if self._was_settled and all(partition.is_settled(generation) for partition in partitions):
-            await self._note_drained(connection, partitions)
+            await self._note_drained(connection, partitions, looked_at_ms)
             return True
         if not await self._lock(connection):
             return False
@@ -202,10 +204,12 @@ class Trust:
         finally:
             await self._unlock(connection)
 
-    async def _note_drained(self, connection: AsyncConnection[TupleRow], partitions: Collection[Partition]) -> None:
+    async def _note_drained(
+        self, connection: AsyncConnection[TupleRow], partitions: Collection[Partition], at_ms: int
+    ) -> None:
         # The cursors were read before the metas: where these say no more, there was nothing to write.
         drained = [each.number for each in partitions if each.meta is not None and each.meta.seq == each.cursor.seq]
-        await note_drained(connection, drained, IDLE_S)
+        await note_drained(connection, drained, at_ms, IDLE_S)
 
     async def _recover(self, connection: AsyncConnection[TupleRow]) -> bool:
         partitions = await self._survey(connection)

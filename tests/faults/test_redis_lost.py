@@ -57,14 +57,19 @@ async def test_a_position_that_is_lost_says_so(lossy: tuple[RunningShop, Embedde
     await asyncio.to_thread(whole, shop)
 
 
-async def test_a_redis_that_is_killed_loses_nothing_durable(lossy: tuple[RunningShop, EmbeddedValkey]) -> None:
+@pytest.mark.parametrize("fsync", ["everysec", "always"])
+async def test_a_redis_that_is_killed_loses_nothing_durable(
+    lossy: tuple[RunningShop, EmbeddedValkey], fsync: str
+) -> None:
     shop, valkey = lossy
+    with redis_client(shop.redis_url) as client:
+        client.config_set("appendfsync", fsync)
 
     def crash() -> None:
         valkey.kill()
         valkey.start()
 
-    await lose_and_heal(shop, "killed", crash)
+    await lose_and_heal(shop, f"killed-{fsync}", crash)
 
 
 async def test_a_redis_restored_from_an_older_file_is_not_served_from(

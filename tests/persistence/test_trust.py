@@ -15,7 +15,7 @@ from engine.engine import Engine, open_engine
 from engine.errors import Recovering
 from engine.settings import EngineSettings
 from persistence.database import connect
-from persistence.recovery import RecoveryHeld
+from persistence.recovery import Partition, RecoveryHeld
 from persistence.start_checks import StartRefused
 from persistence.trust import Trust, register_installation
 from tests.persistence.recovering import Past, restart, writing
@@ -134,6 +134,35 @@ async def test_a_restarted_server_that_has_everything_is_trusted_in_a_new_epoch(
     assert charge.positions[0][1:] == (2, 3)
     await write_all(engine, database_url)
     assert await value(connection, "SELECT balance FROM wallet") == 13
+
+
+async def test_what_happens_after_a_look_is_not_taken_for_what_the_look_has_seen(
+    engine: Engine, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker is paused between looking and noting that there was nothing to write. What comes meanwhile may be lost,
+    and a reconciliation must look for it.
+    """
+    trust = Trust(engine)
+    assert await trust.look(connection)
+    await connection.execute("UPDATE partition_cursor SET updated_at = now() - interval '1 hour'")
+    survey, paused_at_ms = trust._survey, list[int]()
+    seen_ms = engine.lanes.now_ms(0)
+
+    async def survey_and_pause(connection: Connection) -> list[Partition]:
+        found = await survey(connection)
+        paused_at_ms.append(engine.lanes.now_ms(0))
+        while engine.lanes.now_ms(0) < paused_at_ms[0] + 50:  # noqa: ASYNC110 - a clock tells nobody
+            await asyncio.sleep(0.01)
+        await engine.wallets.charge("kim", 100)
+        return found
+
+    monkeypatch.setattr(trust, "_survey", survey_and_pause)
+    assert await trust.look(connection)
+
+    noted_ms = await value(
+        connection, "SELECT (extract(epoch FROM max(updated_at)) * 1000)::bigint FROM partition_cursor"
+    )
+    assert seen_ms <= noted_ms <= paused_at_ms[0]
 
 
 async def test_a_flow_that_began_before_the_recovery_is_stale_everywhere(
