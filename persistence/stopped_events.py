@@ -125,9 +125,9 @@ async def set_aside(
                    VALUES (%s, %s, %s, %s, %s, %s, %s)""",
                 (partition, epoch, seq + 1, orjson.dumps(event.fields).decode(), stopped, reason, set_aside_by),
             )
+            # `updated_at` stays: what waited behind the event is as old as the stop, and may be lost as a whole.
             await connection.execute(
-                """UPDATE partition_cursor SET seq = seq + 1, stopped = NULL, stopped_at = NULL, updated_at = now()
-                   WHERE partition = %s""",
+                "UPDATE partition_cursor SET seq = seq + 1, stopped = NULL, stopped_at = NULL WHERE partition = %s",
                 (partition,),
             )
             await clear_alarms(connection, STOPPED, partition)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+import redis.asyncio
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
@@ -23,11 +24,13 @@ from engine.stock import LineRequest
 from persistence.history import History
 from persistence.settings import HistorySettings, WorkerSettings
 from persistence.settler import Settler
+from persistence.stopped_events import set_aside
 from persistence.sweeper import Sweeper
 from persistence.trust import Trust
 from tests.books import broken_laws, broken_ledger, differences, read_postgres, read_redis
 from tests.persistence.recovering import Past, id_in, write_of, writing
 from tests.persistence.shop import fill, open_campaign, rows, until, value, write_all
+from tests.persistence.test_stopped_events import UNAPPLICABLE, put_event
 
 Connection = AsyncConnection[TupleRow]
 
@@ -239,6 +242,28 @@ async def test_what_one_partition_still_holds_for_an_order_that_loses_its_stock_
 
     assert await shop.status(order) == ("failed", "stock_lost")
     assert await shop.units() == (100, 0, 0)
+    await shop.settled()
+
+
+async def test_what_waited_behind_an_event_that_was_set_aside_is_adopted_however_long_it_waited(shop: Shop) -> None:
+    """The partition of the stock was stopped for an hour, and is lost when nothing behind the event is written yet."""
+    engine, hour_ms = shop.engine, 3_600_000
+    await shop.connection.execute("UPDATE partition_cursor SET updated_at = now() - interval '2 hours'")
+    before = Past.of(engine, S)
+    async with redis.asyncio.Redis.from_url(engine.settings.redis_url) as client:
+        await put_event(engine, client, S, UNAPPLICABLE)
+    await shop.write(S)
+    engine.runner.test_now_ms = str(engine.lanes.now_ms(0) - hour_ms)
+    order = await place(shop)
+    engine.runner.test_now_ms = ""
+    await shop.write(U, ELSEWHERE)
+    await set_aside(shop.connection, engine, S, reason="a test", set_aside_by="me")
+    before.bring_back()
+
+    await shop.recover()
+
+    assert await shop.units() == (97, 3, 0)
+    assert (await shop.status(order))[0] == "awaiting_payment"
     await shop.settled()
 
 
