@@ -227,6 +227,8 @@ class Surface:
         self._count_refusal = None if counter_for is None else counter_for(None)
         self._request_id_prefix = f"{secrets.token_hex(6)}-"
         self._request_numbers = itertools.count(1)
+        # Looked up once: a line for each change costs more than the change where nobody wants it.
+        self._tells_changes = _log.isEnabledFor(logging.DEBUG)
         self._cross_origin = cross_origin if cross_origin is not None and cross_origin.allows_some else None
         self._root = _Segment()
         self.in_flight = InFlight(in_flight_max)
@@ -292,6 +294,8 @@ class Surface:
             head = scope["method"] == "HEAD"
             await _send_problem(send, problem, request_id, foreign, repeatable=call.repeatable, head=head)
         else:
+            if self._tells_changes and endpoint.operation.changing:
+                _tell_change(call, body)
             own = [(b"x-request-id", request_id.encode("ascii")), _AS_SAID, _NEVER_A_PAGE, *foreign, *answer.headers]
             if status == 200 and endpoint.operation.conditional:
                 tag = entity_tag(body)
@@ -373,6 +377,16 @@ class Surface:
         if given and len(given) <= REQUEST_ID_LENGTH_MAX and not given.strip(_REQUEST_ID_CHARACTERS):
             return given.decode("ascii")
         return f"{self._request_id_prefix}{next(self._request_numbers):x}"
+
+
+class _Positioned(msgspec.Struct):
+    position: str = ""
+
+
+def _tell_change(call: Call[Any, Any], body: bytes) -> None:
+    """By its position a change is found again: in Redis' streams, in the workers' logs, in what is delivered."""
+    position = msgspec.json.decode(body, type=_Positioned).position
+    _log.debug("%s", call.operation.operation_id, extra={"request_id": call.request_id, "position": position})
 
 
 class Application(Starlette):

@@ -215,6 +215,9 @@ class Dispatcher:
         for outcome in [task.result() for task in done]:
             if outcome.failure is None:
                 delivered += [delivery.id for delivery in outcome.batch]
+                if _log.isEnabledFor(logging.DEBUG):
+                    for delivery in outcome.batch:
+                        _log.debug("Delivered", extra={"position": delivery.event_id})
                 self._failures_in_a_row = 0
             else:
                 await self._failed(connection, outcome, outcome.failure)

@@ -8,7 +8,7 @@ from psycopg.rows import TupleRow
 
 from engine.engine import Engine
 from persistence.database import translated
-from persistence.migrations import require_revision
+from persistence.revisions import require_revision
 
 READ_WITHIN_S = 5.0
 

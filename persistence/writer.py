@@ -202,8 +202,11 @@ class Writer:
                 if batch.events:
                     await write_rows(self._connection, batch)
                     await self._advance(batch)
-        for partition, (_, seq) in batch.cursors.items():
+        tells = _log.isEnabledFor(logging.DEBUG)
+        for partition, (epoch, seq) in batch.cursors.items():
             self._written[partition] = seq
+            if tells:
+                _log.debug("Durable up to here", extra={"position": f"{partition}:{epoch}-{seq}"})
         await self._mark_durable(unmarked | batch.cursors)
         for trouble in troubles:
             await self._set_aside(trouble)

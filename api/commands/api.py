@@ -20,13 +20,16 @@ import uvicorn
 from api.app import create_app
 from api.asgi import Application
 from api.authentication import Keys, read_keys
+from api.commands.first_look import look_first
 from api.commands.listening import CannotListen, http_url, listen, require_loopback
 from api.commands.logs import configure_logs
 from api.commands.processes import ChildProcess, ProcessFailed, Supervisor, stop_signals
 from api.guards.connections import ConnectionLimits, limited_to
 from api.request_counts import LAYOUT, RequestCounts
 from api.settings import ApiSettings
-from engine.settings import SettingError
+from engine.settings import EngineSettings, SettingError
+from persistence.settings import HistorySettings
+from persistence.start_checks import StartRefused
 
 DRAIN_S = 10
 """How long requests under way may take after the stop was asked for."""
@@ -58,7 +61,9 @@ def api(host: str, port: int, processes: int, fd: int | None, counts: tuple[int,
         settings = ApiSettings.from_environment()
         keys = read_keys(settings)
         listeners = [_inherited(fd, keys)] if fd is not None else _own(host, port, processes, keys)
-    except (CannotListen, SettingError) as error:
+        if counts is None:  # else whoever started this process has looked
+            look_first(EngineSettings.from_environment(), HistorySettings.from_environment())
+    except (CannotListen, SettingError, StartRefused) as error:
         raise click.ClickException(str(error)) from error
     if fd is None:
         click.echo(f"serving on {http_url(host, listeners[0].getsockname()[1])}: {asked_for(keys)}", err=True)

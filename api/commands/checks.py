@@ -8,12 +8,16 @@ CLOCK_DIFFERENCE_MS_MAX = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at. A remedy says that it is wrong, and what to do about it; advice, that it could be better."""
+    """One thing looked at. A remedy says that it is wrong, and what to do about it; advice, that it could be better.
+
+    With one that is ``decisive`` wrong nothing begins: data would be lost, or nothing would work.
+    """
 
     name: str
     found: str
     remedy: str = ""
     advice: str = ""
+    decisive: bool = False
 
     @property
     def failed(self) -> bool:

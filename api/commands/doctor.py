@@ -1,27 +1,20 @@
 """`firstcome doctor`: what is wrong with the servers and the settings, and what to do about it."""
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
-import psycopg
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from api.commands.api import environment
-from api.commands.checks import CONNECT_TIMEOUT_S, Check, clock_check
+from api.commands.checks import Check
 from api.commands.data_folder import Addresses
+from api.commands.postgres_checks import postgres_checks
 from api.commands.redis_checks import redis_checks
-from engine.settings import EngineSettings, SettingError, without_password
-from persistence.accounts import READER, WRITER
-from persistence.database import DatabaseError, libpq_url
-from persistence.migrations import require_head
+from engine.settings import EngineSettings, SettingError
 from persistence.settings import WorkerSettings
-
-POSTGRES_VERSION_MIN = 14
 
 
 @click.command()
@@ -57,79 +50,7 @@ def examine(settings: Mapping[str, str]) -> list[Check]:
         engine, worker = EngineSettings.from_environment(settings), WorkerSettings.from_environment(settings)
     except SettingError as error:
         return [Check("settings", "refused", str(error))]
-    return [Check("settings", "read"), *redis_checks(engine), *_postgres_checks(worker.database_url, engine)]
-
-
-def _postgres_checks(url: str, engine: EngineSettings) -> list[Check]:
-    try:
-        shown = without_password(url)
-        with psycopg.connect(libpq_url(url), autocommit=True, connect_timeout=CONNECT_TIMEOUT_S) as connection:
-            began = time.time()
-            row = connection.execute(
-                "SELECT current_setting('server_version'), current_setting('server_version_num')::int / 10000,"
-                " current_setting('fsync'), current_setting('full_page_writes'),"
-                " (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-            ).fetchone()
-            ended = time.time()
-            assert row is not None
-            version, major, fsync, full_pages, theirs_ms = row
-            partitions = _recorded_partitions(connection)
-            account = _account_check(connection)
-    except (psycopg.Error, ValueError) as error:
-        remedy = "start it, or set FIRSTCOME_DATABASE_URL to where it is; `firstcome up` brings one of its own"
-        return [Check("PostgreSQL", f"{without_password(url)}: {str(error).strip()}", remedy)]
-    old = "use PostgreSQL 14 or newer" if major < POSTGRES_VERSION_MIN else ""
-    unsafe = "set fsync and full_page_writes on: a crash would lose what was answered as durable"
-    return [
-        Check("PostgreSQL", f"{shown} answers"),
-        Check("PostgreSQL version", str(version), old),
-        Check("fsync, full_page_writes", f"{fsync}, {full_pages}", "" if fsync == full_pages == "on" else unsafe),
-        clock_check("PostgreSQL's clock", int(theirs_ms), began, ended),
-        _schema_check(url),
-        _partitions_check(partitions, engine.partitions),
-        account,
-    ]
-
-
-def _account_check(connection: psycopg.Connection[Any]) -> Check:
-    """Who the worker is: an owner may do more than it needs, which is worth a word and no failure."""
-    row = connection.execute(
-        "SELECT current_user, has_table_privilege('ledger_entry', 'DELETE') FROM pg_tables"
-        " WHERE schemaname = 'public' AND tablename = 'ledger_entry'"
-    ).fetchone()
-    if row is None:
-        return Check("account", "no tables yet")
-    user, may_delete = row
-    if not may_delete:
-        return Check("account", f"{user}, who can change no ledger entry")
-    return Check(
-        "account",
-        f"{user}, who could change the ledger: give the worker a login that is a member of {WRITER}, and the API one of"
-        f" {READER} (FIRSTCOME_READER_DATABASE_URL)",
-    )
-
-
-def _recorded_partitions(connection: psycopg.Connection[Any]) -> int | None:
-    try:
-        row = connection.execute("SELECT partitions FROM installation").fetchone()
-    except psycopg.errors.UndefinedTable:
-        return None
-    return None if row is None else int(row[0])
-
-
-def _schema_check(url: str) -> Check:
-    try:
-        require_head(url)
-    except DatabaseError as error:
-        return Check("schema", "not this program's", error.reason or str(error))
-    return Check("schema", "this program's")
-
-
-def _partitions_check(recorded: int | None, configured: int) -> Check:
-    if recorded is None:
-        return Check("partitions", f"{configured}, to be fixed at the first start")
-    remedy = f"set FIRSTCOME_PARTITIONS={recorded}: the number is fixed at the first start"
-    return Check("partitions", f"{configured} set, {recorded} on record", "" if recorded == configured else remedy)
+    return [Check("settings", "read"), *redis_checks(engine), *postgres_checks(worker.database_url, engine)]
 
 
 def _table(checks: list[Check]) -> Table:

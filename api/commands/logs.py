@@ -23,7 +23,8 @@ class LogSettings:
     log_level: str = setting(
         "info",
         unit="debug, info, warning or error",
-        reason="error: an operator must act. warning: something is away or waits. info: what happened once",
+        reason="error: an operator must act. warning: something is away or waits. info: what happened once. debug: each"
+        " change with its request and position",
     )
 
     def __post_init__(self) -> None:
@@ -44,19 +45,22 @@ def configure_logs() -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(["request_id"]),
+        structlog.stdlib.ExtraAdder(["request_id", "position"]),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     person = sys.stderr.isatty() if settings.log_format == "auto" else settings.log_format == "readable"
     last: list[structlog.types.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if person:
-        last.append(structlog.dev.ConsoleRenderer())
+        # Its default shows the variables of every frame, bodies and tokens among them.
+        last.append(structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback))
     else:
         last += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler()
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last))
     logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # They tell of each request to others, its headers among it.
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

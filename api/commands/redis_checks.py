@@ -28,9 +28,7 @@ def redis_checks(settings: EngineSettings) -> list[Check]:
     try:
         if names_a_cluster(url):
             return _cluster_checks(url, settings.partitions)
-        with redis.Redis.from_url(
-            url, retry=Retry(NoBackoff(), 0), socket_timeout=CONNECT_TIMEOUT_S, socket_connect_timeout=CONNECT_TIMEOUT_S
-        ) as client:
+        with _server(url) as client:
             node = _look_at(client)
             samples = sample(client)
     except (redis.RedisError, OSError, ValueError) as error:
@@ -40,6 +38,29 @@ def redis_checks(settings: EngineSettings) -> list[Check]:
         *_node_checks(node),
         Check("memory", f"{node.info['used_memory_human']} used; by a sample: {samples}"),
     ]
+
+
+def first_redis_checks(settings: EngineSettings) -> list[Check]:
+    """What is to be known before anything begins, quickly: of the server, or of each primary of the cluster."""
+    url = settings.redis_url
+    try:
+        if not names_a_cluster(url):
+            with _server(url) as client:
+                return _node_checks(_look_at(client))
+        seed = (seeds := parse_cluster_url(url))[0]
+        checks: list[Check] = []
+        for node in merge([_view_of_any(seeds)]).primaries.values():
+            with _connected(replace(seed, host=node.endpoint.host, port=node.endpoint.port)) as client:
+                checks += _node_checks(_look_at(client), f" of {_name(node)}")
+    except (redis.RedisError, OSError, ValueError) as error:
+        return [Check("Redis", f"{without_password(url)}: {error}", _START)]
+    return checks
+
+
+def _server(url: str) -> redis.Redis:
+    return redis.Redis.from_url(
+        url, retry=Retry(NoBackoff(), 0), socket_timeout=CONNECT_TIMEOUT_S, socket_connect_timeout=CONNECT_TIMEOUT_S
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +80,14 @@ def _look_at(client: redis.Redis) -> _Node:
     return _Node(client.info("everything"), int(seconds) * 1000 + int(microseconds) // 1000, began, ended)
 
 
-def _node_checks(node: _Node) -> list[Check]:
-    return [
+def _node_checks(node: _Node, of: str = "") -> list[Check]:
+    checks = (
         _version_check(node.info),
         _policy_check(str(node.info.get("maxmemory_policy", "unknown"))),
         _append_only_check(node.info),
         clock_check("Redis' clock", node.time_ms, node.began, node.ended),
-    ]
+    )
+    return [replace(check, name=check.name + of) for check in checks]
 
 
 def _version_check(info: Mapping[str, Any]) -> Check:
@@ -73,12 +95,13 @@ def _version_check(info: Mapping[str, Any]) -> Check:
     version = str(info.get("valkey_version", info["redis_version"]))
     numbers = tuple(int(number) for number in re.findall(r"\d+", str(info["redis_version"]))[:2])
     old = numbers < REDIS_VERSION_MIN
-    return Check("Redis version", f"{name} {version}", "use Redis 6.2 or newer, or Valkey" if old else "")
+    remedy = "use Redis 6.2 or newer, or Valkey" if old else ""
+    return Check("Redis version", f"{name} {version}", remedy, decisive=True)
 
 
 def _policy_check(policy: str) -> Check:
     remedy = "set maxmemory-policy noeviction: a server that evicts keys loses money and stock"
-    return Check("maxmemory-policy", policy, "" if policy == "noeviction" else remedy)
+    return Check("maxmemory-policy", policy, "" if policy == "noeviction" else remedy, decisive=policy != "unknown")
 
 
 def _append_only_check(info: Mapping[str, Any]) -> Check:

@@ -7,11 +7,13 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from persistence.accounts import Granted, grant, make_login
-from persistence.database import SchemaMismatch, migration_engine
+from persistence.database import migration_engine
+from persistence.revisions import head_revision, refuse_newer, require_revision
+
+__all__ = ["add_login", "current_revision", "downgrade", "head_revision", "require_head", "upgrade"]
 
 # Any number that no other advisory lock of ours has: one process migrates, the others wait for it.
 _LOCK = 0x46430001
@@ -23,7 +25,7 @@ def upgrade(database_url: str, revision: str = "head") -> Granted:
     Raises `DatabaseUnavailable`, or `SchemaMismatch` when the schema is newer than this program.
     """
     with _connected(database_url) as connection:
-        _refuse_newer(_revision_of(connection))
+        refuse_newer(_revision_of(connection))
         command.upgrade(_config(connection), revision)
         return grant(connection)
 
@@ -46,29 +48,9 @@ def current_revision(database_url: str) -> str | None:
         return _revision_of(connection)
 
 
-def head_revision() -> str:
-    """The newest revision that this program knows."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    assert head is not None, "there is always a first revision"
-    return head
-
-
 def require_head(database_url: str) -> None:
     """Raise `SchemaMismatch`, with the remedy, unless the database is at `head_revision`."""
     require_revision(current_revision(database_url))
-
-
-def require_revision(current: str | None) -> None:
-    """Raise `SchemaMismatch`, with the remedy, unless this is `head_revision`."""
-    _refuse_newer(current)
-    if current != head_revision():
-        raise SchemaMismatch(f"it is at {current}, this program needs {head_revision()}: run `firstcome migrate`")
-
-
-def _refuse_newer(current: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if current is not None and current not in known:
-        raise SchemaMismatch(f"it is at {current}, newer than {head_revision()}: upgrade this program")
 
 
 def _config(connection: Connection | None = None) -> Config:

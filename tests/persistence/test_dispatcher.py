@@ -185,8 +185,13 @@ def _assert_in_order_per_user(platform: Platform, bought: list[Order]) -> None:
 
 @pytest.mark.requirement("R3.5")
 async def test_a_paid_order_arrives_as_a_cloud_event(
-    engine: Engine, platform: Platform, connection: Connection, database_url: str
+    engine: Engine,
+    platform: Platform,
+    connection: Connection,
+    database_url: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("DEBUG", "firstcome.dispatcher")
     (order,) = await _buy(engine, 1, 1)
     await write_all(engine, database_url)
 
@@ -194,6 +199,7 @@ async def test_a_paid_order_arrives_as_a_cloud_event(
         await _all_delivered(connection)
 
     (event,) = platform.taken
+    assert [vars(line)["position"] for line in caplog.records] == [event["id"]]
     partition, epoch, seq = order.positions[0]
     assert {name: event[name] for name in event if name not in {"time", "data"}} == {
         "specversion": "1.0",

@@ -43,3 +43,15 @@ def test_a_line_may_be_made_for_people() -> None:
 def test_another_word_is_refused_by_name(setting: str) -> None:
     with pytest.raises(SettingError, match=setting):
         LogSettings.from_environment({setting: "loud"})
+
+
+def test_a_line_for_people_shows_no_variables_of_what_failed() -> None:
+    script = SCRIPT + (
+        "def charge(token):\n    raise ValueError('it failed')\n"
+        "try:\n    charge('s3' + 'cret')\n"
+        "except ValueError:\n    logging.getLogger('firstcome.test').exception('Broken')\n"
+    )
+    readable = environment(FIRSTCOME_LOG_FORMAT="readable")
+    done = subprocess.run([sys.executable, "-c", script], env=readable, capture_output=True, text=True, check=True)
+    assert "ValueError: it failed" in done.stderr
+    assert "s3cret" not in done.stderr

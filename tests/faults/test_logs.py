@@ -1,0 +1,145 @@
+"""What a shop in trouble writes into its logs: levels that mean something, and nobody's secrets or amounts."""
+
+import asyncio
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from typing import Any, Final
+
+import httpx
+import msgspec
+import pytest
+
+from api.authentication import make_token, read_keys
+from api.commands.embedded_valkey import EmbeddedValkey, Passwords
+from api.operations import OPERATIONS
+from api.settings import ApiSettings
+from engine.positions import parse_position
+from persistence.webhooks import make_secret
+from tests.running_shop import RunningShop
+from tests.servers import Databases, reachable_folder
+
+SETTINGS: Final = ApiSettings(token_secret="a-planted-secret-that-signs-the-tokens-of-this-shop")
+REDIS: Final = Passwords(administrator="planted-administrator", application="planted-application")
+WEBHOOK_SECRET: Final = make_secret()
+CHARGE, PRICE, QUANTITY = 7_654_321, 1_357_913, 2_468_024
+AMOUNTS: Final = (CHARGE, PRICE, QUANTITY, 2 * PRICE, CHARGE - 2 * PRICE, QUANTITY - 2)
+SECRETS: Final = (
+    "planted",
+    WEBHOOK_SECRET,
+    WEBHOOK_SECRET.removeprefix("whsec_"),
+    "Bearer ",
+    "eyJ",  # how every JSON Web Token begins
+)
+FOLLOWED: Final = "a-request-to-be-followed"
+
+Line = dict[str, Any]
+
+
+def token(user: str, *, is_operator: bool = False) -> dict[str, str]:
+    keys = read_keys(SETTINGS)
+    assert keys is not None
+    return {"Authorization": f"Bearer {make_token(keys, SETTINGS, user, is_operator=is_operator, valid_s=600)}"}
+
+
+@pytest.fixture(scope="module")
+def logged(databases: Databases) -> Iterator[dict[str, list[Line]]]:
+    """What each process has logged at its most talkative: every route was asked, rightly and wrongly, with Redis there
+    and away, and nobody takes the paid orders."""
+    folder = reachable_folder()
+    database_url = databases.make_migrated()
+    settings = {
+        "FIRSTCOME_TOKEN_SECRET": SETTINGS.token_secret,
+        "FIRSTCOME_LOG_LEVEL": "debug",
+        "FIRSTCOME_LOG_FORMAT": "json",
+        "FIRSTCOME_DATA_PLATFORM_URL": "http://platform:planted-for-the-platform@127.0.0.1:9/",
+        "FIRSTCOME_DATA_PLATFORM_SECRETS": WEBHOOK_SECRET,
+    }
+    with (
+        EmbeddedValkey(folder / "valkey", passwords=REDIS) as valkey,
+        RunningShop(
+            folder, valkey.url, database_url.replace("://firstcome@", "://firstcome:planted@"), settings=settings
+        ) as shop,
+    ):
+        buy(shop)
+        asyncio.run(ask_everything(shop.url()))
+        shop.settle()
+        valkey.kill()
+        asyncio.run(ask_everything(shop.url()))
+    yield {
+        file.stem: [
+            json.loads(line) if line.startswith("{") else {"event": line, "level": "none", "logger": ""}
+            for line in file.read_text().splitlines()
+        ]
+        for file in folder.glob("*.log")
+    }
+    databases.drop(database_url)
+    shutil.rmtree(folder)
+
+
+def buy(shop: RunningShop) -> None:
+    """Mina buys two, which amounts are then known of."""
+    with httpx.Client(base_url=shop.url(), headers=token("mina"), verify=False) as mina:
+        stock = [{"stock_id": "one", "option": "one", "initial_quantity": QUANTITY}]
+        product = {"name": "Tea", "price": PRICE, "stock": stock}
+        operator = token("an-operator", is_operator=True)
+        assert mina.put("/admin/v1/products/tea", json=product, headers=operator).is_success
+        assert mina.post("/v1/users/mina/balance/charges", json={"amount": CHARGE}).is_success
+        assert mina.post(
+            "/v1/users/mina/checkout",
+            json={"lines": [{"product_id": "tea", "quantity": 2}]},
+            headers={"X-Request-Id": FOLLOWED, "Idempotency-Key": "planted-key"},
+        ).is_success
+
+
+async def ask_everything(url: str) -> None:
+    """Every operation at once, by its first example: as its user, as somebody else, and with what is no request."""
+    async with httpx.AsyncClient(base_url=url, verify=False, timeout=60) as client, asyncio.TaskGroup() as group:
+        for operation in OPERATIONS:
+            example = operation.examples[0]
+            path = operation.path.format(**example.path_params) + (f"?{example.query}" if example.query else "")
+            user = example.path_params.get("user_id", "an-operator")
+            right = token(user, is_operator=operation.security == "admin")
+            body = None if example.body is None else msgspec.json.encode(example.body)
+            broken = b'{"amount": %d, "planted":' % CHARGE
+            for headers, content in (
+                (right, body),
+                (right, broken),
+                (token("somebody-else"), body),
+                ({"Authorization": "Bearer eyJplanted.planted.planted"}, body),
+            ):
+                group.create_task(client.request(operation.method, path, headers=headers, content=content))
+
+
+def test_no_secret_is_logged(logged: dict[str, list[Line]]) -> None:
+    assert {"api-0", "worker-0"} <= logged.keys()
+    assert len(logged["worker-0"]) > 10
+    found = [line for lines in logged.values() for line in lines for secret in SECRETS if secret in json.dumps(line)]
+    assert found == []
+
+
+def test_no_amount_is_logged(logged: dict[str, list[Line]]) -> None:
+    amounts = re.compile("|".join(rf"(?<!\d){amount}(?!\d)" for amount in AMOUNTS))
+    found = [line for lines in logged.values() for line in lines if amounts.search(json.dumps(line))]
+    assert found == []
+
+
+def test_what_clients_do_wrong_is_nobodys_alarm_and_a_server_that_is_away_is_a_warning(
+    logged: dict[str, list[Line]],
+) -> None:
+    levels = {
+        level: [line for lines in logged.values() for line in lines if line["level"] == level]
+        for level in ("debug", "warning", "error", "critical")
+    }
+    assert levels["error"] == levels["critical"] == []
+    assert {line["logger"] for line in levels["warning"]} >= {"firstcome.lane", "firstcome.dispatcher"}
+    assert {line["logger"] for line in levels["debug"]} >= {"api.asgi", "firstcome.writer"}
+
+
+def test_a_request_is_followed_by_its_position(logged: dict[str, list[Line]]) -> None:
+    (line,) = [line for line in logged["api-0"] if line.get("request_id") == FOLLOWED]
+    assert line["event"] == "checkout"
+    durable = [parse_position(each["position"])[0] for each in logged["worker-0"] if "Durable" in each["event"]]
+    for partition, epoch, sequence in parse_position(line["position"]):
+        assert any(each[:2] == (partition, epoch) and each.seq >= sequence for each in durable)
