@@ -50,12 +50,16 @@ def role(cluster: EmbeddedCluster, node: int) -> str:
 
 
 def move_slots(cluster: EmbeddedCluster, source: int, target: int, slots: Collection[int]) -> None:
-    """Move slots with their keys while they are served, key by key, as redis-cli does."""
-    for slot in slots:
-        open_slot(cluster, source, target, slot)
-        while move_keys(cluster, source, target, slot):
-            pass
-        close_slot(cluster, slot, target, [source])
+    """Move slots with their keys while they are served, one after the other and key by key, as redis-cli does."""
+    source_id, target_id = cluster.node_id(source), cluster.node_id(target)
+    with cluster.client(source) as giver, cluster.client(target) as taker:
+        for slot in slots:
+            _set_slots(taker, [slot], "IMPORTING", source_id)
+            _set_slots(giver, [slot], "MIGRATING", target_id)
+            while _move_keys(cluster, giver, target, slot, KEYS_AT_ONCE):
+                pass
+            for client in (taker, giver):
+                _set_slots(client, [slot], "NODE", target_id)
 
 
 def move_at_once(cluster: EmbeddedCluster, source: int, target: int, slots: Collection[int]) -> None:
@@ -83,11 +87,8 @@ def open_slot(cluster: EmbeddedCluster, source: int, target: int, slot: int) -> 
 
 def move_keys(cluster: EmbeddedCluster, source: int, target: int, slot: int, count: int = KEYS_AT_ONCE) -> int:
     """Move some keys of an open slot; how many there were."""
-    keys = cluster.ask(source, "CLUSTER", "GETKEYSINSLOT", slot, count)
-    if keys:
-        login = ("AUTH2", "default", cluster.administrator_password, "KEYS", *keys)
-        cluster.ask(source, "MIGRATE", HOST, cluster.ports[target], "", 0, 5000, *login)
-    return len(keys)
+    with cluster.client(source) as giver:
+        return _move_keys(cluster, giver, target, slot, count)
 
 
 def close_slot(cluster: EmbeddedCluster, slot: int, owner: int, others: Collection[int]) -> None:
@@ -109,6 +110,14 @@ def everything_of(cluster: EmbeddedCluster, node: int) -> list[int]:
     slots = slots_of(cluster, node)
     assert len(slots) > CLUSTER_SLOTS // 4
     return slots
+
+
+def _move_keys(cluster: EmbeddedCluster, giver: redis.Redis, target: int, slot: int, count: int) -> int:
+    keys = giver.execute_command("CLUSTER GETKEYSINSLOT", slot, count)  # type: ignore[no-untyped-call]
+    if keys:
+        login = ("AUTH2", "default", cluster.administrator_password, "KEYS", *keys)
+        giver.execute_command("MIGRATE", HOST, cluster.ports[target], "", 0, 5000, *login)  # type: ignore[no-untyped-call]
+    return len(keys)
 
 
 def _set_slots(client: redis.Redis, slots: Collection[int], *state: str) -> None:

@@ -33,6 +33,8 @@ from tests.running_shop import PARTITIONS, RunningShop, charge, place, problem, 
 
 pytestmark = pytest.mark.cluster
 
+KEY_BY_KEY = 3
+
 
 def settings(cluster: EmbeddedCluster, shop: RunningShop) -> dict[str, str]:
     return {
@@ -149,15 +151,17 @@ async def test_a_primary_is_killed_and_its_replica_takes_over(cluster: EmbeddedC
     assert role(cluster, victim) == "slave"
 
 
-@pytest.mark.soak  # not every run heals within a minute yet
 async def test_every_slot_of_a_node_is_moved_to_another_and_back(cluster: EmbeddedCluster, shop: RunningShop) -> None:
+    """Some key by key, as redis-cli does, and the rest at once, as Valkey does; all of them key by key in the soak."""
     source, target, _ = primaries(cluster)
     slots = everything_of(cluster, source)
+    by_key = sorted(SLOTS & set(slots))[:KEY_BY_KEY]
 
     def there_and_back() -> None:
-        move_slots(cluster, source, target, sorted(SLOTS & set(slots)))
-        move_at_once(cluster, source, target, sorted(set(slots) - SLOTS))
-        move_at_once(cluster, target, source, slots)
+        move_slots(cluster, source, target, by_key)
+        move_at_once(cluster, source, target, sorted(set(slots) - set(by_key)))
+        move_slots(cluster, target, source, by_key)
+        move_at_once(cluster, target, source, sorted(set(slots) - set(by_key)))
 
     began = time.monotonic()
     async with PatientBuyers(shop, "patient-moved", 4) as patient:
