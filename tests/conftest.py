@@ -3,17 +3,30 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from api.commands.embedded_cluster import EmbeddedCluster
 from api.commands.embedded_postgres import EmbeddedPostgres
 from api.commands.embedded_valkey import EmbeddedValkey
 from api.commands.server_files import RedisProgram, redis_programs
-from tests.servers import Databases, empty_redis, reachable_folder
+from tests.servers import Databases, RedisKind, empty_redis, opened_redis, reachable_folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--redis cluster` opens every shop on six nodes; `make test-cluster` does so."""
+    parser.addoption("--redis", choices=get_args(RedisKind), default="one", help="what shops are opened on")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves the soak tests to `make soak` (or any run that names a marker or a single test)."""
+    """Leaves the soak tests to `make soak` (or any run that names a marker or a single test).
+
+    On a cluster only what wants servers of the session or a shop is run, unless one Redis alone has what it is about.
+    """
+    if config.option.redis == "cluster":
+        config.hook.pytest_deselected(items=[item for item in items if not _is_for_a_cluster(item)])
+        items[:] = filter(_is_for_a_cluster, items)
     if config.option.markexpr or any("::" in argument for argument in config.args):
         return
     soak = [item for item in items if item.get_closest_marker("soak") is not None]
@@ -22,11 +35,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in soak]
 
 
+def _is_for_a_cluster(item: pytest.Item) -> bool:
+    asks_for_redis = {"databases", "redis_url"} & set(getattr(item, "fixturenames", ()))
+    return bool(asks_for_redis) and item.get_closest_marker("one_redis") is None
+
+
 @pytest.fixture(scope="session")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
-    """The session's Redis: the preferred program that is installed. Tests that stop it start one of their own."""
-    with EmbeddedValkey(tmp_path_factory.mktemp("valkey")) as server:
+def redis_kind(pytestconfig: pytest.Config) -> RedisKind:
+    """What the session's shops are opened on."""
+    kind: RedisKind = pytestconfig.option.redis
+    return kind
+
+
+@pytest.fixture(scope="session")
+def session_redis(redis_kind: RedisKind) -> Iterator[EmbeddedValkey | EmbeddedCluster]:
+    """The session's Redis, of the preferred program that is installed. Tests that stop it start one of their own."""
+    with opened_redis(redis_kind) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_server(session_redis: EmbeddedValkey | EmbeddedCluster) -> EmbeddedValkey:
+    """The same for what is done to one server alone."""
+    assert isinstance(session_redis, EmbeddedValkey), "a test for one Redis is marked so"
+    return session_redis
 
 
 @pytest.fixture(scope="session")
@@ -49,16 +81,16 @@ def data_folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def redis_url(valkey_server: EmbeddedValkey) -> str:
+def redis_url(session_redis: EmbeddedValkey | EmbeddedCluster) -> str:
     """The URL of an empty Redis."""
-    empty_redis(valkey_server.url)
-    return valkey_server.url
+    empty_redis(session_redis.url)
+    return session_redis.url
 
 
 @pytest.fixture(scope="session")
-def databases(postgres_server: EmbeddedPostgres) -> Databases:
+def databases(postgres_server: EmbeddedPostgres, redis_kind: RedisKind) -> Databases:
     """Makes more databases for a test, or one for a whole module."""
-    return Databases(postgres_server)
+    return Databases(postgres_server, redis_kind)
 
 
 @pytest.fixture

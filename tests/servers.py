@@ -1,10 +1,13 @@
 """The real servers that the tests run on: one Valkey and one PostgreSQL for a session, clean ones for each test."""
 
+import contextlib
+import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 from urllib.parse import urlsplit
 
 import psycopg
@@ -14,11 +17,23 @@ from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
 from redis.retry import Retry
 
+from api.commands.embedded_cluster import EmbeddedCluster
 from api.commands.embedded_postgres import EmbeddedPostgres
+from api.commands.embedded_valkey import EmbeddedValkey
 from engine.redis_address import names_a_cluster, parse_cluster_url
 from persistence.migrations import upgrade
 
 TEMPLATE = "migrated"
+
+RedisKind = Literal["one", "cluster"]
+"""What shops are opened on: one server, or a cluster of three primaries and their replicas."""
+
+CLUSTER_SETTINGS = {
+    # A node that is gone is missed within seconds.
+    "cluster-node-timeout": "1000",
+    # A primary whose slots have all been moved stays one.
+    "cluster-allow-replica-migration": "no",
+}
 
 
 def reachable_folder() -> Path:
@@ -48,11 +63,30 @@ def empty_redis(url: str) -> None:
         client.flushall()
 
 
+@contextlib.contextmanager
+def opened_redis(kind: RedisKind, **settings: str) -> Iterator[EmbeddedValkey | EmbeddedCluster]:
+    """An empty Redis of the caller's own, to stop, kill and start as it likes."""
+    folder = reachable_folder()
+    try:
+        if kind == "cluster":
+            with EmbeddedCluster(folder / "cluster", settings={**CLUSTER_SETTINGS, **settings}) as cluster:
+                yield cluster
+        else:
+            with EmbeddedValkey(folder / "valkey", settings=settings) as valkey:
+                yield valkey
+    finally:
+        shutil.rmtree(folder)
+
+
 @dataclass(slots=True)
 class Databases:
-    """Makes databases on one server: a copy of a migrated one takes some tens of milliseconds."""
+    """Makes databases on one server: a copy of a migrated one takes some tens of milliseconds.
+
+    A shop that is opened on one has a Redis of ``redis_kind``.
+    """
 
     server: EmbeddedPostgres
+    redis_kind: RedisKind = "one"
     _numbers: "count[int]" = field(default_factory=count)
     _migrated: bool = False
 

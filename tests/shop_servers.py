@@ -4,9 +4,8 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 
-from api.commands.embedded_valkey import EmbeddedValkey
 from tests.running_shop import RunningShop
-from tests.servers import Databases, reachable_folder
+from tests.servers import Databases, opened_redis, reachable_folder
 
 
 @contextlib.contextmanager
@@ -15,13 +14,12 @@ def opened_shop(
 ) -> Iterator[RunningShop]:
     """A shop that sells. `settings` become `FIRSTCOME_*`: `payment_deadline_ms=1500`."""
     folder = reachable_folder()
-    (folder / "valkey").mkdir()
     database_url = databases.make_migrated()
     environment = {f"FIRSTCOME_{name.upper()}": str(value) for name, value in settings.items()}
     try:
         with (
-            EmbeddedValkey(folder / "valkey") as valkey,
-            RunningShop(folder, valkey.url, database_url, api_count, worker_count, environment) as shop,
+            opened_redis(databases.redis_kind) as redis,
+            RunningShop(folder, redis.url, database_url, api_count, worker_count, environment) as shop,
         ):
             yield shop
     finally:

@@ -9,14 +9,7 @@ from api.commands.embedded_cluster import EmbeddedCluster
 from tests.faults.buyers import stock_shop
 from tests.faults.losses import SETTINGS
 from tests.running_shop import RunningShop
-from tests.servers import Databases, reachable_folder
-
-CLUSTER_SETTINGS = {
-    # A node that is gone is missed within seconds.
-    "cluster-node-timeout": "1000",
-    # A primary whose slots have all been moved stays one.
-    "cluster-allow-replica-migration": "no",
-}
+from tests.servers import CLUSTER_SETTINGS, Databases, reachable_folder
 
 
 @pytest.fixture(scope="module")

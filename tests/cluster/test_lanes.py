@@ -18,11 +18,10 @@ from engine.lane_counts import LaneCounts
 from engine.lanes import LaneSettings
 from engine.partitions import Partitions
 from engine.scripts import Head, Script
-from tests.cluster.conftest import CLUSTER_SETTINGS
 from tests.cluster.moves import close_slot, give_up_slot, move_keys, open_slot, slots_of
 from tests.engine.test_lane_faults import self_signed_certificate
 from tests.engine.waiting import until, within
-from tests.servers import reachable_folder
+from tests.servers import CLUSTER_SETTINGS, reachable_folder
 
 pytestmark = pytest.mark.cluster
 

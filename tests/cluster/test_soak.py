@@ -13,11 +13,10 @@ import pytest
 
 from api.commands.embedded_cluster import EmbeddedCluster
 from api.commands.processes import wait_until
-from tests.cluster.conftest import CLUSTER_SETTINGS
 from tests.cluster.moves import SLOTS, move_slots, primaries, replica_of, role, slots_of
 from tests.faults.losses import SETTINGS, lose_under_load, whole
 from tests.running_shop import LOST, RunningShop
-from tests.servers import Databases, reachable_folder
+from tests.servers import CLUSTER_SETTINGS, Databases, reachable_folder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(600)]
 

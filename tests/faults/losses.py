@@ -8,13 +8,17 @@ from contextlib import contextmanager
 
 import psycopg
 
+from api.commands.embedded_cluster import EmbeddedCluster
 from api.commands.embedded_postgres import EmbeddedPostgres
 from api.commands.embedded_valkey import EmbeddedValkey
 from persistence.migrations import upgrade
 from tests.books import Books, broken_laws, broken_ledger, differences
 from tests.faults.buyers import Buyers, stock_shop
 from tests.running_shop import RunningShop, eventually
-from tests.servers import Databases, reachable_folder, redis_client
+from tests.servers import Databases, opened_redis, reachable_folder, redis_client
+
+Lossy = tuple[RunningShop, EmbeddedValkey | EmbeddedCluster]
+"""A shop, and its Redis to lose."""
 
 HEALED_WITHIN_S = 60.0
 GAP = "spring issued"
@@ -34,17 +38,17 @@ SETTINGS = {
 
 
 @contextmanager
-def opened(databases: Databases, **valkey_settings: str) -> Iterator[tuple[RunningShop, EmbeddedValkey]]:
+def opened(databases: Databases, **redis_settings: str) -> Iterator[Lossy]:
     """A shop of two API processes and two workers that waits until all is durable, and its Redis."""
     folder = reachable_folder()
     database_url = databases.make_migrated()
     try:
         with (
-            EmbeddedValkey(folder / "valkey", settings=valkey_settings) as valkey,
-            RunningShop(folder, valkey.url, database_url, 2, 2, SETTINGS) as shop,
+            opened_redis(databases.redis_kind, **redis_settings) as redis,
+            RunningShop(folder, redis.url, database_url, 2, 2, SETTINGS) as shop,
         ):
             stock_shop(shop)
-            yield shop, valkey
+            yield shop, redis
     finally:
         databases.drop(database_url)
         shutil.rmtree(folder)

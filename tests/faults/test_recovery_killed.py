@@ -8,13 +8,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from api.commands.embedded_valkey import EmbeddedValkey
 from tests.faults.buyers import Buyers
-from tests.faults.losses import HEALED_WITHIN_S, flush, generation, opened, whole
-from tests.running_shop import RunningShop, ended
+from tests.faults.losses import HEALED_WITHIN_S, Lossy, flush, generation, opened, whole
+from tests.running_shop import ended
 from tests.servers import Databases
-
-Lossy = tuple[RunningShop, EmbeddedValkey]
 
 REBUILT = [
     "before:next_generation", "after:next_generation", "after:cut", "before:begin_load", "after:begin_load",

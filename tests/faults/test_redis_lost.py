@@ -10,23 +10,22 @@ from pathlib import Path
 import pytest
 
 from api.commands.api import program
-from api.commands.embedded_valkey import EmbeddedValkey
 from engine.keys import Keys
 from engine.partitions import Partitions
 from tests.faults.buyers import Buyers
-from tests.faults.losses import flush, lose_and_heal, opened, whole
-from tests.running_shop import PARTITIONS, RunningShop, charge, problem
+from tests.faults.losses import Lossy, flush, lose_and_heal, opened, whole
+from tests.running_shop import PARTITIONS, charge, problem
 from tests.servers import Databases, redis_client
 
 
 @pytest.fixture(scope="module")
-def lossy(databases: Databases) -> Iterator[tuple[RunningShop, EmbeddedValkey]]:
+def lossy(databases: Databases) -> Iterator[Lossy]:
     """As it is by default: the append-only file is synced each second."""
     with opened(databases) as shop_and_valkey:
         yield shop_and_valkey
 
 
-async def test_an_emptied_redis_is_rebuilt_under_load(lossy: tuple[RunningShop, EmbeddedValkey]) -> None:
+async def test_an_emptied_redis_is_rebuilt_under_load(lossy: Lossy) -> None:
     shop, _ = lossy
     buyers = await lose_and_heal(shop, "flushed", lambda: flush(shop))
 
@@ -35,7 +34,7 @@ async def test_an_emptied_redis_is_rebuilt_under_load(lossy: tuple[RunningShop, 
     assert shop.errors_logged() == []
 
 
-async def test_a_position_that_is_lost_says_so(lossy: tuple[RunningShop, EmbeddedValkey]) -> None:
+async def test_a_position_that_is_lost_says_so(lossy: Lossy) -> None:
     shop, _ = lossy
     client = shop.client()
     for worker in shop.workers:
@@ -58,9 +57,7 @@ async def test_a_position_that_is_lost_says_so(lossy: tuple[RunningShop, Embedde
 
 
 @pytest.mark.parametrize("fsync", ["everysec", "always"])
-async def test_a_redis_that_is_killed_loses_nothing_durable(
-    lossy: tuple[RunningShop, EmbeddedValkey], fsync: str
-) -> None:
+async def test_a_redis_that_is_killed_loses_nothing_durable(lossy: Lossy, fsync: str) -> None:
     shop, valkey = lossy
     with redis_client(shop.redis_url) as client:
         client.config_set("appendfsync", fsync)
@@ -72,9 +69,8 @@ async def test_a_redis_that_is_killed_loses_nothing_durable(
     await lose_and_heal(shop, f"killed-{fsync}", crash)
 
 
-async def test_a_redis_restored_from_an_older_file_is_not_served_from(
-    lossy: tuple[RunningShop, EmbeddedValkey], tmp_path: Path
-) -> None:
+@pytest.mark.one_redis  # a node that is restored follows the one that took its place
+async def test_a_redis_restored_from_an_older_file_is_not_served_from(lossy: Lossy, tmp_path: Path) -> None:
     shop, valkey = lossy
     backup = tmp_path / "backup"
 
@@ -95,7 +91,7 @@ async def test_a_redis_restored_from_an_older_file_is_not_served_from(
 
 @pytest.mark.parametrize("kind", ["product", "campaign", "user"])
 async def test_one_partition_that_goes_back_in_time_alone_is_noticed_before_any_script_runs_there(
-    lossy: tuple[RunningShop, EmbeddedValkey], kind: str
+    lossy: Lossy, kind: str
 ) -> None:
     """Its keys are those of some seconds ago, and the server is another run: all others have what they had."""
     shop, valkey = lossy
@@ -124,7 +120,7 @@ async def test_one_partition_that_goes_back_in_time_alone_is_noticed_before_any_
     await lose_and_heal(shop, f"one-{kind}", go_back)
 
 
-async def test_a_rebuild_by_hand_under_load_loses_nothing_at_all(lossy: tuple[RunningShop, EmbeddedValkey]) -> None:
+async def test_a_rebuild_by_hand_under_load_loses_nothing_at_all(lossy: Lossy) -> None:
     """Somebody has touched a balance in Redis: it is what the ledger says again."""
     shop, _ = lossy
     charge(shop.client(), "touched", 70)
@@ -164,7 +160,7 @@ async def test_however_often_redis_is_killed_nothing_durable_is_lost(databases: 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 async def test_however_often_redis_is_emptied_nothing_durable_is_lost(
-    lossy: tuple[RunningShop, EmbeddedValkey],
+    lossy: Lossy,
 ) -> None:
     shop, _ = lossy
     for number in range(25):

@@ -102,6 +102,7 @@ async def test_a_worker_goes_on_after_its_sessions_were_ended(
     await asyncio.wait_for(task, 10)
 
 
+@pytest.mark.one_redis
 async def test_a_worker_goes_on_after_redis_was_silent(
     engine: Engine,
     database_url: str,
