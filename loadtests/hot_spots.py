@@ -8,6 +8,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -81,19 +82,16 @@ async def main(operations: int) -> None:
             await stock(engine)
             users = range(operations)
             coupons, orders, wallets = engine.coupons, engine.orders, engine.wallets
-            await run([lambda user=user: wallets.charge(f"b{user}", 10_000) for user in users])
-            await measure(cluster, "coupons of one campaign", [lambda u=u: coupons.issue(f"u{u}", "c0") for u in users])
+            await run([partial(wallets.charge, f"b{user}", 10_000) for user in users])
+            await measure(cluster, "coupons of one campaign", [partial(coupons.issue, f"u{u}", "c0") for u in users])
             await measure(
                 cluster,
                 f"coupons of {SPREAD} campaigns",
-                [lambda u=u: coupons.issue(f"v{u}", f"c{u % SPREAD}") for u in users],
+                [partial(coupons.issue, f"v{u}", f"c{u % SPREAD}") for u in users],
             )
             for name, count in (("one product", 1), (f"{SPREAD} products", SPREAD)):
                 lines = [[LineRequest(f"p{user % count}", "one", 1)] for user in users]
-                jobs = [
-                    lambda u=u, line=line: orders.checkout(f"b{u}", line, None)
-                    for u, line in zip(users, lines, strict=True)
-                ]
+                jobs = [partial(orders.checkout, f"b{u}", line, None) for u, line in zip(users, lines, strict=True)]
                 await measure(cluster, f"checkouts of {name}", jobs)
 
 

@@ -115,7 +115,7 @@ class EmbeddedCluster:
 
     def add_node(self) -> EmbeddedValkey:
         """Starts one more node that knows the others: a primary without slots."""
-        self.ports.append(_choose_port(self.ports))
+        self.ports.append(choose_port(self.ports))
         node = self._node(len(self.nodes), self.ports[-1])
         self.nodes.append(node)
         node.start()
@@ -185,7 +185,7 @@ class EmbeddedCluster:
         if len(self.ports) != self._count or not all(map(_is_free, self.ports)):
             self.ports = []
             for _ in range(self._count):
-                self.ports.append(_choose_port(self.ports))
+                self.ports.append(choose_port(self.ports))
             file.write_text(json.dumps(self.ports), encoding="utf-8")
             self.nodes = [self._node(number, port) for number, port in enumerate(self.ports)]
 
@@ -271,7 +271,7 @@ class EmbeddedCluster:
         return f"redis+cluster://{user}:{password}@{','.join(f'{HOST}:{port}' for port in self.ports)}"
 
 
-def _choose_port(taken: Sequence[int]) -> int:
+def choose_port(taken: Sequence[int]) -> int:
     """A port that is free, and so is that of its cluster bus."""
     for _ in range(1_000):
         port = random.randrange(PORT_MIN, PORT_MAX)

@@ -45,6 +45,7 @@ def test_a_coupon_is_issued_with_its_place_in_line_its_id_and_its_time(
     assert client.get(f"/v1/campaigns/{campaign}").json()["remaining"] == 1
 
 
+@pytest.mark.core
 @pytest.mark.requirement("R4.1")
 def test_a_user_gets_one_coupon_of_a_campaign(shop: RunningShop, user: str, campaign: str) -> None:
     put_campaign(shop.client(), campaign, quantity=1)
@@ -54,6 +55,7 @@ def test_a_user_gets_one_coupon_of_a_campaign(shop: RunningShop, user: str, camp
     assert shop.client().get(f"/v1/campaigns/{campaign}").json()["remaining"] == 0
 
 
+@pytest.mark.core
 @pytest.mark.requirement("R4.1", "R4.8", "R4.9")
 def test_who_comes_after_the_last_coupon_gets_none(client: httpx.Client, user: str, campaign: str) -> None:
     put_campaign(client, campaign, quantity=1)
@@ -95,6 +97,7 @@ def test_a_users_coupons_are_listed_newest_first_page_by_page(client: httpx.Clie
     assert [coupon["coupon_id"] for coupon in pages(client, user, limit=12)] == taken[::-1]
 
 
+@pytest.mark.core
 @pytest.mark.requirement("R4.2", "R4.3")
 def test_a_coupon_in_an_order_is_invalid_until_the_order_is_cancelled(
     client: httpx.Client, user: str, campaign: str, product: str

@@ -21,6 +21,7 @@ def all_pages(client: httpx.Client, path: str, limit: int) -> list[dict[str, Any
             return found
 
 
+@pytest.mark.core
 @pytest.mark.requirement("R1.3", "R3.14")
 def test_entries_tell_every_change_of_a_balance_newest_first(
     shop: RunningShop, client: httpx.Client, user: str, product: str
@@ -41,6 +42,7 @@ def test_entries_tell_every_change_of_a_balance_newest_first(
     assert len({entry["entry_id"] for entry in entries}) == 4
 
 
+@pytest.mark.core
 @pytest.mark.requirement("R1.3")
 def test_a_history_read_after_a_position_includes_that_change(client: httpx.Client, user: str) -> None:
     for amount in range(1, 21):
@@ -72,6 +74,7 @@ def test_nobody_waits_who_does_not_ask(client: httpx.Client, user: str) -> None:
         assert "preference-applied" not in answer.headers
 
 
+@pytest.mark.core
 @pytest.mark.requirement("R3.8", "R3.18")
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
 def test_orders_are_listed_newest_first_each_once_whatever_the_page(

@@ -60,6 +60,7 @@ def available(client: httpx.Client, product: str) -> int:
     return int(client.get(f"/v1/products/{product}").json()["available"])
 
 
+@pytest.mark.core
 def test_a_charge_of_one_key_is_made_once_and_answers_the_same(client: httpx.Client, user: str) -> None:
     path = f"/v1/users/{user}/balance/charges"
     first = post(client, path, "k", {"amount": 500})
@@ -93,6 +94,7 @@ def test_the_same_request_written_otherwise_is_the_same(client: httpx.Client, us
     same(first, client.post(path, content=b'  {  "amount" : 500 }', headers=headers))
 
 
+@pytest.mark.core
 @pytest.mark.requirement("R3.10")
 def test_a_placed_order_is_answered_as_it_was_though_it_is_paid_by_now(
     client: httpx.Client, user: str, product: str
@@ -182,6 +184,7 @@ def test_an_adjustment_of_one_key_is_made_once_and_the_key_is_the_products(clien
     assert post(client, path.format(f"{product}-2"), "k", body).status_code == 201
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("what", ["balance/charges", "orders", "checkout", "coupons"])
 async def test_fifty_at_once_have_one_effect_and_one_answer(
     shop: RunningShop, client: httpx.Client, user: str, product: str, campaign: str, what: str

@@ -12,6 +12,7 @@ def available(client: httpx.Client, product: str) -> list[int]:
     return [item["available"] for item in client.get(f"/v1/products/{product}").json()["stock"]]
 
 
+@pytest.mark.core
 @pytest.mark.requirement("R3.1", "R3.2", "R3.7", "R3.10", "R3.11", "R3.18")
 def test_an_order_holds_its_stock_and_awaits_payment(client: httpx.Client, user: str, product: str) -> None:
     put_product(client, product, price=250, S=5, M=5)
@@ -60,6 +61,7 @@ def test_what_an_order_names_and_nobody_knows_is_told(client: httpx.Client, user
     assert available(client, product) == [5]
 
 
+@pytest.mark.core
 @pytest.mark.requirement("R0.3", "R3.11")
 def test_what_cannot_be_had_in_full_is_refused_line_by_line_and_holds_nothing(
     client: httpx.Client, user: str, product: str
@@ -86,6 +88,7 @@ def test_it_is_worth_trying_again_while_others_only_hold_the_rest(
     assert place(client, user, (product, "S", 1)).status_code == 201
 
 
+@pytest.mark.core
 @pytest.mark.requirement("R3.6", "R3.8")
 @pytest.mark.parametrize("at", ["orders", "checkout"])
 def test_a_user_has_one_order_in_progress(client: httpx.Client, user: str, product: str, at: str) -> None:
@@ -97,6 +100,7 @@ def test_a_user_has_one_order_in_progress(client: httpx.Client, user: str, produ
     assert available(client, product) == [4]
 
 
+@pytest.mark.core
 @pytest.mark.requirement("R3.7", "R3.16", "R3.17")
 def test_a_cancelled_order_gives_everything_back_and_stays_cancelled(
     client: httpx.Client, user: str, product: str, campaign: str
@@ -126,6 +130,7 @@ def test_a_completed_order_cannot_be_cancelled(client: httpx.Client, user: str, 
     assert available(client, product) == [4]
 
 
+@pytest.mark.core
 @pytest.mark.requirement("R3.1", "R3.3", "R3.14", "R3.15")
 def test_a_checkout_orders_and_pays_at_once(client: httpx.Client, user: str, product: str) -> None:
     put_product(client, product, price=300, S=5)
@@ -139,6 +144,7 @@ def test_a_checkout_orders_and_pays_at_once(client: httpx.Client, user: str, pro
     assert available(client, product) == [3]
 
 
+@pytest.mark.core
 @pytest.mark.requirement("R3.4", "R3.16", "R3.17")
 def test_a_checkout_beyond_the_balance_leaves_a_failed_order_and_nothing_held(
     client: httpx.Client, user: str, product: str, campaign: str

@@ -38,6 +38,7 @@ def balance(client: httpx.Client, user: str) -> int:
     return int(client.get(f"/v1/users/{user}/balance").json()["balance"])
 
 
+@pytest.mark.core
 @pytest.mark.requirement("R3.3", "R3.7", "R3.12", "R3.14", "R3.15", "R4.10")
 def test_paying_takes_the_total_completes_the_order_and_uses_up_the_coupon(
     client: httpx.Client, user: str, product: str, campaign: str
@@ -62,6 +63,7 @@ def test_paying_takes_the_total_completes_the_order_and_uses_up_the_coupon(
     assert available(client, product) == [3]
 
 
+@pytest.mark.core
 @pytest.mark.requirement("R3.14")
 def test_paying_a_completed_order_again_answers_the_same_and_takes_nothing(
     client: httpx.Client, user: str, product: str
@@ -75,6 +77,7 @@ def test_paying_a_completed_order_again_answers_the_same_and_takes_nothing(
     assert balance(client, user) == 1500
 
 
+@pytest.mark.core
 @pytest.mark.requirement("R3.4", "R3.7", "R3.16", "R3.17")
 def test_too_small_a_balance_fails_the_order_and_gives_stock_and_coupon_back(
     shop: RunningShop, client: httpx.Client, user: str, product: str, campaign: str

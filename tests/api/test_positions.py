@@ -6,6 +6,7 @@ import pytest
 from tests.running_shop import RunningShop, charge, place, problem, put_product
 
 
+@pytest.mark.core
 def test_a_position_is_durable_once_its_change_is_in_postgresql(
     shop: RunningShop, client: httpx.Client, user: str, product: str
 ) -> None:

@@ -30,6 +30,7 @@ def test_two_products_may_use_the_same_stock_id(client: httpx.Client, product: s
     assert client.get(f"/v1/products/{product}-b").json()["available"] == 8
 
 
+@pytest.mark.core
 @pytest.mark.requirement("R2.5")
 def test_the_list_of_products_goes_through_all_of_them_once(client: httpx.Client, product: str) -> None:
     names = [f"{product}-{number}" for number in range(5)]
@@ -62,6 +63,7 @@ def test_the_list_adds_up_what_is_available(client: httpx.Client, product: str) 
     }
 
 
+@pytest.mark.core
 @pytest.mark.requirement("R2.3", "R2.4", "R3.11")
 def test_an_order_lowers_what_every_process_shows_at_once(shop: RunningShop, product: str, user: str) -> None:
     put_product(shop.client(), product, S=3, M=4)

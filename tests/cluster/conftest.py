@@ -2,12 +2,14 @@
 
 import shutil
 from collections.abc import Iterator
+from itertools import count
 
+import httpx
 import pytest
 
 from api.commands.embedded_cluster import EmbeddedCluster
 from tests.faults.buyers import stock_shop
-from tests.faults.losses import SETTINGS
+from tests.faults.losses import SETTINGS, Lossy
 from tests.running_shop import RunningShop
 from tests.servers import CLUSTER_SETTINGS, Databases, reachable_folder
 
@@ -36,3 +38,36 @@ def shop(cluster: EmbeddedCluster, databases: Databases) -> Iterator[RunningShop
     finally:
         databases.drop(database_url)
         shutil.rmtree(folder)
+
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def client(shop: RunningShop) -> httpx.Client:
+    """Holds every answer to the specification."""
+    return shop.client()
+
+
+@pytest.fixture
+def lossy(shop: RunningShop, cluster: EmbeddedCluster) -> Lossy:
+    """The shop with the Redis that it may lose."""
+    return shop, cluster
+
+
+@pytest.fixture
+def user() -> str:
+    """A user that nobody has seen."""
+    return f"user-{next(_numbers)}"
+
+
+@pytest.fixture
+def product() -> str:
+    """The id of a product that there is not yet."""
+    return f"product-{next(_numbers)}"
+
+
+@pytest.fixture
+def campaign() -> str:
+    """The id of a campaign that there is not yet."""
+    return f"campaign-{next(_numbers)}"

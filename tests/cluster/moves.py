@@ -105,6 +105,24 @@ def give_up_slot(cluster: EmbeddedCluster, slot: int, nodes: Collection[int]) ->
             _set_slots(client, [slot], "STABLE")
 
 
+def spread_over(cluster: EmbeddedCluster, count: int) -> None:
+    """Give the slots that matter, which must be empty, to the first so many nodes in equal ranges."""
+    slots = sorted(SLOTS)
+    for number in range(count):
+        share = slots[number * len(slots) // count : (number + 1) * len(slots) // count]
+        owner = cluster.node_id(number)
+        cluster.ask(number, "CLUSTER", "BUMPEPOCH")  # so that what it says is newer than what former owners say
+        for node in (number, *(other for other in range(len(cluster.nodes)) if other != number)):
+            with cluster.client(node) as client:
+                _set_slots(client, share, "NODE", owner)
+    wanted = [count] * len(cluster.nodes)
+    wait_until(
+        lambda: [_owners(cluster, node) for node in range(len(cluster.nodes))] == wanted,
+        timeout_s=15,
+        what=f"every node knows that {count} have the slots",
+    )
+
+
 def everything_of(cluster: EmbeddedCluster, node: int) -> list[int]:
     """All slots of a primary, which must have a third of them or so."""
     slots = slots_of(cluster, node)
@@ -118,6 +136,12 @@ def _move_keys(cluster: EmbeddedCluster, giver: redis.Redis, target: int, slot: 
         login = ("AUTH2", "default", cluster.administrator_password, "KEYS", *keys)
         giver.execute_command("MIGRATE", HOST, cluster.ports[target], "", 0, 5000, *login)  # type: ignore[no-untyped-call]
     return len(keys)
+
+
+def _owners(cluster: EmbeddedCluster, node: int) -> int:
+    """How many nodes have a slot that matters, as this one says."""
+    claims = cluster.ask(node, "CLUSTER", "SLOTS")
+    return len({owner[2] for first, last, owner, *_ in claims if any(first <= slot <= last for slot in SLOTS)})
 
 
 def _set_slots(client: redis.Redis, slots: Collection[int], *state: str) -> None:

@@ -13,6 +13,7 @@ from api.commands.doctor import examine
 from api.commands.embedded_cluster import EmbeddedCluster
 from api.commands.processes import wait_until
 from engine.partitions import Partitions
+from tests.cluster.core import core_tests
 from tests.cluster.moves import (
     SLOTS,
     everything_of,
@@ -34,6 +35,8 @@ from tests.running_shop import PARTITIONS, RunningShop, charge, place, problem, 
 pytestmark = pytest.mark.cluster
 
 KEY_BY_KEY = 3
+
+globals().update(core_tests())
 
 
 def settings(cluster: EmbeddedCluster, shop: RunningShop) -> dict[str, str]:

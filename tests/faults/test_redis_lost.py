@@ -34,6 +34,7 @@ async def test_an_emptied_redis_is_rebuilt_under_load(lossy: Lossy) -> None:
     assert shop.errors_logged() == []
 
 
+@pytest.mark.core
 async def test_a_position_that_is_lost_says_so(lossy: Lossy) -> None:
     shop, _ = lossy
     client = shop.client()
