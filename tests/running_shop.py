@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -109,8 +110,9 @@ class RunningShop:
         """Stops every process cleanly."""
         for client in self._clients.values():
             client.close()
-        for process in (*self.apis, *self.workers):
-            process.stop()
+        with ThreadPoolExecutor() as pool:
+            for processes in (self.apis, self.workers):
+                list(pool.map(ChildProcess.stop, processes))
         for listener in self._listeners:
             listener.close()
 

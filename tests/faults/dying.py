@@ -22,7 +22,8 @@ import persistence.recovery
 import persistence.row_statements
 import persistence.writer
 from api.commands import main
-from engine.lanes import RedisLanes
+from engine.cluster_lanes import ClusterLanes
+from engine.lanes import Lanes, RedisLanes
 from persistence.rebuild import Rebuild
 from persistence.reconcile import Reconciliation
 from persistence.recovery import Attempt
@@ -84,20 +85,24 @@ def _counted(name: str, number: int) -> Callable[[Arguments], bool]:
 
 
 def _end_around_script(name: str, number: int, end: Callable[..., None], *, before: bool) -> None:
-    call = RedisLanes.call
     script_name = SCRIPTS.get(name, name)
     is_due = _counted(name, number)
 
-    def deadly_call(lanes: RedisLanes, partition: int, script: Any, *arguments: Any, **deadline: Any) -> Any:
-        due = script.name == script_name and is_due(arguments)
-        if due and before:
-            end()
-        future: asyncio.Future[Any] = call(lanes, partition, script, *arguments, **deadline)
-        if due:
-            future.add_done_callback(end)
-        return future
+    def deadly(call: Callable[..., Any]) -> Callable[..., Any]:
+        def deadly_call(lanes: Lanes, partition: int, script: Any, *arguments: Any, **deadline: Any) -> Any:
+            due = script.name == script_name and is_due(arguments)
+            if due and before:
+                end()
+            future: asyncio.Future[Any] = call(lanes, partition, script, *arguments, **deadline)
+            if due:
+                future.add_done_callback(end)
+            return future
 
-    RedisLanes.call = deadly_call  # type: ignore[method-assign, assignment]
+        return deadly_call
+
+    # A process has lanes of one of these kinds.
+    for kind in (RedisLanes, ClusterLanes):
+        kind.call = deadly(kind.call)  # type: ignore[method-assign]
 
 
 def _end_at_step(name: str, number: int, end: Callable[..., None], *, before: bool) -> None:
