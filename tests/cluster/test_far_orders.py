@@ -24,6 +24,9 @@ ENOUGH, TOO_LITTLE = 100_000, 10
 LIKELY = {201, 200, 402, 409}
 """What customers are told whose process lives; 503 besides."""
 
+FINISHED = {"completed", "failed", "cancelled", "void"}
+"""An order is void that nobody knew when its reservations were found."""
+
 OF_API = ("reserve_stock", "place_order", "pay_order", "checkout_order", "release_stock", "cancel_order")
 OF_WORKER = ("write_rows", "mark_durable", "confirm_stock", "void_order")
 
@@ -75,7 +78,7 @@ class FarCustomers:
             became = books.orders[order_id].status
             assert status in (became, "awaiting_payment"), (order_id, status, became)
         mine = [order for order in books.orders.values() if order.user.startswith(f"{self.name}-")]
-        assert {order.status for order in mine} <= {"completed", "failed", "cancelled", "awaiting_payment"}
+        assert {order.status for order in mine} <= {*FINISHED, "awaiting_payment"}
 
     async def _visit(self, user: str, number: int) -> None:
         url = self.shop.url(number % self.shop.api_count)
