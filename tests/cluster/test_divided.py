@@ -126,13 +126,15 @@ async def test_what_a_lonely_primary_accepts_is_lost_and_nothing_durable_is(side
     await asyncio.sleep(DIVIDED_S)
     sides.network.join()
     joined_at = time.monotonic()
+    await asyncio.to_thread(
+        wait_until, lambda: role(sides.cluster, alone) == "slave", timeout_s=30, what="the lonely one follows"
+    )
     await asyncio.to_thread(sides.cluster.wait_until_whole)
     await asyncio.to_thread(sides.lonely.wait_until_ready)
     whole_s = time.monotonic() - joined_at
     await asyncio.sleep(1.0)
     stop.set()
     await asyncio.gather(*running)
-    assert role(sides.cluster, alone) == "slave"
     books = await asyncio.to_thread(whole, sides.others)
 
     cut = f"promoted {promoted_s:.1f} s, served again {served_s:.1f} s after the cut"
