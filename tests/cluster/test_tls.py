@@ -26,7 +26,7 @@ from tests.engine.shop import execute
 from tests.engine.test_lane_faults import self_signed_certificate
 from tests.servers import reachable_folder
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.soak]
 
 PASSWORD = "s3cret"
 ADMINISTRATOR = "r00t"
