@@ -56,14 +56,14 @@ def opened(databases: Databases, **redis_settings: str) -> Iterator[Lossy]:
 
 @contextmanager
 def opened_with_postgres(
-    redis_url: str, api_count: int = 2, worker_count: int = 2
+    redis_url: str, api_count: int = 2, worker_count: int = 2, **settings: str
 ) -> Iterator[tuple[RunningShop, EmbeddedPostgres]]:
-    """The same on a PostgreSQL of its own, and that; the Redis must be empty."""
+    """The same on a PostgreSQL of its own, and that; the Redis must be empty. Other `settings` come before those."""
     folder = reachable_folder()
     try:
         with EmbeddedPostgres(folder / "postgres") as postgres:
             upgrade(postgres.url)
-            with RunningShop(folder, redis_url, postgres.url, api_count, worker_count, SETTINGS) as shop:
+            with RunningShop(folder, redis_url, postgres.url, api_count, worker_count, SETTINGS | settings) as shop:
                 stock_shop(shop)
                 yield shop, postgres
     finally:
