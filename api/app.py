@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from api import admin, balance, coupons, health, operators, orders, policies, products
 from api.asgi import Application, Handler, Surface
@@ -19,6 +20,7 @@ from api.refusals import translate
 from api.request_counts import RequestCounts
 from api.settings import ApiSettings
 from api.shop import Shop
+from api.tracing import TraceSettings, begin_traces, traced
 from engine import garbage
 from engine.engine import make_engine
 from engine.settings import EngineSettings
@@ -28,14 +30,17 @@ from persistence.settings import HistorySettings
 SUBJECTS = (balance, products, orders, coupons, policies, admin, operators, health)
 
 
-def create_app(counts: RequestCounts | None = None) -> Application:
+def create_app(counts: RequestCounts | None = None) -> ASGIApp:
     """The application with the settings of the environment: what uvicorn is told to run."""
-    return make_app(
+    application = make_app(
         EngineSettings.from_environment(),
         ApiSettings.from_environment(),
         HistorySettings.from_environment(),
         counts,
     )
+    if not TraceSettings.from_environment().traces:
+        return application
+    return traced(application, begin_traces("firstcome-api"))
 
 
 def make_app(

@@ -137,6 +137,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         application = self.config.loaded_app
+        # Where requests are traced, it is inside of what traces them.
+        application = getattr(application, "app", application)
         if isinstance(application, Application):
             application.stop()
         await super().shutdown(sockets)

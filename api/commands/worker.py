@@ -4,6 +4,7 @@ import click
 import uvloop
 
 from api.commands.logs import configure_logs
+from api.tracing import TraceSettings, begin_traces
 from engine.errors import EngineError
 from engine.settings import EngineSettings, SettingError
 from persistence.database import DatabaseError
@@ -20,6 +21,8 @@ def worker() -> None:
     """
     try:
         configure_logs()
+        if TraceSettings.from_environment().traces:
+            begin_traces("firstcome-worker")
         uvloop.run(run(WorkerSettings.from_environment(), EngineSettings.from_environment()))
     except (SettingError, StartRefused, DatabaseError, EngineError) as error:
         raise click.ClickException(str(error)) from error

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from api.commands.logs import LogSettings
 from api.settings import ApiSettings
+from api.tracing import TraceSettings
 from engine.settings import EngineSettings, settings_table
 from persistence.settings import HistorySettings, OwnerSettings, WorkerSettings
 
@@ -15,6 +16,7 @@ PARTS = {
     "Worker": WorkerSettings,
     "Migration": OwnerSettings,
     "Logs: every process": LogSettings,
+    "Traces: API and worker": TraceSettings,
 }
 HEAD = """# Settings
 

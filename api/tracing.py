@@ -1,0 +1,70 @@
+"""Traces for OpenTelemetry: of requests by its ASGI instrumentation, of PostgreSQL's statements by its psycopg one.
+
+Off unless `FIRSTCOME_TRACES` asks for them; the packages are the extra `otel` and are not loaded before. Where the
+traces go is said by OpenTelemetry's own variables, such as OTEL_EXPORTER_OTLP_ENDPOINT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from api.asgi import Application
+from engine.settings import SettingError, read_settings, setting
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from starlette.types import ASGIApp, Scope
+
+
+@dataclass(frozen=True, slots=True)
+class TraceSettings:
+    """Whether a process traces what it does."""
+
+    traces: bool = setting(
+        False, unit="true or false", reason="OpenTelemetry traces of requests and statements; needs the extra otel"
+    )
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> TraceSettings:
+        """Read ``FIRSTCOME_*``; raises `SettingError`."""
+        return read_settings(cls, environ)
+
+
+def begin_traces(service: str, exporter: SpanExporter | None = None) -> TracerProvider:
+    """Traces every statement from now on; spans go to ``exporter``, or by OTLP to where the environment says.
+
+    Raises `SettingError` where the packages are not installed.
+    """
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+    except ImportError as error:
+        raise SettingError(f"FIRSTCOME_TRACES needs the extra otel: pip install 'firstcome[otel]' ({error})") from error
+    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    processor = BatchSpanProcessor(OTLPSpanExporter()) if exporter is None else SimpleSpanProcessor(exporter)
+    provider.add_span_processor(processor)
+    PsycopgInstrumentor().instrument(tracer_provider=provider)
+    return provider
+
+
+def traced(application: Application, provider: TracerProvider) -> ASGIApp:
+    """The application with a span for each request, named after its operation."""
+    from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+
+    def details(scope: Scope) -> tuple[str, dict[str, Any]]:
+        found = application.surface.find(scope.get("path", ""))
+        endpoint = None if found is None else found[0].endpoints.get(scope.get("method", ""))
+        if endpoint is None:
+            return f"{scope.get('method', '')} other", {}
+        return endpoint.operation.operation_id, {"http.route": endpoint.operation.path}
+
+    outermost: ASGIApp = OpenTelemetryMiddleware(
+        application, default_span_details=details, tracer_provider=provider, exclude_spans=["receive", "send"]
+    )
+    return outermost

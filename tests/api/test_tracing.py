@@ -1,0 +1,72 @@
+"""Traces, where they are asked for: a request and its statements are one trace. Else nothing is traced."""
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from api.app import make_app
+from api.commands.api import environment
+from api.settings import ApiSettings
+from api.tracing import begin_traces, traced
+from engine.settings import EngineSettings
+from persistence.settings import HistorySettings
+
+sdk = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter", reason="the extra otel is missing")
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+AMOUNT = 7_654_321
+
+
+@pytest.fixture
+def exporter() -> Iterator[Any]:
+    yield sdk.InMemorySpanExporter()
+    importlib.import_module("opentelemetry.instrumentation.psycopg").PsycopgInstrumentor().uninstrument()
+
+
+async def test_a_request_and_its_statements_are_one_trace_that_tells_nobodys_amounts(
+    exporter: Any, redis_url: str, database_url: str
+) -> None:
+    app = make_app(EngineSettings(redis_url=redis_url), ApiSettings(), HistorySettings(database_url=database_url))
+    provider = begin_traces("a-shop", exporter)
+    surface = traced(app, provider)
+    headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(surface), base_url="http://shop", headers=headers) as client,
+    ):
+        assert (await client.get("/v1/users/mina/balance/entries")).status_code == httpx.codes.OK
+        await client.post("/v1/users/mina/balance/charges", json={"amount": AMOUNT})
+        assert (await client.get("/nowhere")).status_code == httpx.codes.NOT_FOUND
+    spans = exporter.get_finished_spans()
+    requests = {span.name: span for span in spans if span.parent and f"{span.parent.span_id:016x}" == PARENT}
+    assert requests.keys() == {"list_balance_entries", "charge_balance", "GET other"}
+    asked = requests["list_balance_entries"]
+    assert asked.attributes["http.route"] == "/v1/users/{user_id}/balance/entries"
+    assert {f"{span.context.trace_id:032x}" for span in requests.values()} == {TRACE}
+    statements = [span for span in spans if span.parent and span.parent.span_id == asked.context.span_id]
+    assert any("ledger_entry" in span.attributes.get("db.statement", "") for span in statements)
+    assert str(AMOUNT) not in "".join(span.to_json() for span in spans)
+    provider.shutdown()
+
+
+def test_nothing_is_traced_unless_asked_for() -> None:
+    script = (
+        "import sys, api.app; app = api.app.create_app();"
+        " sys.exit(type(app).__name__ != 'Application' or 'opentelemetry.instrumentation.asgi' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment())
+
+
+def test_without_the_packages_the_setting_is_refused_with_the_remedy() -> None:
+    script = (
+        "import sys; sys.modules['opentelemetry.exporter.otlp.proto.http.trace_exporter'] = None\n"
+        "import api.app; api.app.create_app()"
+    )
+    traces = environment(FIRSTCOME_TRACES="true")
+    done = subprocess.run([sys.executable, "-c", script], env=traces, capture_output=True, text=True, check=False)
+    assert "pip install 'firstcome[otel]'" in done.stderr
