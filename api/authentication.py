@@ -36,6 +36,8 @@ ADMIN_SCOPE: Final = "admin"
 
 _REMEMBERED_MIN: Final = 8192
 _REMEMBERED_BYTES_MAX: Final = 2048
+_LATEST: Final = 2**53
+"""No token is remembered for longer: what an issuer means by "never" may be more than a float holds."""
 _REQUIRED: Final = ("exp", "iat", "aud", "iss", "sub")
 _BEARER: Final = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9_=.-]+)")
 _PEM: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
@@ -202,7 +204,7 @@ class Authenticator:
             raise NotAuthenticated("The token has an empty sub")
         caller = Caller(subject, ADMIN_SCOPE in _scopes(claims))
         if len(authorization) <= _REMEMBERED_BYTES_MAX:
-            self._verified.put(authorization, (caller, int(claims["exp"]) + self._leeway_s))
+            self._verified.put(authorization, (caller, min(int(claims["exp"]), _LATEST) + self._leeway_s))
         return caller
 
     def _claims(self, token: str) -> dict[str, Any]:

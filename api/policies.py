@@ -31,7 +31,7 @@ def handlers(shop: Shop) -> dict[str, Handler]:
     async def get_position(call: Call[None, schemas.NoQuery]) -> Answer:
         text = call.path_params["position"]
         positions = shop.positions(text, "path.position")
-        states = [await shop.history.position_state(*position) for position in positions]
+        states = await shop.history.position_states(positions)
         state: schemas.PositionState = "accepted"
         if "lost" in states:
             state = "lost"

@@ -190,24 +190,39 @@ class History:
         query = select(coupon).where(and_(*where)).order_by(_coupon_number.desc()).limit(limit)
         return [_coupon(row) for row in await self.rows(query)]
 
-    async def position_state(self, partition: int, epoch: int, seq: int) -> str:
-        """What became of a position: ``accepted`` (not in PostgreSQL yet), ``durable`` or ``lost``.
+    async def position_states(self, positions: Sequence[Position]) -> list[str]:
+        """What became of each position: ``accepted`` (not in PostgreSQL yet), ``durable`` or ``lost``; in one look.
 
         Raises `HistoryUnavailable`.
         """
         query = (
-            select(partition_cursor.c.epoch, partition_cursor.c.seq, epoch_end.c.last_seq)
-            .outerjoin(
-                epoch_end, and_(epoch_end.c.partition == partition_cursor.c.partition, epoch_end.c.epoch == epoch)
+            select(
+                partition_cursor.c.partition,
+                partition_cursor.c.epoch,
+                partition_cursor.c.seq,
+                epoch_end.c.epoch.label("ended_epoch"),
+                epoch_end.c.last_seq,
             )
-            .where(partition_cursor.c.partition == partition)
+            .outerjoin(
+                epoch_end,
+                and_(
+                    epoch_end.c.partition == partition_cursor.c.partition,
+                    epoch_end.c.epoch.in_({position.epoch for position in positions}),
+                ),
+            )
+            .where(partition_cursor.c.partition.in_({position.partition for position in positions}))
         )
-        row = next(iter(await self.rows(query)), None)
-        if row is None or epoch > row.epoch:
-            return "accepted"
-        if epoch == row.epoch:
-            return "durable" if seq <= row.seq else "accepted"
-        return "durable" if row.last_seq is not None and seq <= row.last_seq else "lost"
+        rows = await self.rows(query)
+        reached = {row.partition: (row.epoch, row.seq) for row in rows}
+        ended = {(row.partition, row.ended_epoch): row.last_seq for row in rows if row.ended_epoch is not None}
+
+        def state(position: Position) -> str:
+            epoch, seq = reached.get(position.partition, (-1, 0))
+            if position.epoch >= epoch:
+                return "durable" if position.epoch == epoch and position.seq <= seq else "accepted"
+            return "durable" if position.seq <= ended.get((position.partition, position.epoch), -1) else "lost"
+
+        return [state(position) for position in positions]
 
     async def rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         """What one query finds. Raises `HistoryUnavailable`."""

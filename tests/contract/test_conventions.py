@@ -188,3 +188,24 @@ async def test_a_body_of_quotes_is_refused_without_long_thought(client: httpx.As
     for text in ('["' + '\\"' * 30_000, "[" + '"\\' * 30_000, '["' * 30_000):
         answer = await client.post(path_of(charge), content=text.encode(), headers={"Content-Type": "application/json"})
         assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1E+400", "1" + 5_000 * "0", "-" + 400 * "9"])
+async def test_a_number_too_large_for_anything_is_json_and_out_of_range(client: httpx.AsyncClient, number: str) -> None:
+    charge = named("charge_balance")
+
+    async def problem(body: str) -> dict[str, Any]:
+        answer = await client.post(path_of(charge), content=body, headers={"Content-Type": "application/json"})
+        VALIDATOR.check(answer)
+        found: dict[str, Any] = answer.json()
+        return found
+
+    refused = await problem(f'{{"amount":{number}}}')
+    assert (refused["type"], refused["errors"][0]["location"]) == ("/problems/invalid-request", "body.amount")
+    for otherwise in (
+        f'{{"amount":{number}',
+        f'{{"amount":{number},"a":NaN}}',
+        f'{{"amount":{number},"a":1,"a":1}}',
+        f'{{"amount":{number},"a":{40 * "["}{40 * "]"}}}',
+    ):
+        assert (await problem(otherwise))["type"] == "/problems/malformed-body"

@@ -1,14 +1,17 @@
 """History reads: pages that neither skip nor repeat, and what became of a position."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
+from sqlalchemy import Row, Select
 
 from engine.engine import Engine
 from engine.errors import InsufficientBalance
 from engine.order_ids import make_order_id
+from engine.positions import Position
 from persistence.alarms import Alarm, raise_alarm
 from persistence.history import History, HistoryUnavailable, InvalidCursor, RecordedOrder
 from persistence.oversight import Oversight
@@ -103,16 +106,34 @@ async def test_positions_are_accepted_then_durable_and_lost_past_the_end_of_thei
     engine: Engine, history: History, database_url: str, connection: Connection
 ) -> None:
     position = (await engine.wallets.charge("ann", 5)).positions[0]
-    assert await history.position_state(*position) == "accepted"
+    assert await history.position_states([position]) == ["accepted"]
 
     await write_all(engine, database_url)
-    assert await history.position_state(*position) == "durable"
+    assert await history.position_states([position]) == ["durable"]
 
     await connection.execute("INSERT INTO epoch_end VALUES (%s, 1, 1)", (position.partition,))
     await connection.execute("UPDATE partition_cursor SET epoch = 2 WHERE partition = %s", (position.partition,))
-    assert await history.position_state(*position) == "durable"
-    assert await history.position_state(position.partition, 1, 2) == "lost"
-    assert await history.position_state(position.partition, 2, 2) == "accepted"
+    lost, later = position._replace(seq=2), position._replace(epoch=2, seq=2)
+    assert await history.position_states([later, position, lost, position]) == [
+        "accepted",
+        "durable",
+        "lost",
+        "durable",
+    ]
+
+
+async def test_however_many_positions_cost_one_look(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    rows = history.rows
+
+    async def counted(query: Select[Any]) -> Sequence[Row[Any]]:
+        looks.append(query)
+        return await rows(query)
+
+    monkeypatch.setattr(history, "rows", counted)
+    positions = [Position(number % 64, number, 1) for number in range(1, 300)]
+    assert await history.position_states(positions) == ["accepted"] * len(positions)
+    assert len(looks) == 1
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from engine.coupons import Coupon
 from engine.engine import Engine, open_engine
 from engine.errors import CouponAlreadyIssued, CouponsExhausted, OrderNotPayable
 from engine.orders import Order
+from engine.positions import Position
 from engine.runner import Flow, Reply
 from engine.statuses import Status
 from engine.stock import LineRequest
@@ -96,7 +97,8 @@ class Shop:
         history = History(self.database_url, HistorySettings())
         try:
             epoch, seq = position.split("-")
-            return await history.position_state(partition, int(epoch), int(seq))
+            (state,) = await history.position_states([Position(partition, int(epoch), int(seq))])
+            return state
         finally:
             await history.close()
 

@@ -298,6 +298,13 @@ def test_a_token_is_remembered_until_it_expires() -> None:
     assert known.remembered(header) is None
 
 
+def test_a_token_that_expires_when_no_clock_ever_will_is_taken_and_remembered() -> None:
+    header = signed(exp=10**400)
+    never = authenticator()
+    assert never.verify(header).subject == "mina"
+    assert never.remembered(header) == never.verify(header)
+
+
 def test_what_was_refused_or_is_large_is_not_remembered() -> None:
     known = authenticator()
     large = signed(note="x" * 3000)
