@@ -268,7 +268,7 @@ class Surface:
         request_id = self._request_id(headers)
         endpoint = segment.endpoints.get(scope["method"])
         if endpoint is None:
-            await self._refuse_method(segment, headers, request_id, scope, send)
+            await self._refuse_method(segment.allow, headers, request_id, scope, send)
             return
         count = endpoint.count
         started_ns = perf_counter_ns() if count is not None else 0
@@ -345,16 +345,21 @@ class Surface:
     def _foreign(self, headers: dict[bytes, bytes]) -> tuple[Header, ...]:
         return _NO_HEADERS if self._cross_origin is None else self._cross_origin.answer_headers(headers.get(b"origin"))
 
+    async def refuse_method(self, allow: str, scope: Scope, send: Send) -> None:
+        """Answers a method that a page does not take, as `serve` does for the address of an operation."""
+        headers = _headers(scope)
+        await self._refuse_method(allow, headers, self._request_id(headers), scope, send)
+
     async def _refuse_method(
-        self, segment: _Segment, headers: dict[bytes, bytes], request_id: str, scope: Scope, send: Send
+        self, allow: str, headers: dict[bytes, bytes], request_id: str, scope: Scope, send: Send
     ) -> None:
         """Answers a method that an address does not take, or a browser's question which it does take."""
         if scope["method"] == "OPTIONS" and self._cross_origin is not None:
-            allowed = self._cross_origin.preflight_headers(headers, segment.allow)
+            allowed = self._cross_origin.preflight_headers(headers, allow)
             if allowed is not None:
                 await _send(send, 204, [(b"x-request-id", request_id.encode("ascii")), *allowed], b"")
                 return
-        problem = Problem(METHOD_NOT_ALLOWED, f"This address takes {segment.allow}.", headers={"Allow": segment.allow})
+        problem = Problem(METHOD_NOT_ALLOWED, f"This address takes {allow}.", headers={"Allow": allow})
         foreign = self._foreign(headers)
         if self._count_refusal is not None:
             self._count_refusal(problem.kind.status, problem.kind, 0)
@@ -416,22 +421,23 @@ class Application(Starlette):
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     """What Starlette's own routing refuses, as a problem."""
     refusal = cast("HTTPException", error)
-    surface: Surface = request.scope["surface"]
-    if refusal.status_code == METHOD_NOT_ALLOWED.status:
-        problem = Problem(METHOD_NOT_ALLOWED, "Not with this method.", headers=refusal.headers)
-    else:
-        problem = Problem(NOT_FOUND, "There is nothing at this address.")
-    return _ProblemResponse(surface, problem)
+    methods = (refusal.headers or {}).get("Allow") if refusal.status_code == METHOD_NOT_ALLOWED.status else None
+    return _Refusal(request.scope["surface"], methods)
 
 
-class _ProblemResponse(Response):
-    def __init__(self, surface: Surface, problem: Problem) -> None:
-        super().__init__(status_code=problem.kind.status)
+class _Refusal(Response):
+    """`methods` are those that the address takes; None where there is nothing."""
+
+    def __init__(self, surface: Surface, methods: str | None) -> None:
+        super().__init__()
         self._surface = surface
-        self._problem = problem
+        self._allow = None if methods is None else ", ".join(sorted(methods.split(", ")))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._surface.refuse(self._problem, scope, send)
+        if self._allow is None:
+            await self._surface.refuse(Problem(NOT_FOUND, "There is nothing at this address."), scope, send)
+        else:
+            await self._surface.refuse_method(self._allow, scope, send)
 
 
 class _Segment:

@@ -47,6 +47,8 @@ class GuardedConnection(HttpToolsProtocol):
     _awaited = _Awaited.HEAD
     _messages = 0
     _head_bytes = 0
+    _piece_bytes = 0
+    _head_is_too_large = False
     _timed: tuple[int, _Awaited] | None = None
     _deadline: asyncio.TimerHandle | None = None
     _send_deadline: asyncio.TimerHandle | None = None
@@ -69,6 +71,7 @@ class GuardedConnection(HttpToolsProtocol):
         """Takes in a piece of a request, and sets or ends the deadline for the rest of it."""
         if self.transport.is_closing():
             return
+        self._piece_bytes = len(data)
         super().data_received(data)
         awaited = self._awaited
         if awaited is _Awaited.NOTHING:
@@ -92,7 +95,13 @@ class GuardedConnection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Its headers are there."""
+        """Its headers are there. They are added up only where what has come could be too much."""
+        head_bytes_max = self.limits.head_bytes_max
+        if self._head_bytes + self._piece_bytes > head_bytes_max:
+            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if size > head_bytes_max:
+                self._head_is_too_large = True
+                raise ValueError("the headers are too large")
         self._awaited = _Awaited.BODY
         super().on_headers_complete()
 
@@ -101,6 +110,13 @@ class GuardedConnection(HttpToolsProtocol):
         self._awaited = _Awaited.NOTHING
         self._head_bytes = 0
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what the parser, or this connection while it parses, does not take."""
+        if self._head_is_too_large:
+            self._refuse(None)
+        else:
+            super().send_400_response(msg)
 
     def pause_writing(self) -> None:
         """The client does not take its answer as fast as it comes; it has a while for that."""

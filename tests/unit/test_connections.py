@@ -173,6 +173,23 @@ async def test_headers_without_an_end_are_refused() -> None:
     assert received == b"" or received.startswith(b"HTTP/1.1 431")
 
 
+@pytest.mark.parametrize("head", [b"X-Filler: " + b"x" * 40_000, b"\r\n".join(b"X-%d: y" % n for n in range(5_000))])
+async def test_headers_that_are_too_large_are_refused_also_where_they_come_at_once(head: bytes) -> None:
+    whole = POLICIES[:-2] + head + b"\r\n\r\n"
+    async with serving(head_s=WITHIN_S) as server:
+        for pieces in ((whole,), (whole[:20_000], whole[20_000:])):
+            received = await server.tell(*pieces)
+            assert received.startswith(b"HTTP/1.1 431")
+            assert received.count(b"HTTP/1.1 ") == 1
+
+
+async def test_a_large_body_that_comes_with_its_headers_is_no_large_head() -> None:
+    body = b'{"amount":1' + b" " * 50_000 + b"}"
+    whole = CHARGE.replace(b"Content-Length: 12", b"Connection: close\r\nContent-Length: %d" % len(body)) + body
+    async with serving(body_s=WITHIN_S) as server:
+        assert (await server.tell(whole)).startswith(b"HTTP/1.1 200")
+
+
 async def test_what_is_no_http_is_refused() -> None:
     async with serving() as server:
         assert (await server.tell(b"\x16\x03\x01\x02\x00nonsense\r\n\r\n")).startswith(b"HTTP/1.1 400")
