@@ -114,7 +114,8 @@ async def ask_everything(url: str) -> None:
 
 def test_no_secret_is_logged(logged: dict[str, list[Line]]) -> None:
     assert {"api-0", "worker-0"} <= logged.keys()
-    assert len(logged["worker-0"]) > 10
+    assert logged["api-0"]
+    assert logged["worker-0"]
     found = [line for lines in logged.values() for line in lines for secret in SECRETS if secret in json.dumps(line)]
     assert found == []
 
