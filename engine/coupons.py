@@ -20,7 +20,7 @@ from engine.errors import (
 )
 from engine.hashes import hash_of
 from engine.idempotency import KeyClaims, Replayed, RequestKey, key_arguments
-from engine.positions import Position, parse_position, position_of, position_text
+from engine.positions import Position, position_of, position_text
 from engine.runner import Flow, ScriptRunner
 from engine.statuses import Status
 
@@ -234,7 +234,8 @@ class Coupons:
             # may be another user's by now.
             issue = _issue(user_id, campaign_id, reply.text(1))
             spent = None if issued_before else key
-            coupon, granted = await self._grant(flow, issue, key=spent, issued=position_of(partition, reply.values[0]))
+            issued = position_of(partition, reply.values[0])
+            coupon, granted = await self._grant(flow, issue, key=spent, issued=issued)
         except StaleGeneration as error:
             raise Recovering from error
         except MayBeCold:
@@ -246,8 +247,7 @@ class Coupons:
         if key is not None and not granted:
             # The worker was faster, and knows of no key.
             await self._key_claims.let_go(self._runner.partitions.of(user_id), key)
-        issued = position_of(partition, reply.values[0])
-        return replace(coupon, positions=(*coupon.positions, issued))
+        return coupon
 
     async def grant(self, issue: Issue, asked: str = "") -> tuple[Coupon, bool]:
         """Put an issued coupon among its user's coupons, once; and whether it was not there before.
@@ -301,7 +301,8 @@ class Coupons:
         )
         if reply.status is Status.COLD:
             raise MayBeCold(reply.text(0))
-        return _coupon(reply.text(1), reply.text(2), partition), reply.status is Status.GRANTED
+        coupon = _coupon(reply.text(1), reply.text(2), partition, () if issued is None else (issued,))
+        return coupon, reply.status is Status.GRANTED
 
     async def list_coupons(self, user_id: str) -> list[Coupon]:
         """A user's coupons as Redis has them, newest first."""
@@ -367,7 +368,7 @@ def _campaign(campaign_id: str, fields: dict[str, str]) -> Campaign:
     )
 
 
-def _coupon(coupon_id: str, packed: str, partition: int) -> Coupon:
+def _coupon(coupon_id: str, packed: str, partition: int, others: tuple[Position, ...] = ()) -> Coupon:
     (
         state,
         campaign_id,
@@ -394,5 +395,5 @@ def _coupon(coupon_id: str, packed: str, partition: int) -> Coupon:
         int(valid_from),
         int(valid_until),
         int(used_at) if used_at else None,
-        parse_position(f"{partition}:{seq}"),
+        (position_of(partition, seq), *others),
     )

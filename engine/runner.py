@@ -1,7 +1,7 @@
 """Runs scripts: the argument head that all share, the guard's refusals, and sending again what may be sent again."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 from engine.errors import EngineError, OutcomeUnknown, Recovering, StaleGeneration, Unavailable, WriterBehind
@@ -85,7 +85,7 @@ class ScriptRunner:
         """The partition's clock as known here, ms since 1970: for what is made before a script runs."""
         return int(self.test_now_ms) if self.test_now_ms else self.lanes.now_ms(partition)
 
-    async def change(
+    def change(
         self,
         flow: Flow,
         partition: int,
@@ -95,22 +95,23 @@ class ScriptRunner:
         *,
         repeatable: bool = True,
         urgent: bool = False,
-    ) -> Reply:
+    ) -> Awaitable[Reply]:
         """Run a changing script. ``urgent`` calls use the backlog's headroom; not ``repeatable`` ones are sent once.
 
-        Raises `Recovering`, `StaleGeneration`, `WriterBehind`, `Overloaded` and `Unavailable` when nothing was
+        It is on its way at once, and what is called in one tick leaves together, whenever each is awaited. Awaiting it
+        raises `Recovering`, `StaleGeneration`, `WriterBehind`, `Overloaded` and `Unavailable` when nothing was
         changed, `OutcomeUnknown` when it cannot be known.
         """
         backlog_max = self._backlog_max_urgent if urgent else self._backlog_max
         head = (flow.generation, flow.now_ms, backlog_max)
-        return await self._run(flow, partition, name, keys, (*head, *arguments), repeatable)
+        return _Sent(self, flow, partition, name, keys, (*head, *arguments), SENDS_MAX if repeatable else 1)
 
     async def read(
         self, flow: Flow, partition: int, name: str, keys: Sequence[str], arguments: Sequence[bytes | str | int] = ()
     ) -> Any:
         """Run a script that changes no state; returns what it read. Raises as `change`, but never `OutcomeUnknown`."""
         try:
-            reply = await self._run(flow, partition, name, keys, (flow.generation, *arguments), True)
+            reply = await _Sent(self, flow, partition, name, keys, (flow.generation, *arguments), SENDS_MAX)
         except OutcomeUnknown as error:
             raise Unavailable(error.reason) from error
         return reply.values[0]
@@ -126,32 +127,19 @@ class ScriptRunner:
             except StaleGeneration as error:
                 raise Recovering from error
 
-    async def _run(
+    def send(
         self,
         flow: Flow,
         partition: int,
         name: str,
         keys: Sequence[str],
         arguments: Sequence[bytes | str | int],
-        repeatable: bool,
-    ) -> Reply:
-        script = self._scripts[name]
-        unknown: OutcomeUnknown | None = None
-        for _ in range(SENDS_MAX if repeatable else 1):
-            try:
-                values = await self.lanes.call(partition, script, keys, arguments, deadline=flow.deadline)
-                break
-            except OutcomeUnknown as error:
-                unknown = error
-                flow.sent_again = repeatable
-                self.sent_again += repeatable
-            except EngineError as error:
-                # Whatever this send met with, an earlier one may have been executed.
-                if unknown is not None:
-                    raise unknown from error
-                raise
-        else:
-            raise unknown or OutcomeUnknown
+    ) -> Awaitable[Any]:
+        """Send a script, once."""
+        return self.lanes.call(partition, self._scripts[name], keys, arguments, deadline=flow.deadline)
+
+    def answered(self, partition: int, values: list[Any], unknown: OutcomeUnknown | None) -> Reply:
+        """A script's answer, unless it is a refusal of the guard. ``unknown``: what became of an earlier send."""
         status = Status(values[0].decode())
         if status is Status.UNVERIFIED:
             self.lanes.recheck(partition)
@@ -162,3 +150,48 @@ class ScriptRunner:
         if status is Status.OVERLOADED:
             raise (unknown or WriterBehind)
         return Reply(status, values[1:])
+
+
+class _Sent:
+    """A call on its way; one that is never awaited is no more than an answer that nobody reads."""
+
+    __slots__ = ("_call", "_runner", "_sends_max", "_to_send")
+
+    def __init__(
+        self,
+        runner: ScriptRunner,
+        flow: Flow,
+        partition: int,
+        name: str,
+        keys: Sequence[str],
+        arguments: Sequence[bytes | str | int],
+        sends_max: int,
+    ) -> None:
+        self._runner = runner
+        self._to_send = (flow, partition, name, keys, arguments)
+        self._sends_max = sends_max
+        self._call = runner.send(*self._to_send)
+
+    def __await__(self) -> Generator[Any, Any, Reply]:
+        runner = self._runner
+        flow, partition, *_ = self._to_send
+        unknown: OutcomeUnknown | None = None
+        sent = 1
+        while True:
+            try:
+                values = yield from self._call.__await__()
+                break
+            except OutcomeUnknown as error:
+                if sent == self._sends_max:
+                    raise
+                unknown = error
+            except EngineError as error:
+                # Whatever this send met with, an earlier one may have been executed.
+                if unknown is not None:
+                    raise unknown from error
+                raise
+            sent += 1
+            flow.sent_again = True
+            runner.sent_again += 1
+            self._call = runner.send(*self._to_send)
+        return runner.answered(partition, values, unknown)

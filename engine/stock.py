@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.errors import (
@@ -204,29 +204,34 @@ class Stock:
         lines: Sequence[LineRequest],
     ) -> Held | tuple[Refusal, bool]:
         """Reserve in all these partitions at once. On a refusal everything is given back; says if any had held."""
-        partitions = list(groups)
-        outcomes = await asyncio.gather(
-            *(self._reserve_one(flow, partition, order_id, user_id, groups[partition]) for partition in partitions),
-            return_exceptions=True,
-        )
-        held = Held(products={partition: _product_ids(groups[partition]) for partition in partitions})
-        failures: list[BaseException] = []
+        held = Held(products={partition: _product_ids(group) for partition, group in groups.items()})
+        calls = {
+            partition: self._send_reserve(flow, partition, order_id, user_id, group, held.products[partition])
+            for partition, group in groups.items()
+        }
+        failures: list[Exception] = []
         refused = {}
-        for partition, outcome in zip(partitions, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                failures.append(outcome)
-                if isinstance(outcome, Refusal):
-                    refused[partition] = outcome
-            else:
-                place, held_lines = outcome
-                held.positions.append(position_of(partition, place))
-                held.lines += held_lines
+        for partition, call in calls.items():
+            try:
+                reply = await call
+            except Exception as error:  # whatever it was, what the others hold is given back
+                failures.append(error)
+                continue
+            if reply.status is Status.RESERVED:
+                held.positions.append(position_of(partition, reply.values[0]))
+                held.lines += _held_lines(reply.values[1])
+                continue
+            refusal = _reserve_refusal(reply, self._policy)
+            failures.append(refusal)
+            if isinstance(refusal, Refusal):
+                refused[partition] = refusal
         if not failures:
-            held.lines = _in_order(held.lines, lines)
+            if len(groups) < len(lines):
+                held.lines = _in_order(held.lines, lines)
             return held
         may_hold = {partition: ids for partition, ids in held.products.items() if partition not in refused}
         unexpected = next((failure for failure in failures if not isinstance(failure, Refusal)), None)
-        if all(isinstance(failure, StaleGeneration) for failure in failures) and len(failures) == len(partitions):
+        if all(isinstance(failure, StaleGeneration) for failure in failures) and len(failures) == len(groups):
             raise failures[0]
         await self.give_back(flow, order_id, may_hold)
         if isinstance(unexpected, StaleGeneration | OutcomeUnknown):
@@ -247,11 +252,16 @@ class Stock:
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
         return await self._reserve_groups(flow, order_id, user_id, group, lines)
 
-    async def _reserve_one(
-        self, flow: Flow, partition: int, order_id: str, user_id: str, lines: Sequence[LineRequest]
-    ) -> tuple[bytes, list[HeldLine]]:
+    def _send_reserve(
+        self,
+        flow: Flow,
+        partition: int,
+        order_id: str,
+        user_id: str,
+        lines: Sequence[LineRequest],
+        product_ids: Sequence[str],
+    ) -> Awaitable[Reply]:
         keys = self._runner.keys
-        product_ids = _product_ids(lines)
         number_of = {product_id: number for number, product_id in enumerate(product_ids, 1)}
         arguments: list[str | int] = [
             order_id,
@@ -262,7 +272,7 @@ class Stock:
         ]
         for line in lines:
             arguments += (number_of[line.product_id], line.product_id, line.stock_id or "", line.quantity)
-        reply = await self._runner.change(
+        return self._runner.change(
             flow,
             partition,
             "reserve_stock",
@@ -274,9 +284,6 @@ class Stock:
             ),
             arguments,
         )
-        if reply.status is Status.RESERVED:
-            return reply.values[0], _held_lines(reply.values[1])
-        raise _reserve_refusal(reply, self._policy)
 
 
 def _reserve_refusal(reply: Reply, policy: Policy) -> EngineError:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import click
 import uvloop
 
+from engine import garbage
 from engine.engine import Engine, open_engine
 from engine.settings import EngineSettings
 from engine.stock import LineRequest
@@ -50,6 +51,7 @@ async def drive(flow: str, seconds: float) -> dict[str, float]:
 
     async with open_engine(EngineSettings.from_environment()) as engine:
         await act(engine)
+        garbage.settle()
         before = resource.getrusage(resource.RUSAGE_SELF)
         began = time.perf_counter()
         async with asyncio.TaskGroup() as tasks:

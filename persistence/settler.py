@@ -9,7 +9,6 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TypeVar
 
 from psycopg import AsyncConnection
@@ -65,8 +64,6 @@ class Settler:
         self.confirmed = self.released = self.granted = self.left = 0
         # How far the present round over a campaign's issues has come, where it is under way.
         self._looked_to: dict[str, int] = {}
-        # Most orders are paid in the same minute as the one before.
-        self._day_of_minute = lru_cache(maxsize=64)(lambda minute: engine.days.text(minute * 60_000))
 
     def offer(self, completed: Sequence[CompletedOrder]) -> None:
         """Take in orders that are durable now. Past the queue's limit they are left to the walk."""
@@ -104,7 +101,7 @@ class Settler:
 
     def day_of(self, paid_at_ms: int) -> str:
         """The business day, yyyymmdd, that an order paid then counts for."""
-        return self._day_of_minute(paid_at_ms // 60_000)
+        return self._engine.days.text(paid_at_ms)
 
     async def confirm(self, connection: AsyncConnection[TupleRow], steps: Sequence[Confirm]) -> None:
         """Run confirms, many at once. One that finds no reservation to confirm is an alarm, unless that was sold."""
