@@ -67,7 +67,7 @@ def test_a_redis_without_an_append_only_file_is_warned_of(
     [
         ("UPDATE alembic_version SET version_num = '9999'", "upgrade this program"),
         ("UPDATE alembic_version SET version_num = '0001'", "run `firstcome migrate`"),
-        ("DROP TABLE alembic_version", "run `firstcome migrate`"),
+        ("DELETE FROM alembic_version", "run `firstcome migrate`"),
         (
             "INSERT INTO installation (partitions, time_zone, currency, format) VALUES (3, 'UTC', 'KRW', 1)",
             "set FIRSTCOME_PARTITIONS=3",
