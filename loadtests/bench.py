@@ -29,6 +29,9 @@ OPEN_CONNECTIONS = 512
 OPEN_SHARE = 0.7
 """The rate of an open loop, as a share of what the closed loop before it reached."""
 
+STEADY_SHARE = 0.8
+CONNECTION_COUNTS = (1, 4, 16, 64, 256)
+
 
 @click.command(help=__doc__)
 @click.option("--short", is_flag=True, help="At most three minutes: a look, not a record.")
@@ -37,6 +40,7 @@ OPEN_SHARE = 0.7
 @click.option("--connections", default=CONNECTIONS, show_default=True, help="Connections of a closed loop.")
 @click.option("--only", multiple=True, metavar="NAME", help="Only these systems (firstcome, row-locks, ...).")
 @click.option("--path", "paths", multiple=True, metavar="NAME", help="Only these paths (coupon, checkout, ...).")
+@click.option("--steady", type=float, default=0.0, help="Check out for so long at 80 % of the peak, in seconds.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Where the results go, as JSON.")
 def main(
     short: bool,
@@ -45,6 +49,7 @@ def main(
     connections: int,
     only: Sequence[str],
     paths: Sequence[str],
+    steady: float,
     save: Path | None,
 ) -> None:
     """Run, print, save."""
@@ -55,6 +60,7 @@ def main(
         [path for path in traffic.ALL if not paths or path.name in paths],
         short,
         extras=not paths,
+        steady_s=steady,
     )
     try:
         with tempfile.TemporaryDirectory(prefix="firstcome-bench-") as name:
@@ -82,6 +88,7 @@ class Run:
         paths: Sequence[traffic.Path],
         short: bool,
         extras: bool = False,
+        steady_s: float = 0.0,
     ) -> None:
         self._seconds = seconds
         self._processes = processes
@@ -89,6 +96,9 @@ class Run:
         self._paths = paths
         self._short = short
         self._extras = extras
+        self._steady_s = steady_s
+        self._by_connections: list[Figures] = []
+        self._steady: dict[str, Any] = {}
         self._figures: list[Figures] = []
         self._began = datetime.now(UTC)
         self._checked: list[str] = []
@@ -103,6 +113,10 @@ class Run:
                     self._path(system, path)
             if isinstance(system, Firstcome) and self._extras:
                 self._by_itself(system, folder)
+                if not self._short:
+                    self._sweep(system)
+            if isinstance(system, Firstcome) and self._steady_s:
+                self._hold(system)
             broken = system.broken_laws()
             if broken:
                 raise WrongOutcome(f"{kind.title}: {'; '.join(broken)}")
@@ -123,6 +137,22 @@ class Run:
         }
         tell(f"  ceilings: {json.dumps(self._ceilings)}")
         system.settle()
+
+    def _sweep(self, system: Firstcome) -> None:
+        """The same paths with fewer and with more connections."""
+        for path in (traffic.COUPON, traffic.CHECKOUT):
+            for connections in CONNECTION_COUNTS:
+                figures = measure(system, path, Plan(max(self._seconds / 3, 1.0), connections))
+                self._by_connections.append(figures)
+                tell(f"  {path.name}, {connections} connections: {figures.accepted_per_s:,.0f}/s")
+
+    def _hold(self, system: Firstcome) -> None:
+        """Orders at a share of the peak for minutes: does the writer keep up, does memory stay?"""
+        peak = measure(system, traffic.CHECKOUT, Plan(self._seconds, self._connections)).accepted_per_s
+        minute = measure(system, traffic.CHECKOUT, Plan(self._steady_s / 5, OPEN_CONNECTIONS, rate=peak * STEADY_SHARE))
+        rest = measure(system, traffic.CHECKOUT, Plan(self._steady_s, OPEN_CONNECTIONS, rate=peak * STEADY_SHARE))
+        self._steady = {"peak": peak, "memory_before_mib": minute.memory_mib, "figures": rest.saved()}
+        tell(f"  {self._steady_s:g} s at {peak * STEADY_SHARE:,.0f} orders/s: lag at most {rest.lag_ms_max:,.0f} ms")
 
     def _path(self, system: System, path: traffic.Path) -> None:
         warm_up_s = min(3.0, self._seconds // 2)
@@ -158,6 +188,8 @@ class Run:
             "outcome_checked": self._checked,
             "ceilings": self._ceilings,
             "figures": [figures.saved() for figures in self._figures],
+            "by_connections": [figures.saved() for figures in self._by_connections],
+            "steady": self._steady,
         }
 
 

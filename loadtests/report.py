@@ -82,6 +82,21 @@ def document(results: Found) -> str:
         markdown(COST_HEAD, costs(results)),
         "![CPU split](plots/cpu.svg)",
     ]
+    if results.get("by_connections"):
+        parts += ["## Connections", "![throughput against connections](plots/connections.svg)"]
+    if held := results.get("steady"):
+        figures, before = held["figures"], held["memory_before_mib"]
+        memory = ", ".join(
+            f"{role} {before[role]:,.0f} to {after:,.0f}" for role, after in figures["memory_mib"].items()
+        )
+        parts += [
+            "## Minutes at 80 % of the peak",
+            f"{figures['seconds']:,.0f} s of checkouts at {figures['asked_rate']:,.0f} a second: "
+            f"{figures['accepted_per_s']:,.0f}/s accepted, {figures['durable_per_s']:,.0f}/s durable, the writer at "
+            f"most {figures['lag_ms_max']:,.0f} ms behind. Memory in MiB, before and after: {memory}; what Redis and "
+            "PostgreSQL keep of every order is a part of theirs.",
+            "![lag over time](plots/lag.svg)",
+        ]
     if extra := results.get("ceilings"):
         parts += ["## Ceilings, and what no client asks for", markdown(("figure", "value"), _flat(extra))]
     return "\n\n".join(parts) + "\n"
@@ -124,6 +139,41 @@ def bars(title: str, unit: str, rows: Sequence[tuple[str, Sequence[float]]], leg
     return "\n".join([*text, "</svg>"]) + "\n"
 
 
+def lines(title: str, across: str, up: str, series: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> str:
+    """Lines over a common ground, each point (across, up), as SVG."""
+    height, left, right, top, foot = 320, 70, 20, 40, 60
+    most_across = max((x for _, points in series for x, _ in points), default=1.0) or 1.0
+    most_up = max((y for _, points in series for _, y in points), default=1.0) or 1.0
+    wide, high = WIDTH - left - right, height - top - foot
+
+    def at(x: float, y: float) -> str:
+        return f"{left + x / most_across * wide:.1f},{top + high - y / most_up * high:.1f}"
+
+    text = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
+        'font-size="12">',
+        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
+        f'<text x="10" y="20" font-size="14" font-weight="bold">{escape(title)}</text>',
+    ]
+    for quarter in range(5):
+        y = top + high - high * quarter / 4
+        text.append(f'<line x1="{left}" y1="{y:.1f}" x2="{left + wide}" y2="{y:.1f}" stroke="#dddddd"/>')
+        text.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{most_up * quarter / 4:,.0f}</text>')
+        x = left + wide * quarter / 4
+        text.append(
+            f'<text x="{x:.1f}" y="{top + high + 16}" text-anchor="middle">{most_across * quarter / 4:,.0f}</text>'
+        )
+    text.append(f'<text x="{left}" y="{height - 28}">{escape(across)}; up: {escape(up)}</text>')
+    for index, (name, points) in enumerate(series):
+        drawn = " ".join(at(*point) for point in points)
+        text.append(f'<polyline points="{drawn}" fill="none" stroke="{COLOURS[index]}" stroke-width="2"/>')
+        text.append(
+            f'<rect x="{left + 190 * index}" y="{height - 18}" width="10" height="10" fill="{COLOURS[index]}"/>'
+        )
+        text.append(f'<text x="{left + 14 + 190 * index}" y="{height - 8}">{escape(name)}</text>')
+    return "\n".join([*text, "</svg>"]) + "\n"
+
+
 def plots(results: Found) -> dict[str, str]:
     """Every plot by its file's name."""
     drawn = {}
@@ -143,6 +193,18 @@ def plots(results: Found) -> dict[str, str]:
                 late.append((name, [opened["latency_ms"]["99"]]))
     drawn["cpu.svg"] = bars("CPU for each answer", "us", split, ROLES)
     drawn["latency.svg"] = bars("p99 at 70 % of each system's own peak, open loop", "ms", late)
+    if swept := results.get("by_connections"):
+        titles = {path.name: path.title.split(",")[0] for path in (traffic.COUPON, traffic.CHECKOUT)}
+        drawn["connections.svg"] = lines(
+            "Accepted by the number of connections, closed loop", "connections", "accepted/s",
+            [
+                (title, [(each["connections"], each["accepted_per_s"]) for each in swept if each["path"] == name])
+                for name, title in titles.items()
+            ],
+        )  # fmt: skip
+    if held := results.get("steady"):
+        points = [(at, late) for at, late in held["figures"]["lag_ms"]]
+        drawn["lag.svg"] = lines("How far the writer is behind", "seconds", "ms", [("checkout", points)])
     return drawn
 
 
