@@ -271,5 +271,9 @@ async def run_all(jobs: Iterable[Coroutine[Any, Any, None]], concurrency: int) -
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
                 group.create_task(work())
-    except* (ShopError, ReplayFailed) as errors:
-        raise ReplayFailed(str(errors.exceptions[0])) from errors.exceptions[0]
+    except ExceptionGroup as errors:
+        # Not `except*`: what is raised there comes wrapped in a group again, in some versions of Python.
+        known, unknown = errors.split((ShopError, ReplayFailed))
+        if known is None or unknown is not None:
+            raise
+        raise ReplayFailed(str(known.exceptions[0])) from known.exceptions[0]

@@ -1,5 +1,7 @@
 """Reading products over HTTP (R2)."""
 
+from typing import Any
+
 import httpx
 import pytest
 
@@ -36,24 +38,28 @@ def test_the_list_of_products_goes_through_all_of_them_once(client: httpx.Client
     names = [f"{product}-{number}" for number in range(5)]
     for name in names:
         put_product(client, name)
-    listed: list[str] = []
-    cursor = None
-    while True:
-        page = client.get("/v1/products", params={"limit": 2} | ({"cursor": cursor} if cursor else {})).json()
-        listed += [item["product_id"] for item in page["items"]]
-        assert len(page["items"]) <= 2
-        cursor = page["next_cursor"]
-        if cursor is None:
-            break
+    listed = [item["product_id"] for item in all_products(client, limit=2)]
     assert listed == sorted(set(listed))
     assert set(names) <= set(listed)
+
+
+def all_products(client: httpx.Client, limit: int) -> list[Any]:
+    """The list, page by page: the shop of these tests has products of others too."""
+    items: list[Any] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = client.get("/v1/products", params={"limit": limit, **cursor}).json()
+        assert len(page["items"]) <= limit
+        items += page["items"]
+        if page["next_cursor"] is None:
+            return items
+        cursor = {"cursor": page["next_cursor"]}
 
 
 @pytest.mark.requirement("R2.1", "R2.5")
 def test_the_list_adds_up_what_is_available(client: httpx.Client, product: str) -> None:
     put_product(client, product, S=3, M=4)
-    page = client.get("/v1/products", params={"limit": 100}).json()
-    (item,) = [item for item in page["items"] if item["product_id"] == product]
+    (item,) = [item for item in all_products(client, limit=100) if item["product_id"] == product]
     assert item == {
         "product_id": product,
         "name": f"Product {product}",

@@ -1,5 +1,6 @@
 """What an order costs does not grow with the nodes: the same calls, the same round trips, and each node its share."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -63,21 +64,18 @@ class Trips:
     """Counts what one caller sends, and how often it waits for the answers before it sends more."""
 
     def __init__(self, lanes: ClusterLanes, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls = self.round_trips = self._under_way = 0
+        self.calls = self.round_trips = 0
+        self._sent: list[asyncio.Future[Any]] = []
         original = lanes.call
 
         def call(*arguments: Any, **options: Any) -> Any:
             self.calls += 1
-            self.round_trips += not self._under_way
-            self._under_way += 1
-            answer = original(*arguments, **options)
-            answer.add_done_callback(self._answered)
-            return answer
+            self._sent = [each for each in self._sent if not each.done()]
+            self.round_trips += not self._sent
+            self._sent.append(original(*arguments, **options))
+            return self._sent[-1]
 
         monkeypatch.setattr(lanes, "call", call)
-
-    def _answered(self, _: object) -> None:
-        self._under_way -= 1
 
 
 async def test_an_order_is_as_many_calls_and_round_trips_on_six_primaries_as_on_one(
