@@ -39,6 +39,8 @@ COUPONS = 100_000_000
 READY_S = 60.0
 UNCHANGED_S = 0.5
 SETTLED_S = 300.0
+AUDITED_S = 3_600.0
+"""An audit reads at a gentle pace, and minutes of load make a million orders."""
 VALUE = 300
 """What a coupon takes off."""
 
@@ -317,7 +319,7 @@ class Firstcome(System):
             "audit", [*program(), "audit", "--full"], self.folder / "audit.log", env=self.environment(), cwd=ROOT
         )
         audit.start()
-        wait_until(lambda: not audit.running, timeout_s=SETTLED_S, what="the audit is over")
+        wait_until(lambda: not audit.running, timeout_s=AUDITED_S, what="the audit is over")
         audit.stop()
         if audit.exit_code:
             broken.append(f"firstcome audit --full: exit code {audit.exit_code}: {audit.log_tail()}")

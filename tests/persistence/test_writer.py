@@ -422,6 +422,7 @@ async def test_a_writer_that_is_paused_in_the_midst_of_a_copy_does_not_keep_its_
                     assert await rows(connection, "SELECT FROM wallet") == []
 
                     assert await writer.end_stalled(stalled_s=0.2) == 1
+                    await until(lambda: _is_gone(connection))  # the order to end is heeded in its own time
                     await copy.write(b"\n")
         await write_all(engine, database_url)
     assert await rows(connection, "SELECT user_id FROM wallet") == [("ann",)]
@@ -432,6 +433,11 @@ async def _is_over(connection: Connection, ms: int) -> bool:
     query = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY %%'
                AND state = 'active' AND query_start < now() - %s * interval '1 ms'"""
     return bool(await value(connection, query, ms))
+
+
+async def _is_gone(connection: Connection) -> bool:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY %%'"
+    return bool(await value(connection, query) == 0)
 
 
 async def test_a_batch_of_large_orders_is_bounded_by_its_bytes(
