@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import orjson
 
-from persistence.copy_text import NULL, Row
+from persistence.row_text import NULL, Row
 
 EVENT_VERSION = "1"
 
@@ -78,7 +78,7 @@ class RowBatch:
     """Everything that a run of events changes, by table. Cells are text as COPY takes them, or `NULL`.
 
     Lists named for a table are new rows in that table's columns (see `persistence.row_statements`); ``*_changes`` are
-    staged and applied to rows that exist.
+    changes of rows that exist.
     """
 
     events: int = 0

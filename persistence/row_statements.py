@@ -1,15 +1,18 @@
-"""A batch's rows into the tables: COPY for what is new, COPY to staging and one statement for what changes."""
+"""A batch's rows into the tables: COPY for what is new, one statement over arrays of columns for what changes.
+
+Arrays, not temporary tables: PostgreSQL truncates every temporary table that empties itself at each commit that has
+touched one, which costs it 5 ms for a dozen; a batch of a hundred rows is read from arrays in 0.3 ms.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import LiteralString
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from persistence.copy_text import Row, copy_text
 from persistence.database import RowsRefused
 from persistence.event_rows import RowBatch
+from persistence.row_text import Row, array_texts, copy_text
 
 # New rows go straight into their table. The columns are in the order of the cells in `RowBatch`.
 LEDGER: LiteralString = "ledger_entry (partition, seq, epoch, user_id, kind, amount, balance, order_id, at)"
@@ -42,91 +45,95 @@ COUPONS: LiteralString = (
 OUTBOX: LiteralString = "outbox (partition, order_id, user_id, event_id, created_at)"
 
 
-@dataclass(frozen=True, slots=True)
-class Staging:
-    """A temporary table and the statement that applies it. Every staged row must change a row, where ``exact``."""
+class Change:
+    """A statement over rows that are given, each of which must change one row of a table."""
 
-    table: LiteralString
-    columns: LiteralString
-    apply: LiteralString
-    exact: bool = True
+    def __init__(self, name: str, columns: LiteralString, apply: LiteralString) -> None:
+        """``columns``: name and type of each; ``apply``: the statement, in which ``changed`` is a table of them."""
+        self.name = name
+        typed = [column.split() for column in columns.split(", ")]
+        names = ", ".join(name for name, _ in typed)
+        arrays = ", ".join(f"%s::{kind}[]" for _, kind in typed)
+        self.statement = f"WITH changed ({names}) AS (SELECT * FROM unnest({arrays})) {apply}"  # noqa: S608 - literals alone
 
 
-# Where a partial index has what a statement asks for (`state = 'held'`), the planner walks through it for each staged
+# Where a partial index has what a statement asks for (`state = 'held'`), the planner walks through it for each changed
 # row, which is quick while few are held and endless when many are; `|| ''` leaves it the primary key alone.
 
 # A wallet's cell is empty where the batch did not change it, and a row may not exist yet.
-WALLETS = Staging(
-    "staged_wallet",
+WALLETS = Change(
+    "wallet",
     "user_id text, partition smallint, balance bigint, coupon_number bigint, last_order uuid, place text",
     """INSERT INTO wallet (user_id, partition, balance, coupon_number, last_order, place)
        SELECT s.user_id, s.partition, coalesce(s.balance, w.balance, 0), coalesce(s.coupon_number, w.coupon_number, 0),
               coalesce(s.last_order, w.last_order), s.place
-       FROM staged_wallet s LEFT JOIN wallet w ON w.user_id = s.user_id
+       FROM changed s LEFT JOIN wallet w ON w.user_id = s.user_id
        ON CONFLICT (user_id) DO UPDATE
        SET balance = excluded.balance, coupon_number = excluded.coupon_number, last_order = excluded.last_order,
            place = excluded.place""",
 )
-PRODUCTS = Staging(
-    "staged_product",
+PRODUCTS = Change(
+    "product",
     "product_id text, partition smallint, name text, price bigint, place text",
     """INSERT INTO product (product_id, partition, name, price, place)
-       SELECT product_id, partition, name, price, place FROM staged_product
+       SELECT product_id, partition, name, price, place FROM changed
        ON CONFLICT (product_id) DO UPDATE
        SET name = excluded.name, price = excluded.price, place = excluded.place""",
 )
-STOCK = Staging(
-    "staged_stock",
-    "product_id text, stock_id text, option text, received bigint, available bigint, reserved bigint, sold bigint,"
-    " place text",
+STOCK = Change(
+    "stock_item",
+    "product_id text, stock_id text, option text, received bigint, available bigint, reserved bigint, sold bigint",
     """UPDATE stock_item t
        SET option = coalesce(s.option, t.option), received = t.received + s.received,
            available = t.available + s.available, reserved = t.reserved + s.reserved, sold = t.sold + s.sold
-       FROM staged_stock s WHERE t.product_id = s.product_id AND t.stock_id = s.stock_id""",
+       FROM changed s WHERE t.product_id = s.product_id AND t.stock_id = s.stock_id""",
 )
 # Every change of a stock item is one of its product.
-PRODUCT_PLACES: LiteralString = """UPDATE product t SET place = s.place
-    FROM (SELECT DISTINCT product_id, place FROM staged_stock) s WHERE t.product_id = s.product_id"""
-RESERVATION_CHANGES = Staging(
-    "staged_reservation",
+PRODUCT_PLACES = Change(
+    "product places",
+    "product_id text, place text",
+    "UPDATE product t SET place = s.place FROM changed s WHERE t.product_id = s.product_id",
+)
+RESERVATION_CHANGES = Change(
+    "reservation",
     "partition smallint, order_id uuid, state text, finished_at timestamptz, place text",
     """UPDATE reservation t SET state = s.state, finished_at = s.finished_at, place = s.place
-       FROM staged_reservation s
+       FROM changed s
        WHERE t.partition = s.partition AND t.order_id = s.order_id AND t.state || '' = 'held'""",
 )
-ADOPTIONS = Staging(
-    "staged_adoption",
+ADOPTIONS = Change(
+    "adopted reservation",
     "partition smallint, order_id uuid, user_id text, state text, lines text, at timestamptz, finished_at timestamptz,"
     " place text",
     """INSERT INTO reservation (partition, order_id, user_id, state, lines, at, finished_at, place)
-       SELECT partition, order_id, user_id, state, lines, at, finished_at, place FROM staged_adoption
+       SELECT partition, order_id, user_id, state, lines, at, finished_at, place FROM changed
        ON CONFLICT (partition, order_id) DO UPDATE
        SET state = excluded.state, lines = excluded.lines, at = excluded.at, finished_at = excluded.finished_at,
            place = excluded.place
        WHERE reservation.state = 'released'""",
 )
-DAILY_SALES = Staging(
-    "staged_sale",
+DAILY_SALES = Change(
+    "daily_sale",
     "day date, product_id text, partition smallint, quantity bigint",
     """INSERT INTO daily_sale (day, product_id, partition, quantity)
-       SELECT day, product_id, partition, quantity FROM staged_sale
+       SELECT day, product_id, partition, quantity FROM changed
        ON CONFLICT (day, product_id) DO UPDATE SET quantity = daily_sale.quantity + excluded.quantity""",
 )
-ORDER_CHANGES = Staging(
-    "staged_order",
+ORDER_CHANGES = Change(
+    "orders",
     "order_id uuid, status text, failure text, paid_at timestamptz, finished_at timestamptz, place text",
     """UPDATE orders t
        SET status = s.status, failure = s.failure, paid_at = s.paid_at, finished_at = s.finished_at, place = s.place
-       FROM staged_order s WHERE t.order_id = s.order_id AND t.status || '' = 'awaiting_payment'""",
+       FROM changed s WHERE t.order_id = s.order_id AND t.status || '' = 'awaiting_payment'""",
 )
-DISCOUNT_CHANGES = Staging(
-    "staged_discount",
+DISCOUNT_CHANGES = Change(
+    "discount",
     "order_id uuid, state text, at timestamptz",
     """UPDATE discount t SET state = s.state, at = s.at
-       FROM staged_discount s WHERE t.order_id = s.order_id AND t.state = 'taken'""",
+       FROM changed s WHERE t.order_id = s.order_id AND t.state = 'taken'""",
 )
-CAMPAIGNS = Staging(
-    "staged_campaign",
+CAMPAIGNS = Change(
+    "campaign",
     "campaign_id text, partition smallint, name text, kind text, value bigint, minimum_order bigint,"
     " maximum_discount bigint, quantity bigint, opens_at timestamptz, closes_at timestamptz, valid_days integer,"
     " place text",
@@ -134,43 +141,38 @@ CAMPAIGNS = Staging(
                              issued, opens_at, closes_at, valid_days, place)
        SELECT campaign_id, partition, name, kind, value, minimum_order, maximum_discount, quantity,
               0, opens_at, closes_at, valid_days, place
-       FROM staged_campaign
+       FROM changed
        ON CONFLICT (campaign_id) DO UPDATE
        SET name = excluded.name, kind = excluded.kind, value = excluded.value, minimum_order = excluded.minimum_order,
            maximum_discount = excluded.maximum_discount, quantity = excluded.quantity, opens_at = excluded.opens_at,
            closes_at = excluded.closes_at, valid_days = excluded.valid_days, place = excluded.place""",
 )
-CAMPAIGN_ISSUES = Staging(
-    "staged_campaign_issue",
+CAMPAIGN_ISSUES = Change(
+    "campaign issues",
     "campaign_id text, issued bigint, place text",
     """UPDATE campaign t
        SET issued = s.issued, quantity = greatest(t.quantity, s.issued), place = s.place
-       FROM staged_campaign_issue s WHERE t.campaign_id = s.campaign_id""",
+       FROM changed s WHERE t.campaign_id = s.campaign_id""",
 )
-COUPON_CHANGES = Staging(
-    "staged_coupon",
+COUPON_CHANGES = Change(
+    "coupon",
     "coupon_id text, state text, order_id uuid, used_at timestamptz, place text",
     """UPDATE coupon t SET state = s.state, order_id = s.order_id, used_at = s.used_at, place = s.place
-       FROM staged_coupon s WHERE t.coupon_id = s.coupon_id""",
+       FROM changed s WHERE t.coupon_id = s.coupon_id""",
 )
 
 # A key may be used anew when a day has passed.
-SPENT_KEYS = Staging(
-    "staged_key",
+SPENT_KEYS = Change(
+    "idempotency_key",
     "owner text, key text, partition smallint, fingerprint text, result text, place text, spent_at timestamptz",
     """INSERT INTO idempotency_key (owner, key, partition, fingerprint, result, place, spent_at)
-       SELECT owner, key, partition, fingerprint, result, place, spent_at FROM staged_key
+       SELECT owner, key, partition, fingerprint, result, place, spent_at FROM changed
        ON CONFLICT (partition, owner, key) DO UPDATE
        SET fingerprint = excluded.fingerprint, result = excluded.result, place = excluded.place,
            spent_at = excluded.spent_at""",
 )
 
-_STAGINGS = (
-    WALLETS, PRODUCTS, STOCK, RESERVATION_CHANGES, ADOPTIONS, DAILY_SALES, ORDER_CHANGES, DISCOUNT_CHANGES, CAMPAIGNS,
-    CAMPAIGN_ISSUES, COUPON_CHANGES, SPENT_KEYS,
-)  # fmt: skip
-
-# Staged rows are few and their targets found by primary key, however large those have grown: statistics, which lag
+# Changed rows are few and their targets found by primary key, however large those have grown: statistics, which lag
 # behind a growing table, must not talk the planner into reading all of it.
 _PLANNER: tuple[LiteralString, ...] = (
     "SET enable_seqscan = off",
@@ -180,29 +182,24 @@ _PLANNER: tuple[LiteralString, ...] = (
 
 
 async def prepare(connection: AsyncConnection[TupleRow]) -> None:
-    """Make a connection ready for `write_rows`: its staging tables, emptied at each commit."""
+    """Make a connection ready for `write_rows`."""
     for statement in _PLANNER:
         await connection.execute(statement)
-    for staging in _STAGINGS:
-        await connection.execute(f"CREATE TEMPORARY TABLE {staging.table} ({staging.columns}) ON COMMIT DELETE ROWS")
 
 
 async def write_rows(connection: AsyncConnection[TupleRow], batch: RowBatch) -> None:
     """Write a batch within the transaction that is open. Raises `RowsRefused` when rows are not there to be changed."""
     for target, rows in _new_rows(batch):
         await _copy(connection, target, rows)
-    staged = [(staging, rows) for staging, rows in _staged_rows(batch) if rows]
-    for staging, rows in staged:
-        await _copy(connection, staging.table, rows)
     cursors = []
     async with connection.pipeline():
-        for staging, rows in staged:
-            cursors.append((staging, len(rows), await connection.execute(staging.apply, prepare=True)))
-        if batch.stock_changes:
-            await connection.execute(PRODUCT_PLACES, prepare=True)
-    for staging, expected, cursor in cursors:
+        for change, rows in _changes(batch):
+            if rows:
+                cursor = await connection.execute(change.statement, array_texts(rows), prepare=True)
+                cursors.append((change, len(rows), cursor))
+    for change, expected, cursor in cursors:
         if cursor.rowcount != expected:
-            raise RowsRefused(f"{staging.table}: {expected} rows to change, {cursor.rowcount} found")
+            raise RowsRefused(f"{change.name}: {expected} rows to change, {cursor.rowcount} found")
 
 
 async def _copy(connection: AsyncConnection[TupleRow], target: LiteralString, rows: Sequence[Row]) -> None:
@@ -226,7 +223,7 @@ def _new_rows(batch: RowBatch) -> Iterable[tuple[LiteralString, Sequence[Row]]]:
     )
 
 
-def _staged_rows(batch: RowBatch) -> Iterator[tuple[Staging, Sequence[Row]]]:
+def _changes(batch: RowBatch) -> Iterator[tuple[Change, Sequence[Row]]]:
     places = batch.product_places
     yield WALLETS, [(user, *cells) for user, cells in batch.wallets.items()]
     yield PRODUCTS, [(*cells, places[product]) for product, cells in batch.products.items()]
@@ -235,11 +232,12 @@ def _staged_rows(batch: RowBatch) -> Iterator[tuple[Staging, Sequence[Row]]]:
         [
             (
                 product, stock, change.option, str(change.received), str(change.available), str(change.reserved),
-                str(change.sold), places[product],
+                str(change.sold),
             )
             for (product, stock), change in batch.stock_changes.items()
         ],
     )  # fmt: skip
+    yield PRODUCT_PLACES, [(product, places[product]) for product in {product for product, _ in batch.stock_changes}]
     yield RESERVATION_CHANGES, list(batch.reservation_changes.values())
     yield ADOPTIONS, list(batch.adoptions.values())
     yield (

@@ -6,7 +6,7 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from persistence.row_statements import ORDER_CHANGES, RESERVATION_CHANGES, Staging, prepare
+from persistence.row_statements import ORDER_CHANGES, RESERVATION_CHANGES, Change, prepare
 
 # All have finished when the planner's statistics are made; soon thereafter thousands may not have.
 FINISHED_RESERVATIONS: LiteralString = """
@@ -20,20 +20,21 @@ FINISHED_ORDERS: LiteralString = """
 
 
 @pytest.mark.parametrize(
-    ("rows", "staging", "key"),
+    ("rows", "change", "key"),
     [
         (FINISHED_RESERVATIONS, RESERVATION_CHANGES, "reservation_pkey"),
         (FINISHED_ORDERS, ORDER_CHANGES, "orders_pkey"),
     ],
 )
 async def test_a_changed_row_is_found_by_its_key_alone(
-    connection: AsyncConnection[TupleRow], rows: LiteralString, staging: Staging, key: str
+    connection: AsyncConnection[TupleRow], rows: LiteralString, change: Change, key: str
 ) -> None:
     await connection.execute(rows)
     await connection.execute("ANALYZE")
     await prepare(connection)
 
-    cursor = await connection.execute(f"EXPLAIN {staging.apply}")
+    nothing = ["{}"] * change.statement.count("%s")
+    cursor = await connection.execute(f"EXPLAIN {change.statement}", nothing)
 
     plan = "\n".join(row[0] for row in await cursor.fetchall())
     assert f"Index Scan using {key}" in plan, plan

@@ -13,8 +13,8 @@ from psycopg.rows import TupleRow
 from engine.engine import Engine
 from engine.errors import InsufficientBalance
 from engine.order_ids import make_order_id
-from persistence.copy_text import NULL, copy_text
 from persistence.database import DatabaseUnavailable, connect
+from persistence.row_text import NULL, array_texts, copy_text
 from persistence.settings import WorkerSettings
 from persistence.writer import BATCH_BYTES_MAX, FIRST_PASS_EVENTS, SESSION, Writer
 from tests.persistence.shop import fill, line, open_campaign, rows, until, value, write_all
@@ -163,8 +163,16 @@ async def test_entities_carry_the_place_of_their_last_change(
         assert place.decode() == await value(connection, query), key
 
 
+# What is a sign of either format, or of both.
+CELLS = [
+    "", "\\N", "\\", "\t", "a\nb", "\r\n", "'\"", '"', '","', "{}", "a,b", " a ", "NULL", "null",
+    "한국어", "🛒", "\\.", "a\\tb",
+    "\x01", NULL,
+]  # fmt: skip
+
+
 async def test_copied_text_is_read_by_postgresql_as_it_was_meant(connection: Connection) -> None:
-    cells = ["", "\\N", "\\", "\t", "a\nb", "\r\n", "'\"", "한국어", "🛒", "\\.", "a\\tb", "\x01", NULL]
+    cells = CELLS
     await connection.execute("CREATE TEMPORARY TABLE copied (number int, cell text)")
 
     async with connection.cursor().copy("COPY copied FROM STDIN") as copy:
@@ -172,6 +180,17 @@ async def test_copied_text_is_read_by_postgresql_as_it_was_meant(connection: Con
 
     found = [cell for (cell,) in await rows(connection, "SELECT cell FROM copied ORDER BY number")]
     assert found == [None if cell is NULL else cell for cell in cells]
+
+
+@pytest.mark.parametrize("cells", [CELLS, *[[cell] for cell in CELLS], ["plain", NULL, "", NULL]])
+async def test_an_array_is_read_by_postgresql_as_it_was_meant(connection: Connection, cells: list[str]) -> None:
+    arrays = array_texts([(str(number), cell) for number, cell in enumerate(cells)])
+
+    cursor = await connection.execute(
+        "SELECT cell FROM unnest(%s::int[], %s::text[]) AS s (number, cell) ORDER BY number", arrays
+    )
+
+    assert [cell for (cell,) in await cursor.fetchall()] == [None if cell is NULL else cell for cell in cells]
 
 
 async def test_events_become_durable_in_redis_after_they_are_committed(

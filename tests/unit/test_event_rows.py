@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persistence.copy_text import NULL, copy_text
 from persistence.event_rows import (
     EVENT_TYPES,
     LaterEpoch,
@@ -18,6 +17,7 @@ from persistence.event_rows import (
     UnreadableEvent,
     read_events,
 )
+from persistence.row_text import NULL, copy_text
 
 AT = 1_763_771_400_123
 MOMENT = "2025-11-22 00:30:00.123+00"

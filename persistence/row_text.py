@@ -1,4 +1,4 @@
-"""Rows as PostgreSQL's COPY reads them in text format."""
+"""Rows as text that PostgreSQL reads: for COPY, and as an array for each column."""
 
 from collections.abc import Sequence
 
@@ -20,3 +20,15 @@ def copy_text(rows: Sequence[Row]) -> bytes:
     if "\\" in text or "\r" in text or text.count("\t") != tabs or text.count("\n") != newlines:
         text = "\n".join(["\t".join([cell.translate(_ESCAPES) for cell in row]) for row in rows])
     return (text.replace(NULL, "\\N") + "\n").encode()
+
+
+def array_texts(rows: Sequence[Row]) -> list[str]:
+    """Each column of the rows as an array literal. All have the same number of cells, as for `copy_text`."""
+    return [_array_text(column) for column in zip(*rows, strict=True)]
+
+
+def _array_text(cells: Sequence[str]) -> str:
+    text = '","'.join(cells)
+    if "\\" in text or text.count('"') != 2 * (len(cells) - 1):
+        text = '","'.join([cell.replace("\\", "\\\\").replace('"', '\\"') for cell in cells])
+    return f'{{"{text}"}}'.replace(f'"{NULL}"', "NULL")
