@@ -41,8 +41,9 @@ test-cluster: $(STAMP) ## run the tests of the shop, of its faults and its races
 	$(PYTEST) --redis cluster --timeout 300 tests/api tests/concurrency tests/faults $(ARGS)
 
 .PHONY: soak
-soak: $(STAMP) ## run the long tests that `make test` leaves out; make test-cluster runs the others on a cluster
+soak: $(STAMP) ## run the long tests that `make test` leaves out and, without ARGS, those of make test-cluster
 	$(PYTEST) -m soak --timeout 3600 $(ARGS)
+	$(if $(ARGS),,$(MAKE) test-cluster)
 
 .PHONY: bench
 bench: $(STAMP) ## measure, beside what others build; SHORT=1: within three minutes; ARGS='--path coupon' reach it

@@ -1,7 +1,8 @@
-"""Fixtures for every test: real servers for the session, an empty Redis and a fresh database for each test."""
+"""Fixtures for every test: real servers for the session, an empty Redis and a fresh database for each, new names."""
 
 import shutil
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import get_args
 
@@ -122,3 +123,24 @@ def redis_flavour_url(redis_flavour: EmbeddedValkey) -> str:
     """The URL of an empty server; the test runs once on each flavour that is installed."""
     empty_redis(redis_flavour.url)
     return redis_flavour.url
+
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def user() -> str:
+    """A user that nobody has seen."""
+    return f"user-{next(_numbers)}"
+
+
+@pytest.fixture
+def product() -> str:
+    """The id of a product that there is not yet."""
+    return f"product-{next(_numbers)}"
+
+
+@pytest.fixture
+def campaign() -> str:
+    """The id of a campaign that there is not yet."""
+    return f"campaign-{next(_numbers)}"

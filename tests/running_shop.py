@@ -53,7 +53,8 @@ class Settlement:
 
     is_done: bool
     what: str
-    cursors: dict[int, int]
+    cursors: dict[int, tuple[int, int]]
+    """Of each partition epoch and sequence: what is made anew has other ones, though nothing happened there."""
 
 
 @dataclass(slots=True)
@@ -159,12 +160,13 @@ class RunningShop:
             for partition in range(PARTITIONS):
                 pipeline.hmget(self._keys.meta(partition), "seq", "durable")
             metas = pipeline.execute()
-            cursors: dict[int, int] = dict(connection.execute("SELECT partition, seq FROM partition_cursor").fetchall())
+            rows = connection.execute("SELECT partition, epoch, seq FROM partition_cursor").fetchall()
             ((unsettled,),) = connection.execute(_UNSETTLED).fetchall()
+        cursors = {partition: (epoch, seq) for partition, epoch, seq in rows}
         behind = [
             partition
             for partition, (seq, durable) in enumerate(metas)
-            if not seq or seq != durable or int(seq) != cursors[partition]
+            if not seq or seq != durable or int(seq) != cursors[partition][1]
         ]
         what = f"partitions {behind} are behind, {unsettled} reservations, issues or alarms are left over"
         return Settlement(not behind and not unsettled, what, cursors)

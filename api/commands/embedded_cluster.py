@@ -105,8 +105,9 @@ class EmbeddedCluster:
 
     def stop(self) -> None:
         """Stops every node cleanly, replicas first: a primary that stops waits for those that follow it."""
-        for node in reversed(self.nodes):
-            node.stop()
+        with ThreadPoolExecutor(self._count) as pool:
+            for nodes in (self.nodes[self._primaries :], self.nodes[: self._primaries]):
+                list(pool.map(EmbeddedValkey.stop, nodes))
 
     def kill(self) -> None:
         """Ends every node as a power cut would; `start` may follow."""

@@ -1,7 +1,6 @@
 """One running shop for the tests of the HTTP surface: each test uses users and products of its own."""
 
 from collections.abc import Iterator
-from itertools import count
 
 import httpx
 import pytest
@@ -9,8 +8,6 @@ import pytest
 from tests.running_shop import RunningShop
 from tests.servers import Databases
 from tests.shop_servers import opened_shop
-
-_numbers = count(1)
 
 
 @pytest.fixture(scope="package")
@@ -26,21 +23,3 @@ def shop(databases: Databases) -> Iterator[RunningShop]:
 def client(shop: RunningShop) -> httpx.Client:
     """Holds every answer to the specification."""
     return shop.client()
-
-
-@pytest.fixture
-def user() -> str:
-    """A user that nobody has seen."""
-    return f"user-{next(_numbers)}"
-
-
-@pytest.fixture
-def product() -> str:
-    """The id of a product that there is not yet."""
-    return f"product-{next(_numbers)}"
-
-
-@pytest.fixture
-def campaign() -> str:
-    """The id of a campaign that there is not yet."""
-    return f"campaign-{next(_numbers)}"

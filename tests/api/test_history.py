@@ -74,7 +74,6 @@ def test_nobody_waits_who_does_not_ask(client: httpx.Client, user: str) -> None:
         assert "preference-applied" not in answer.headers
 
 
-@pytest.mark.core
 @pytest.mark.requirement("R3.8", "R3.18")
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
 def test_orders_are_listed_newest_first_each_once_whatever_the_page(

@@ -184,7 +184,6 @@ def test_an_adjustment_of_one_key_is_made_once_and_the_key_is_the_products(clien
     assert post(client, path.format(f"{product}-2"), "k", body).status_code == 201
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("what", ["balance/charges", "orders", "checkout", "coupons"])
 async def test_fifty_at_once_have_one_effect_and_one_answer(
     shop: RunningShop, client: httpx.Client, user: str, product: str, campaign: str, what: str

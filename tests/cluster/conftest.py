@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator
-from itertools import count
 
 import httpx
 import pytest
@@ -40,9 +39,6 @@ def shop(cluster: EmbeddedCluster, databases: Databases) -> Iterator[RunningShop
         shutil.rmtree(folder)
 
 
-_numbers = count(1)
-
-
 @pytest.fixture
 def client(shop: RunningShop) -> httpx.Client:
     """Holds every answer to the specification."""
@@ -53,21 +49,3 @@ def client(shop: RunningShop) -> httpx.Client:
 def lossy(shop: RunningShop, cluster: EmbeddedCluster) -> Lossy:
     """The shop with the Redis that it may lose."""
     return shop, cluster
-
-
-@pytest.fixture
-def user() -> str:
-    """A user that nobody has seen."""
-    return f"user-{next(_numbers)}"
-
-
-@pytest.fixture
-def product() -> str:
-    """The id of a product that there is not yet."""
-    return f"product-{next(_numbers)}"
-
-
-@pytest.fixture
-def campaign() -> str:
-    """The id of a campaign that there is not yet."""
-    return f"campaign-{next(_numbers)}"

@@ -49,14 +49,16 @@ def role(cluster: EmbeddedCluster, node: int) -> str:
     return cluster.info(node, "INFO", "replication")["role"]
 
 
-def move_slots(cluster: EmbeddedCluster, source: int, target: int, slots: Collection[int]) -> None:
-    """Move slots with their keys while they are served, one after the other and key by key, as redis-cli does."""
+def move_slots(
+    cluster: EmbeddedCluster, source: int, target: int, slots: Collection[int], keys_at_once: int = KEYS_AT_ONCE
+) -> None:
+    """Move slots with their keys while they are served, one after the other, as redis-cli does."""
     source_id, target_id = cluster.node_id(source), cluster.node_id(target)
     with cluster.client(source) as giver, cluster.client(target) as taker:
         for slot in slots:
             _set_slots(taker, [slot], "IMPORTING", source_id)
             _set_slots(giver, [slot], "MIGRATING", target_id)
-            while _move_keys(cluster, giver, target, slot, KEYS_AT_ONCE):
+            while _move_keys(cluster, giver, target, slot, keys_at_once):
                 pass
             for client in (taker, giver):
                 _set_slots(client, [slot], "NODE", target_id)

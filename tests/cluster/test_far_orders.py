@@ -19,7 +19,7 @@ from tests.running_shop import LOST, PARTITIONS, RunningShop, ended
 
 pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(300)]
 
-CUSTOMERS = 12
+CUSTOMERS, KINDS = 12, 4
 ENOUGH, TOO_LITTLE = 100_000, 10
 LIKELY = {201, 200, 402, 409}
 """What customers are told whose process lives; 503 besides."""
@@ -81,16 +81,16 @@ class FarCustomers:
         assert {order.status for order in mine} <= {*FINISHED, "awaiting_payment"}
 
     async def _visit(self, user: str, number: int) -> None:
-        url = self.shop.url(number % self.shop.api_count)
+        url = self.shop.url(number // KINDS % self.shop.api_count)  # each kind at each process
         async with httpx.AsyncClient(base_url=f"{url}/v1/users/{user}", timeout=30, verify=False) as client:
             body = {"lines": [{"product_id": product, "quantity": 1} for product in self.products]}
-            await self._ask(client, "balance/charges", {"amount": TOO_LITTLE if number % 4 == 3 else ENOUGH})
-            if number % 4 >= 2:
+            await self._ask(client, "balance/charges", {"amount": TOO_LITTLE if number % KINDS == 3 else ENOUGH})
+            if number % KINDS >= 2:
                 await self._ask(client, "checkout", body)
                 return
             order_id = await self._ask(client, "orders", body)
             if order_id is not None:
-                await self._ask(client, f"orders/{order_id}/{'payment' if number % 4 else 'cancellation'}", None)
+                await self._ask(client, f"orders/{order_id}/{'payment' if number % KINDS else 'cancellation'}", None)
 
     async def _ask(self, client: httpx.AsyncClient, path: str, body: object) -> str | None:
         try:

@@ -61,7 +61,7 @@ class Buyers:
 
     @property
     def _headers(self) -> dict[str, str]:
-        return {} if self.wait_s is None else {"Prefer": f"wait={self.wait_s}"}
+        return {} if self.wait_s is None else {"Prefer": f"durable, wait={self.wait_s}"}
 
     async def have_sold(self, orders: int, *, since: float = 0.0, within_s: float = 30.0) -> None:
         """Wait until so many orders were sold since a moment (of `time.monotonic`)."""
