@@ -29,6 +29,7 @@ class DividedNetwork:
         self._cluster = cluster
         self._login = login.encode()
         self._alone: int | None = None
+        self._held_back: int | None = None
         self._joined = asyncio.Event()
         self._crossing: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,9 +78,14 @@ class DividedNetwork:
         self._joined.clear()
         self._alone = node
 
+    def hold_back(self, replica: int) -> None:
+        """From now on this node gets nothing of what its primary does; to the others it is well."""
+        self._joined.clear()
+        self._held_back = replica
+
     def join(self) -> None:
         """Everybody reaches everybody again."""
-        self._alone = None
+        self._alone = self._held_back = None
         self._run(self._abort())
 
     def _is_announced(self) -> bool:
@@ -116,6 +122,8 @@ class DividedNetwork:
             inner_reader, inner_writer = await asyncio.open_connection(HOST, port)
 
             def crosses() -> bool:
+                if other >= 0 and other == self._held_back and port in self._cluster.ports:
+                    return True
                 if self._alone is None:
                     return False
                 from_alone = other == self._alone if other >= 0 else is_on_lonely_side
