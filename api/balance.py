@@ -34,7 +34,7 @@ def handlers(shop: Shop) -> dict[str, Handler]:
         return Answer(201, body, safety.headers)
 
     async def list_balance_entries(call: Call[None, schemas.HistoryQuery]) -> Answer:
-        await shop.await_history(call.query.after)
+        await shop.await_history(call.path_params["user_id"], call.query.after)
         page = await shop.history.balance_entries(call.path_params["user_id"], call.query.limit, call.query.cursor)
         return Answer(
             200, schemas.LedgerPage(items=[_entry(entry) for entry in page.items], next_cursor=page.next_cursor)

@@ -1,7 +1,7 @@
 """The page of `/docs`, made from the specification: how to buy, pay and retry, then every operation and problem.
 
-It is whole without JavaScript, which only opens what a link leads to, filters, and puts in this shop's address. The
-same page with its style and script inside is `docs/api.html`, to be read offline.
+It is whole without JavaScript, which only opens what a link leads to and filters. The same page with its style and
+script inside is `docs/api.html`, to be read offline.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from api.operations import OPERATIONS, Operation
 from api.problem_examples import examples_of
 from api.problems import PROBLEMS, ProblemType
 from api.retrying import CLIENT, RULES, advice
-from api.walkthrough import PREPARATION, STEPS, WITH_TOKEN
+from api.walkthrough import PREPARATION, SHOP, STEPS, WITH_TOKEN
 
 _EVENT: Final = "order.paid"
 
@@ -46,7 +46,7 @@ def page(style: str, script: str, specification: str) -> str:
         ]
     )
     return (
-        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
+        f'<!doctype html>\n<html lang="en" data-shop="{SHOP}">\n<head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(info['title'])} API</title>{style}</head>\n"
         f"<body>{_navigation(tags)}<main>{main}</main>{script}</body>\n</html>\n"
@@ -76,7 +76,8 @@ def _buying() -> str:
     )
     return (
         '<section id="buy"><h2>Buy something</h2>'
-        "<p>For a shop that <code>make run</code> or <code>firstcome up</code> has started, with its demo catalogue. "
+        "<p>For a shop that <code>make run</code> or <code>firstcome up</code> has started, with its demo catalogue, "
+        f"at <code>{SHOP}</code>; put in its address where it is elsewhere. "
         "Type this into a shell first, and then step by step. Below each step is the status that comes, and what "
         "matters of the answer.</p>"
         f"{parts.code(PREPARATION, 'ask')}"
@@ -160,7 +161,7 @@ def _sample(operation: Operation) -> str:
     example: Example = operation.examples[0]
     path = operation.path.format(**example.path_params) + (f"?{example.query}" if example.query else "")
     lines = [f"curl -X {operation.method} " if operation.method != "GET" else "curl "]
-    lines[0] += f"'http://127.0.0.1:8000{path}'"
+    lines[0] += f"'{SHOP}{path}'"
     if operation.security != "none":
         lines.append('-H "Authorization: Bearer $token"')
     if operation.takes_key:

@@ -6,6 +6,7 @@ All of it is served from this package; no page asks another address for anything
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from functools import cache
 from html import escape
@@ -25,9 +26,11 @@ from api.problem_examples import examples_of
 from api.problems import PROBLEMS, Problem, ProblemType
 from api.runbook import PATH as RUNBOOK
 from api.runbook import runbook_html
+from api.walkthrough import SHOP
 
 _MEDIA_TYPES: Final = {"docs.css": "text/css", "docs.js": "text/javascript"}
 _VARY: Final = {"Vary": "Accept"}
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
 _OWN_ONLY: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'"
 }
@@ -51,7 +54,23 @@ async def _specification(request: Request) -> Response:
 
 
 async def _docs(request: Request) -> Response:
-    return _tagged(request, await asyncio.to_thread(_served_page), "text/html", _OWN_ONLY)
+    page = await asyncio.to_thread(_served_page)
+    origin = _origin(request)
+    if origin is not None:
+        page = page.replace(SHOP.encode(), origin.encode())
+    return _tagged(request, page, "text/html", {**_OWN_ONLY, "Vary": "X-Forwarded-Proto"})
+
+
+def _origin(request: Request) -> str | None:
+    """The address that the reader came by, for what is to be typed; None where the request does not tell it.
+
+    A proxy says whether it was asked by TLS. Whoever else says so changes what is shown to himself alone.
+    """
+    host = request.headers.get("host", "")
+    if not _HOST.fullmatch(host):
+        return None
+    scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
+    return f"{'https' if scheme == 'https' else 'http'}://{host}"
 
 
 @cache

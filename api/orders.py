@@ -58,8 +58,8 @@ def handlers(shop: Shop) -> dict[str, Handler]:
         return Answer(200, order_answer(order, shop.currency, durable=durable))
 
     async def list_orders(call: Call[None, schemas.HistoryQuery]) -> Answer:
-        await shop.await_history(call.query.after)
         user_id, query = call.path_params["user_id"], call.query
+        await shop.await_history(user_id, query.after)
         latest = await latest_orders(user_id) if query.cursor is None else []
         page = await shop.history.orders(user_id, query.limit, query.cursor)
         items = {order.order_id: recorded_order_answer(order, shop.currency) for order in page.items}

@@ -72,6 +72,12 @@ _WITHOUT_PROBLEM: Final = (
         "It is done. With `durable: false` it is in Redis; `position` tells when it is safe.",
     ),
     Advice("304", None, "no need", "Use the answer that you have: nothing has changed."),
+    Advice(
+        "400, 431",
+        None,
+        "no",
+        "With the type `about:blank`: it was no request of HTTP/1.1, or its headers were too large. Mend the client.",
+    ),
 )
 _AGAIN: Final[Mapping[Retry, str]] = MappingProxyType(
     {Retry.NO: "no", Retry.YES: "yes", Retry.IF_REPEATABLE: "with a key", Retry.CASE: "if `retryable`"}

@@ -733,7 +733,9 @@ class HistoryQuery(Request, frozen=True, kw_only=True):
     limit: PageLimit = PAGE_LIMIT_DEFAULT
     cursor: Cursor | None = None
     after: (
-        Annotated[Position, Meta(description="Wait up to a second until the change at this position is included.")]
+        Annotated[
+            Position, Meta(description="Wait up to a second until this user's change at this position is included.")
+        ]
         | None
     ) = None
 

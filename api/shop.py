@@ -11,7 +11,7 @@ from api.idempotency import replayed_headers
 from api.problems import invalid_request
 from api.settings import ApiSettings
 from engine.engine import Engine
-from engine.positions import Position, parse_position
+from engine.positions import Position, last_of_each, parse_position
 from persistence.history import History
 
 HISTORY_WAIT_S: Final = 1.0
@@ -75,7 +75,14 @@ class Shop:
             raise invalid_request(location, "Expected the `position` of an earlier answer")
         return positions
 
-    async def await_history(self, after: str | None) -> None:
-        """Wait up to a second until the change at the position ``after`` is in the history."""
+    async def await_history(self, user_id: str, after: str | None) -> None:
+        """Wait up to a second until the change at the position ``after`` is in the user's history.
+
+        A history is of its user's partition alone. What a position says of others is not waited for: each of them would
+        be asked after two hundred times a second, and one request can name them all.
+        """
         if after is not None:
-            await self.engine.durability.wait(self.positions(after, "query.after"), HISTORY_WAIT_S)
+            own = self.engine.partitions.of(user_id)
+            told = self.positions(after, "query.after")
+            latest = last_of_each(position for position in told if position.partition == own)
+            await self.engine.durability.wait(latest, HISTORY_WAIT_S)

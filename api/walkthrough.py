@@ -15,11 +15,13 @@ from typing import Any, Final
 _NAMED: Final = re.compile(r"{(\w+)}")
 _LINE_LENGTH_MAX: Final = 70
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
-PREPARATION: Final = """\
-shop=http://127.0.0.1:8000
+SHOP: Final = "http://127.0.0.1:8000"
+"""Where a shop is unless it is told otherwise; `/docs` of a running one puts its own address in this place."""
+PREPARATION: Final = f"""\
+shop={SHOP}
 user=mina-$(date +%s)-$$
-ask() { curl -sS -w '\\n%{http_code}\\n' -H 'Content-Type: application/json' "$@"; }
-member() { sed -n "s/.*\\"$1\\":\\"\\([^\\"]*\\)\\".*/\\1/p"; }"""
+ask() {{ curl -sS -w '\\n%{{http_code}}\\n' -H 'Content-Type: application/json' "$@"; }}
+member() {{ sed -n "s/.*\\"$1\\":\\"\\([^\\"]*\\)\\".*/\\1/p"; }}"""
 """What the shell is told first; the user is a new one each time."""
 WITH_TOKEN: Final = """\
 token=$(firstcome token --user $user)

@@ -101,7 +101,7 @@ def without_password(url: str) -> str:
     credentials, at, address = (rest if separator else scheme).rpartition("@")
     user, colon, _ = credentials.partition(":")
     shown = f"{scheme if separator else ''}{separator}{user}{colon and ':***'}{at}{address}"
-    return re.sub(r"([?&][^=&]*password=)[^&#]*", r"\1***", shown)
+    return re.sub(r"(password\s*=\s*)('[^']*'|[^&#\s]*)", r"\1***", shown)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.exc import DBAPIError
@@ -73,11 +74,20 @@ def _translate(error: psycopg.Error) -> DatabaseError:
 
 def libpq_url(database_url: str) -> str:
     """The URL as libpq reads it: ``postgresql://``, ``postgres://`` or ``postgresql+psycopg://``, a socket folder as
-    ``postgresql://user@/name?host=/folder``. Raises ``ValueError`` for another scheme."""
+    ``postgresql://user@/name?host=/folder``. Raises ``ValueError`` for what libpq does not read, without quoting it:
+    libpq's own words do, and what it cannot read is a password more often than not."""
     scheme, colon, rest = database_url.partition("://")
     if not colon or scheme not in {"postgresql", "postgres", "postgresql+psycopg"}:
         raise ValueError(f"a database URL begins with postgresql://, not {without_password(database_url)!r}")
-    return f"postgresql://{rest}"
+    url = f"postgresql://{rest}"
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise ValueError(
+            "a database URL has only options that libpq knows, and a space, % or @ in it is written %20, %25 or %40;"
+            f" this is none: {without_password(database_url)!r}"
+        ) from None
+    return url
 
 
 def _session(application_name: str, *, idle_in_transaction_ms: int, statement_ms: int) -> dict[str, Any]:

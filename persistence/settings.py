@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.settings import SettingError, read_settings, setting
+from persistence.database import libpq_url
 from persistence.webhooks import read_secrets, require_address
 
 
@@ -14,6 +15,13 @@ def _database_url() -> Any:
         unit="URL",
         reason="the PostgreSQL that makes everything durable; postgresql://user@/name?host=/folder for a socket",
     )
+
+
+def _require_database_url(variable: str, url: str) -> None:
+    try:
+        libpq_url(url)
+    except ValueError as error:
+        raise SettingError(f"{variable}: {error}") from None
 
 
 def _data_platform_secrets() -> Any:
@@ -46,6 +54,9 @@ class OwnerSettings:
     owner_database_url: str = setting(
         "", unit="URL", reason="how the owner of the tables logs in, who alone changes the schema; empty: as all do"
     )
+
+    def __post_init__(self) -> None:
+        _require_database_url("FIRSTCOME_OWNER_DATABASE_URL or FIRSTCOME_DATABASE_URL", self.url)
 
     @property
     def url(self) -> str:
@@ -144,6 +155,7 @@ class WorkerSettings:
     )
 
     def __post_init__(self) -> None:
+        _require_database_url("FIRSTCOME_DATABASE_URL", self.database_url)
         for name in (
             "batch_events_max",
             "settle_in_flight_max",
@@ -194,6 +206,9 @@ class HistorySettings:
     )
     history_wait_ms: int = setting(1_000, unit="ms", reason="waiting longer for a connection is answered 503")
     history_statement_ms: int = setting(2_000, unit="ms", reason="a read that takes longer is ended and answered 503")
+
+    def __post_init__(self) -> None:
+        _require_database_url("FIRSTCOME_READER_DATABASE_URL or FIRSTCOME_DATABASE_URL", self.url)
 
     @property
     def url(self) -> str:

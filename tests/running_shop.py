@@ -98,11 +98,11 @@ class RunningShop:
     def start(self) -> None:
         """Starts every process, and waits until the shop sells."""
         for number in range(self.worker_count):
-            self.workers.append(self._process(f"worker-{number}", ["worker"]))
+            self.workers.append(self.process(f"worker-{number}", ["worker"]))
         for number in range(self.api_count):
             (listener,) = listen(HOST, 0)
             self._listeners.append(listener)
-            self.apis.append(self._process(f"api-{number}", self.api_arguments(number), [listener.fileno()]))
+            self.apis.append(self.process(f"api-{number}", self.api_arguments(number), [listener.fileno()]))
         for process in (*self.workers, *self.apis):
             process.start()
         self.wait_until_ready()
@@ -129,6 +129,18 @@ class RunningShop:
     def api_arguments(self, number: int) -> list[str]:
         """What `firstcome` is told to serve on the socket of this API."""
         return ["api", "--fd", str(self._listeners[number].fileno())]
+
+    def process(self, name: str, arguments: Sequence[str], fds: Sequence[int] = (), **settings: str) -> ChildProcess:
+        """A process of this shop, not started yet, with `FIRSTCOME_*` of its own besides; its log has its name."""
+        return ChildProcess(
+            name,
+            [*program(), *arguments],
+            self.folder / f"{name}.log",
+            env={**self._environment(), **settings},
+            cwd=self.folder,
+            pass_fds=fds,
+            stop_timeout_s=15,
+        )
 
     def dying(self, name: str, arguments: Sequence[str], point: str, number: int = 0) -> ChildProcess:
         """A process like the others that kills itself with SIGKILL at ``point``; see `tests.faults.dying`."""
@@ -212,17 +224,6 @@ class RunningShop:
     def put_product(self, product_id: str, *, price: int = 1000, **stock: int) -> None:
         """Makes a product with these stock items, or one stock item `one` of 100."""
         put_product(self.client(), product_id, price=price, **stock)
-
-    def _process(self, name: str, arguments: Sequence[str], fds: Sequence[int] = ()) -> ChildProcess:
-        return ChildProcess(
-            name,
-            [*program(), *arguments],
-            self.folder / f"{name}.log",
-            env=self._environment(),
-            cwd=self.folder,
-            pass_fds=fds,
-            stop_timeout_s=15,
-        )
 
     def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FIRSTCOME_")}

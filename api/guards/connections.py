@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from http import HTTPStatus
+from typing import Any, ClassVar, Final
 
+import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.problems import OVERLOADED, PROBLEM_MEDIA_TYPE, REQUEST_TIMEOUT, Problem
@@ -20,6 +24,8 @@ HEAD_BYTES_MAX: Final = 32 * 1024
 BODY_GRACE_S: Final = 1.0
 """The application's own deadline for a body comes first, for it can tell the client; this one is for what it never
 reads."""
+
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,10 @@ class GuardedConnection(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _send_deadline: asyncio.TimerHandle | None = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = _log
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Closes what is too many at once; for everything else the time for the first headers begins."""
         super().connection_made(transport)
@@ -84,7 +94,7 @@ class GuardedConnection(HttpToolsProtocol):
         elif not self.transport.is_closing():
             self._head_bytes = self._head_bytes + len(data) if awaited is _Awaited.HEAD else 0
             if self._head_bytes > self.limits.head_bytes_max:
-                self._refuse(None)
+                self._refuse_unread(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             elif self._timed != (self._messages, awaited):
                 self._await_more()
 
@@ -113,10 +123,8 @@ class GuardedConnection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuses what the parser, or this connection while it parses, does not take."""
-        if self._head_is_too_large:
-            self._refuse(None)
-        else:
-            super().send_400_response(msg)
+        too_large = self._head_is_too_large
+        self._refuse_unread(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST)
 
     def pause_writing(self) -> None:
         """The client does not take its answer as fast as it comes; it has a while for that."""
@@ -170,25 +178,66 @@ class GuardedConnection(HttpToolsProtocol):
             seconds = self.limits.head_seconds_max
             self._refuse(Problem(REQUEST_TIMEOUT, f"The headers were not complete after {seconds:g} seconds."))
 
-    def _refuse(self, problem: Problem | None) -> None:
-        """Answers what no application has seen, and closes; None: the headers are too large."""
-        if problem is None:
-            self._answer("431 Request Header Fields Too Large", {"Content-Type": "text/plain; charset=utf-8"}, b"")
+    def _refuse(self, problem: Problem) -> None:
+        """Answers with a problem what no application has seen, and closes."""
+        request_id = secrets.token_hex(8)
+        body = problem.encode(request_id=request_id, repeatable=True)
+        self._answer(HTTPStatus(problem.kind.status), request_id, body, problem.headers)
+
+    def _refuse_unread(self, status: HTTPStatus) -> None:
+        """Answers what is no request, so that no operation's problems apply: the status says all (RFC 9457, 4.2.1).
+
+        Where an earlier request on this connection is not answered yet, nothing is said: it would be taken for that
+        one's answer, though it may have been done.
+        """
+        if self._owes_an_answer():
+            self._stop_deadline()
+            self.transport.close()
             return
         request_id = secrets.token_hex(8)
-        headers = {**problem.headers, "Content-Type": PROBLEM_MEDIA_TYPE, "X-Request-Id": request_id}
-        reasons = {REQUEST_TIMEOUT: "Request Timeout", OVERLOADED: "Service Unavailable"}
-        status = f"{problem.kind.status} {reasons[problem.kind]}"
-        self._answer(status, headers, problem.encode(request_id=request_id, repeatable=True))
+        body = {
+            "type": "about:blank",
+            "title": status.phrase,
+            "status": status.value,
+            "detail": _UNREAD[status],
+            "retryable": False,
+            "request_id": request_id,
+        }
+        self._answer(status, request_id, orjson.dumps(body), {})
 
-    def _answer(self, status: str, headers: dict[str, str], body: bytes) -> None:
+    def _owes_an_answer(self) -> bool:
+        """Whether a request is being answered that is not the one that comes in."""
+        cycle = self.cycle
+        if self.pipeline:
+            return True
+        if cycle is None or cycle.response_complete:
+            return False
+        return self._awaited is not _Awaited.BODY or cycle.response_started
+
+    def _answer(self, status: HTTPStatus, request_id: str, body: bytes, more: Mapping[str, str]) -> None:
         self._stop_deadline()
-        lines = {**headers, "Content-Length": str(len(body)), "Cache-Control": "no-store", "Connection": "close"}
+        lines = {
+            **more,
+            "Content-Type": PROBLEM_MEDIA_TYPE,
+            "X-Request-Id": request_id,
+            "Content-Length": str(len(body)),
+            "Cache-Control": "no-store",
+            "Connection": "close",
+        }
         head = "".join(f"{name.lower()}: {value}\r\n" for name, value in lines.items())
-        self.transport.write(f"HTTP/1.1 {status}\r\n{head}\r\n".encode("latin-1") + body)
+        self.transport.write(f"HTTP/1.1 {status.value} {status.phrase}\r\n{head}\r\n".encode("latin-1") + body)
         self.transport.close()
+
+
+_UNREAD: Final = {
+    HTTPStatus.BAD_REQUEST: "What came is no request of HTTP/1.1. Nothing was changed.",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: f"The headers have more than {HEAD_BYTES_MAX} bytes. Nothing was "
+    "changed.",
+}
 
 
 def limited_to(limits: ConnectionLimits) -> type[GuardedConnection]:
     """The protocol for uvicorn's `http`, with these limits."""
+    # uvicorn warns of what clients do wrong, which nobody here can mend; what the application does wrong is an error.
+    _log.setLevel(logging.ERROR)
     return type("LimitedConnection", (GuardedConnection,), {"limits": limits})

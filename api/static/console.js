@@ -138,9 +138,11 @@ function showSubjects(sight) {
     const left = each.remaining ? `${count(each.remaining)} of ${count(each.quantity)} left` : 'all gone';
     fillBar(item, each.name, left, share, share < 0.2);
   });
+  say('campaigns-none', 'No campaign is open.');
   $('campaigns-none').hidden = sight.campaigns.length > 0;
   const most = Math.max(1, ...sight.best_sellers.map((each) => each.sold));
   list('sellers', sight.best_sellers, makeBar, (item, each) => fillBar(item, each.name, `${count(each.sold)} sold`, each.sold / most, false));
+  say('sellers-none', 'Nothing is sold yet.');
   $('sellers-none').hidden = sight.best_sellers.length > 0;
 }
 

@@ -1,5 +1,5 @@
 "use strict";
-// The page is whole without this: it opens what a link leads to, filters, and puts in this shop's address.
+// The page is whole without this: it opens what a link leads to, filters, and puts in the address that the reader came by.
 
 const open = () => {
   const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
@@ -18,8 +18,9 @@ unfold();
 contents.addEventListener("click", (event) => { if (event.target.closest("a") && !wide.matches) contents.open = false; });
 
 if (location.protocol !== "file:") {
-  for (const block of document.querySelectorAll("pre.ask code")) {
-    block.textContent = block.textContent.replace("http" + "://127.0.0.1:8000", location.origin);
+  const { shop } = document.documentElement.dataset;
+  for (const block of document.querySelectorAll("pre.ask code, #buy > p code")) {
+    block.textContent = block.textContent.replace(shop, location.origin);
   }
 }
 

@@ -171,6 +171,8 @@ def test_who_has_no_token_is_asked_for_one_and_keys_alone_lead_everywhere(
         field.wait_for(timeout=SHOWN_WITHIN_MS)
         assert page.evaluate("document.activeElement.id") == "token"
         assert page.locator("#verdict").text_content() == "A token is needed"
+        # Nothing is known yet, so nothing is said of it.
+        assert page.locator("#sellers-none").text_content() == "–"
         picture(page, "token", pictures)
         # A user's token is no operator's; what is wrong is said, and asked again.
         page.keyboard.type(user)

@@ -13,11 +13,14 @@ import pytest
 import redis
 
 from api.authentication import Authenticator, read_keys
+from api.commands import COMMANDS
 from api.commands.listening import free_port
+from api.commands.processes import ChildProcess
 from api.commands.server_files import redis_programs
 from api.settings import ApiSettings
-from tests.running_shop import ROOT, RunningShop
+from tests.running_shop import ROOT, RunningShop, eventually
 from tests.servers import Databases, redis_client
+from tests.tidy.image import copied
 
 DEPLOY = ROOT / "deploy"
 WITHIN_S = 20.0
@@ -119,6 +122,41 @@ def test_redis_lets_the_application_in_with_its_password_and_its_rights(secrets:
             client = redis_client(f"redis://{stranger}127.0.0.1:{port}")
             with client, pytest.raises(redis.AuthenticationError):
                 client.ping()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_what_the_image_is_built_of_is_all_that_its_commands_need(tmp_path: Path) -> None:
+    """The steps of the Dockerfile in an environment of its own, as no engine is at hand."""
+    tree, made = tmp_path / "source", tmp_path / "firstcome"
+    for file in copied():
+        if file.stage == 0:
+            (tree / file.target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / file.source, tree / file.target)
+    python = str(made / "bin" / "python")
+    for command in (
+        [sys.executable, "-m", "venv", str(made)],
+        [python, "-m", "pip", "install", "--quiet", "-c", "constraints.txt", "."],
+        [python, "-m", "pip", "uninstall", "--quiet", "--yes", "pip"],
+    ):
+        done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    firstcome = [str(DEPLOY / "with-secrets"), str(made / "bin" / "firstcome")]
+    for name in COMMANDS:
+        done = subprocess.run([*firstcome, name, "--help"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), name
+    port = free_port()
+    healthy = [python, str(DEPLOY / "is-healthy")]
+    asked = {**os.environ, "HEALTH_URL": f"http://127.0.0.1:{port}/readyz"}
+    mock = ChildProcess(
+        "mock", [*firstcome, "mock", "--port", str(port)], tmp_path / "mock.log", cwd=tmp_path, stop_timeout_s=10
+    )
+    mock.start()
+    try:
+        eventually(lambda: subprocess.run(healthy, env=asked, check=False).returncode == 0, within_s=60, what="healthy")
+    finally:
+        mock.stop()
+    assert subprocess.run(healthy, env=asked, check=False).returncode == 1
 
 
 @pytest.mark.soak

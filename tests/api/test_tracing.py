@@ -1,9 +1,13 @@
-"""Traces, where they are asked for: a request and its statements are one trace. Else nothing is traced."""
+"""Traces, where they are asked for: a request and its statements are one trace, and a worker's statements are traced
+too. Else nothing is."""
 
 import importlib
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -15,6 +19,9 @@ from api.settings import ApiSettings
 from api.tracing import begin_traces, traced
 from engine.settings import EngineSettings
 from persistence.settings import HistorySettings
+from tests.running_shop import charge, eventually
+from tests.servers import Databases
+from tests.shop_servers import opened_shop
 
 sdk = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter", reason="the extra otel is missing")
 
@@ -52,6 +59,58 @@ async def test_a_request_and_its_statements_are_one_trace_that_tells_nobodys_amo
     assert any("ledger_entry" in span.attributes.get("db.statement", "") for span in statements)
     assert str(AMOUNT) not in "".join(span.to_json() for span in spans)
     provider.shutdown()
+
+
+@contextmanager
+def collecting() -> Iterator[tuple[str, list[bytes]]]:
+    """A collector of traces as OTLP has them over HTTP: its address, and the bodies that it was sent."""
+    bodies: list[bytes] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", bodies
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_shop_that_is_traced_works_and_its_workers_tell_their_statements_and_nobodys_amounts(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = importlib.import_module("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+    with collecting() as (address, bodies):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+
+        def names(service: str) -> set[str]:
+            """The first words of what this process has traced so far."""
+            found = set()
+            for body in list(bodies):
+                for resource in request.ExportTraceServiceRequest.FromString(body).resource_spans:
+                    told = {each.key: each.value.string_value for each in resource.resource.attributes}
+                    if told["service.name"] == service:
+                        found |= {span.name for scope in resource.scope_spans for span in scope.spans}
+            return found
+
+        with opened_shop(databases, traces="true") as shop:
+            charge(shop.client(), "mina", AMOUNT)
+            shop.assert_conserved()
+            eventually(lambda: {"INSERT", "UPDATE"} <= names("firstcome-worker"), what="the worker's statements")
+            eventually(lambda: "charge_balance" in names("firstcome-api"), what="the API's request")
+            assert shop.errors_logged() == []
+    assert str(AMOUNT).encode() not in b"".join(bodies)
 
 
 def test_nothing_is_traced_unless_asked_for() -> None:

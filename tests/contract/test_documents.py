@@ -16,7 +16,7 @@ from api.openapi import openapi_document
 from api.operations import OPERATIONS
 from api.problems import PROBLEMS, ProblemType, Retry
 from api.retrying import CLIENT, advice, markdown
-from api.walkthrough import STEPS
+from api.walkthrough import SHOP, STEPS
 from tests.contract.http_requests import HttpRequest, read_http
 from tests.contract.specification import SpecValidator
 from tests.tidy.api_documents import http_file
@@ -76,6 +76,28 @@ async def test_the_page_allows_nothing_from_elsewhere(client: httpx.AsyncClient)
         "docs/docs.js",
         "openapi.json",
     ]
+
+
+@pytest.mark.parametrize(
+    ("headers", "address"),
+    [
+        ({"Host": "shop.example:8443", "X-Forwarded-Proto": "https"}, "https://shop.example:8443"),
+        ({"Host": "127.0.0.1:18000"}, "http://127.0.0.1:18000"),
+        ({"Host": "[::1]:8001", "X-Forwarded-Proto": "javascript"}, "http://[::1]:8001"),
+        ({"Host": '"><script>alert(1)</script>'}, SHOP),
+        ({"Host": "a" * 300}, SHOP),
+    ],
+)
+async def test_what_the_page_says_to_type_goes_to_the_address_that_it_was_read_at(
+    client: httpx.AsyncClient, headers: dict[str, str], address: str
+) -> None:
+    page = await client.get("/docs", headers=headers)
+    assert re.findall(r"shop=(http[^\n]*)\n", page.text) == [address]
+    samples = re.findall(r"curl [^\n]*?&#x27;(\w+://[^/]*)/", page.text)
+    assert samples == [address] * len(OPERATIONS)
+    assert "alert(1)" not in page.text
+    again = await client.get("/docs", headers={**headers, "If-None-Match": page.headers["etag"]})
+    assert again.status_code == 304
 
 
 @pytest.mark.parametrize(("path", "media_type"), [("/docs", "text/html"), ("/openapi.json", "application/json")])

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
-from engine.durability import Durability
+from api.settings import ApiSettings
+from api.shop import HISTORY_WAIT_S, Shop
+from engine.durability import LOOK_EVERY_S, Durability
 from engine.engine import Engine
 from engine.lanes import RedisLanes
+from persistence.history import History
+from persistence.settings import HistorySettings
 
 WAITING = 300
 
@@ -46,4 +50,20 @@ async def test_however_many_wait_one_reads_for_each_partition_and_none_when_nobo
 
     looks.clear()
     assert await durability.wait([], timeout_s=0.1)
+    assert looks.total() == 0
+
+
+async def test_who_waits_for_a_history_asks_its_partition_alone_however_many_a_position_names(
+    engine: Engine, looks: Counter[int]
+) -> None:
+    settings = HistorySettings()
+    shop = Shop(engine, History(settings.url, settings), ApiSettings(), settings.database_url)
+    count, own = engine.partitions.count, engine.partitions.of("ann")
+    never = [f"{partition}:9-{number}" for number in (1, 2) for partition in range(count)]
+    await shop.await_history("ann", ",".join(never))
+    assert looks.keys() == {own}
+    assert looks[own] <= HISTORY_WAIT_S / LOOK_EVERY_S + 1
+
+    looks.clear()
+    await shop.await_history("ann", ",".join(never[:own] + never[own + 1 : count]))
     assert looks.total() == 0

@@ -6,10 +6,13 @@ import re
 import shutil
 from collections.abc import Iterator
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
+import psycopg
 import pytest
+from psycopg import sql
 
 from api.authentication import make_token, read_keys
 from api.commands.embedded_valkey import EmbeddedValkey, Passwords
@@ -17,7 +20,7 @@ from api.operations import OPERATIONS
 from api.settings import ApiSettings
 from engine.positions import parse_position
 from persistence.webhooks import make_secret
-from tests.running_shop import RunningShop
+from tests.running_shop import READY_WITHIN_S, RunningShop, eventually, problem
 from tests.servers import Databases, reachable_folder
 
 SETTINGS: Final = ApiSettings(token_secret="a-planted-secret-that-signs-the-tokens-of-this-shop")
@@ -45,8 +48,8 @@ def token(user: str, *, is_operator: bool = False) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def logged(databases: Databases) -> Iterator[dict[str, list[Line]]]:
-    """What each process has logged at its most talkative: every route was asked, rightly and wrongly, with Redis there
-    and away, and nobody takes the paid orders."""
+    """What each process has logged at its most talkative: every route was asked, rightly and wrongly, with both stores
+    there and with each away, and nobody takes the paid orders; `late-*` began while PostgreSQL was away."""
     folder = reachable_folder()
     database_url = databases.make_migrated()
     settings = {
@@ -65,6 +68,8 @@ def logged(databases: Databases) -> Iterator[dict[str, list[Line]]]:
         buy(shop)
         asyncio.run(ask_everything(shop.url()))
         shop.settle()
+        begin_without_postgres(shop)
+        lose_postgres(shop, databases)
         valkey.kill()
         asyncio.run(ask_everything(shop.url()))
     yield {
@@ -91,6 +96,45 @@ def buy(shop: RunningShop) -> None:
             json={"lines": [{"product_id": "tea", "quantity": 2}]},
             headers={"X-Request-Id": FOLLOWED, "Idempotency-Key": "planted-key"},
         ).is_success
+
+
+def begin_without_postgres(shop: RunningShop) -> None:
+    """An API and a worker that find no PostgreSQL: one begins, the other ends."""
+    nowhere = "postgresql://firstcome:planted@127.0.0.1:9/shop"
+    processes = [
+        shop.process(f"late-{name}", arguments, FIRSTCOME_DATABASE_URL=nowhere)
+        for name, arguments in (("api", ["api", "--port", "0"]), ("worker", ["worker"]))
+    ]
+    for process in processes:
+        process.start()
+    api, worker = processes
+    try:
+        eventually(lambda: "serving on" in api.log_tail(), within_s=READY_WITHIN_S, what="the API begins")
+        eventually(lambda: not worker.running, within_s=READY_WITHIN_S, what="the worker ends")
+        assert worker.exit_code == 1
+    finally:
+        for process in processes:
+            process.stop()
+
+
+def lose_postgres(shop: RunningShop, databases: Databases) -> None:
+    """PostgreSQL lets nobody in, and whoever was in is out, until both kinds of process have met with it."""
+    name = urlsplit(shop.database_url).path.lstrip("/")
+    worker = shop.folder / "worker-0.log"
+    with psycopg.connect(databases.server.database_url("postgres"), autocommit=True) as connection:
+        let_in = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+        connection.execute(let_in.format(sql.Identifier(name), sql.SQL("false")))
+        try:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+            answer = httpx.get(f"{shop.url()}/v1/users/mina/orders", headers=token("mina"), verify=False)
+            problem(answer, 503, "history-unavailable")
+            eventually(
+                lambda: "waits for PostgreSQL" in worker.read_text(),
+                within_s=READY_WITHIN_S,
+                what="the worker misses it",
+            )
+        finally:
+            connection.execute(let_in.format(sql.Identifier(name), sql.SQL("true")))
 
 
 async def ask_everything(url: str) -> None:
@@ -134,8 +178,23 @@ def test_what_clients_do_wrong_is_nobodys_alarm_and_a_server_that_is_away_is_a_w
         for level in ("debug", "warning", "error", "critical")
     }
     assert levels["error"] == levels["critical"] == []
-    assert {line["logger"] for line in levels["warning"]} >= {"firstcome.lane", "firstcome.dispatcher"}
+    assert {line["logger"] for line in levels["warning"]} >= {
+        "firstcome.lane",
+        "firstcome.dispatcher",
+        "firstcome.worker",
+    }
     assert {line["logger"] for line in levels["debug"]} >= {"api.asgi", "firstcome.writer"}
+
+
+def test_who_begins_without_postgres_says_what_is_missing_and_what_to_do(logged: dict[str, list[Line]]) -> None:
+    (warning,) = [line for line in logged["late-api"] if line["logger"] == "firstcome.start"]
+    assert warning["level"] == "warning"
+    assert re.search(
+        r"(?s)PostgreSQL: postgresql://firstcome:\*\*\*@127\.0\.0\.1:9/shop: .*Remedy: start it", warning["event"]
+    )
+    last = " ".join(line["event"] for line in logged["late-worker"] if line["level"] == "none")
+    assert last.startswith("Error: PostgreSQL cannot be reached")
+    assert "127.0.0.1" in last
 
 
 def test_a_request_is_followed_by_its_position(logged: dict[str, list[Line]]) -> None:

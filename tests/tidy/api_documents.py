@@ -12,14 +12,14 @@ import msgspec
 from api.documents import page_in_one_file
 from api.operations import OPERATIONS, Operation
 from api.retrying import markdown
-from api.walkthrough import STEPS
+from api.walkthrough import SHOP, STEPS
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs"
 EXAMPLES_BEGIN = "# Every operation with its examples"
-_HEAD = """# Requests to Firstcome, for VS Code's REST Client and other editors that know .http files.
+_HEAD = f"""# Requests to Firstcome, for VS Code's REST Client and other editors that know .http files.
 # Made from the program by `make docs`.
 
-@shop = http://127.0.0.1:8000
+@shop = {SHOP}
 # A new name begins anew; with the old one every key answers as it did the first time.
 @user = mina-1
 # `firstcome token --user mina-1`, or with --admin for the operators' part; of no use where the shop has no key.

@@ -170,7 +170,8 @@ async def test_a_request_that_is_answered_slowly_is_not_cut_off() -> None:
 async def test_headers_without_an_end_are_refused() -> None:
     async with serving(head_s=WITHIN_S) as server:
         received = await server.tell(POLICIES[:-2], trickle=b"X-Filler: " + b"x" * 1000 + b"\r\n")
-    assert received == b"" or received.startswith(b"HTTP/1.1 431")
+    if received:
+        assert answered(received)[0] == 431
 
 
 @pytest.mark.parametrize("head", [b"X-Filler: " + b"x" * 40_000, b"\r\n".join(b"X-%d: y" % n for n in range(5_000))])
@@ -178,9 +179,8 @@ async def test_headers_that_are_too_large_are_refused_also_where_they_come_at_on
     whole = POLICIES[:-2] + head + b"\r\n\r\n"
     async with serving(head_s=WITHIN_S) as server:
         for pieces in ((whole,), (whole[:20_000], whole[20_000:])):
-            received = await server.tell(*pieces)
-            assert received.startswith(b"HTTP/1.1 431")
-            assert received.count(b"HTTP/1.1 ") == 1
+            status, problem = answered(await server.tell(*pieces))
+            assert (status, problem["type"], problem["retryable"]) == (431, "about:blank", False)
 
 
 async def test_a_large_body_that_comes_with_its_headers_is_no_large_head() -> None:
@@ -190,9 +190,40 @@ async def test_a_large_body_that_comes_with_its_headers_is_no_large_head() -> No
         assert (await server.tell(whole)).startswith(b"HTTP/1.1 200")
 
 
-async def test_what_is_no_http_is_refused() -> None:
+CHUNKED: Final = CHARGE.replace(b"Content-Length: 12", b"Transfer-Encoding: chunked")
+
+
+@pytest.mark.parametrize("nonsense", [b"\x16\x03\x01\x02\x00nonsense\r\n\r\n", CHUNKED + b"no number\r\n"])
+async def test_what_is_no_http_is_refused_with_a_problem_and_on_no_line_of_the_log(
+    nonsense: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     async with serving() as server:
-        assert (await server.tell(b"\x16\x03\x01\x02\x00nonsense\r\n\r\n")).startswith(b"HTTP/1.1 400")
+        status, problem = answered(await server.tell(nonsense))
+    assert (status, problem["type"], problem["title"], problem["retryable"]) == (
+        400,
+        "about:blank",
+        "Bad Request",
+        False,
+    )
+    assert problem["request_id"]
+    assert "Invalid HTTP" not in caplog.text
+
+
+async def test_nonsense_is_not_answered_in_the_place_of_a_request_that_may_be_done() -> None:
+    asked = asyncio.Event()
+
+    async def endlessly(_: Call[Any, Any]) -> Answer:
+        asked.set()
+        await asyncio.Event().wait()
+        return Answer(200, b"{}")
+
+    async with serving(endlessly, body_s=WITHIN_S) as server:
+        for nonsense in (b"no http\r\n\r\n", b"X-Filler: " + b"x" * 40_000):
+            assert await server.tell(CHARGE + b'{"amount":1}' + nonsense) == b""
+            assert asked.is_set()
+            asked.clear()
+        # Nor where the one that is no request waits behind it.
+        assert await server.tell(CHARGE + b'{"amount":1}' + CHUNKED + b"no number\r\n") == b""
 
 
 async def test_a_client_that_does_not_take_its_answers_is_disconnected() -> None:

@@ -1,9 +1,12 @@
 """A password in a URL is not for people to read, however badly the URL is written."""
 
+import traceback
+
 import pytest
 
-from engine.settings import without_password
+from engine.settings import SettingError, without_password
 from persistence.database import libpq_url
+from persistence.settings import HistorySettings, OwnerSettings, WorkerSettings
 
 
 @pytest.mark.parametrize(
@@ -24,6 +27,8 @@ from persistence.database import libpq_url
             "postgresql://h/shop?user=u&password=***&sslmode=require",
         ),
         ("postgresql://h/shop?sslpassword=s3cret", "postgresql://h/shop?sslpassword=***"),
+        ("host=h password=s3cret user=u", "host=h password=*** user=u"),
+        ("host=h password = 's3 cret' user=u", "host=h password = *** user=u"),
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
@@ -35,3 +40,13 @@ def test_a_url_that_is_refused_is_shown_without_its_password() -> None:
     with pytest.raises(ValueError, match="begins with postgresql://") as refused:
         libpq_url("mysql://u:s3cret@h/shop")
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("password", ["s3cret%zz", "s3cret%00", "s3 cret"])
+@pytest.mark.parametrize("settings", [HistorySettings, WorkerSettings, OwnerSettings])
+def test_what_libpq_cannot_read_of_a_url_is_not_quoted(
+    password: str, settings: type[HistorySettings | WorkerSettings | OwnerSettings]
+) -> None:
+    with pytest.raises(SettingError, match=r"FIRSTCOME_DATABASE_URL: .*%20, %25 or %40") as refused:
+        settings(database_url=f"postgresql://u:{password}@h/shop")
+    assert "cret" not in "".join(traceback.format_exception(refused.value))
