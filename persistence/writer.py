@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -42,6 +43,9 @@ BATCH_BYTES_MAX = 8 * 1024 * 1024
 
 LEFT_FOR_S = 5.0
 """How long a partition that is stopped, or has an unknown event, is left alone before this worker looks again."""
+
+STRAGGLING_FOR_S = 30.0
+"""How long a partition is looked after that its worker has left unwritten: it may be cut off for long."""
 
 STALLED_S = 10.0
 """How long a writer may be in one COPY, which takes well under a second, until its session is ended."""
@@ -93,6 +97,7 @@ class Writer:
         self._written: dict[int, int] = {}
         self._left_until: dict[int, float] = {}
         self._durable_before: dict[int, int] = {}
+        self._straggled_at: dict[int, float] = {}
 
     async def start(self) -> None:
         """Ready the connection."""
@@ -114,15 +119,18 @@ class Writer:
             return Round()
         return await self._write_apart(behind, self._settings.batch_events_max)
 
-    async def stragglers(self, share: Collection[int]) -> set[int]:
-        """Partitions outside of ``share`` with events that nobody has written since this was last asked."""
-        found = set()
+    async def stragglers(self, share: Collection[int], for_s: float = STRAGGLING_FOR_S) -> set[int]:
+        """Partitions outside of ``share`` that had events, within the last ``for_s``, which nobody wrote between two
+        calls of this.
+        """
         outside = [partition for partition in range(self._engine.partitions.count) if partition not in share]
-        for partition, head in (await self._heads(outside)).items():
+        heads = await self._heads(outside)
+        now = asyncio.get_running_loop().time()
+        for partition, head in heads.items():
             if head.seq > head.durable == self._durable_before.get(partition):
-                found.add(partition)
+                self._straggled_at[partition] = now
             self._durable_before[partition] = head.durable
-        return found
+        return {partition for partition in outside if now - self._straggled_at.get(partition, -inf) < for_s}
 
     async def end_stalled(self, stalled_s: float = STALLED_S) -> int:
         """End the sessions of writers that were paused in the midst of a COPY, and with them their locks; how many.
