@@ -172,6 +172,11 @@ class ShortLine:
     available: int
     reserved: int
 
+    @property
+    def is_sold_out(self) -> bool:
+        """Whether none is left, and none would be if the orders in progress gave theirs back."""
+        return self.available == 0 and self.reserved < self.requested
+
 
 class OutOfStock(Refusal):
     """Some lines cannot be had in full; nothing is held."""

@@ -39,6 +39,7 @@ class Status(StrEnum):
     STOCK_ID_REQUIRED = "stock_id_required"
     QUANTITY_LIMIT = "quantity_limit"
     OUT_OF_STOCK = "out_of_stock"
+    AVAILABLE = "available"
     RESERVED = "reserved"
     MISSING = "missing"
     SOLD = "sold"

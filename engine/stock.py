@@ -33,6 +33,9 @@ _REFUSALS_BEFORE_SHORTAGES = (UnknownReference, StockIdRequired, LineLimit)
 PAUSES_S = (0.005, 0.01, 0.02)
 """Pauses between the tries of an order's second round: longer than a cart takes to give back its first."""
 
+SOLD_OUT_MAX = 4096
+"""How many stock items that were sold out are remembered, to be looked at before anything is held."""
+
 GIVE_BACK_S = 1.5
 """How long a give-back may hold up an answer; past it the worker does it within a minute."""
 
@@ -74,23 +77,30 @@ class Stock:
         self._runner = runner
         self._policy = policy
         self._order_age_max_ms = order_age_max_ms
+        # Stock items as they were asked for, the latest last; a set that keeps its order.
+        self._sold_out: dict[tuple[str, str | None], None] = {}
 
     async def reserve(
         self, flow: Flow, new_order_id: Callable[[], str], user_id: str, lines: Sequence[LineRequest]
     ) -> tuple[str, Held]:
         """Hold all lines or none: in every partition at once, then once more one after the other.
 
-        The second time is for two carts that each hold what the other lacks: in partition order one of them wins.
+        Where a line was sold out a moment ago, all are looked at first: a cart of several partitions that is refused
+        has then held nothing that it must give back. The second time is for two carts that each hold what the other
+        lacks: in partition order one of them wins.
         It has an order id of its own, since a released reservation is never taken anew. Returns the order id.
         Raises `OutOfStock`, `UnknownReference`, `StockIdRequired`, `LineLimit`.
         """
         groups = self._group(lines)
         order_id = new_order_id()
+        if self._sold_out and len(groups) > 1 and any(_asked(line) in self._sold_out for line in lines):
+            await self._look(flow, order_id, user_id, groups, lines)
         held = await self._reserve_groups(flow, order_id, user_id, groups, lines)
         if isinstance(held, Held):
             return order_id, held
         refusal, some_held = held
         if not (some_held and isinstance(refusal, OutOfStock) and refusal.only_held_by_others):
+            self._remember(refusal, lines)
             raise refusal
         order_id = new_order_id()
         total = Held()
@@ -195,6 +205,51 @@ class Stock:
             groups.setdefault(self._runner.partitions.of(line.product_id), []).append(line)
         return groups
 
+    async def _look(
+        self,
+        flow: Flow,
+        order_id: str,
+        user_id: str,
+        groups: dict[int, list[LineRequest]],
+        lines: Sequence[LineRequest],
+    ) -> None:
+        """Raise what to reserve would be refused with, unless it is worth trying: others may give theirs back."""
+        calls = [
+            self._send_reserve(flow, partition, order_id, user_id, group, _product_ids(group), hold=False)
+            for partition, group in groups.items()
+        ]
+        refusals = []
+        for call in calls:
+            try:
+                reply = await call
+            except OutcomeUnknown as error:
+                raise Recovering("the stock could not be looked at") from error
+            if reply.status is Status.AVAILABLE:
+                continue
+            refusal = _reserve_refusal(reply, self._policy)
+            if not isinstance(refusal, Refusal):
+                raise refusal
+            refusals.append(refusal)
+        if not refusals:
+            for line in lines:
+                self._sold_out.pop(_asked(line), None)
+            return
+        first = _first_refusal(refusals)
+        if not (isinstance(first, OutOfStock) and first.only_held_by_others):
+            raise first
+
+    def _remember(self, refusal: Refusal, lines: Sequence[LineRequest]) -> None:
+        """Note which lines asked for what is sold out."""
+        if not isinstance(refusal, OutOfStock):
+            return
+        gone = {(each.product_id, each.stock_id) for each in refusal.lines if each.is_sold_out}
+        products = {product_id for product_id, _ in gone}
+        for line in lines:
+            if _asked(line) in gone or (line.stock_id is None and line.product_id in products):
+                self._sold_out[_asked(line)] = None
+        while len(self._sold_out) > SOLD_OUT_MAX:
+            del self._sold_out[next(iter(self._sold_out))]
+
     async def _reserve_groups(
         self,
         flow: Flow,
@@ -260,6 +315,8 @@ class Stock:
         user_id: str,
         lines: Sequence[LineRequest],
         product_ids: Sequence[str],
+        *,
+        hold: bool = True,
     ) -> Awaitable[Reply]:
         keys = self._runner.keys
         number_of = {product_id: number for number, product_id in enumerate(product_ids, 1)}
@@ -269,6 +326,7 @@ class Stock:
             self._order_age_max_ms,
             user_id,
             self._policy.line_quantity_max,
+            int(hold),
         ]
         for line in lines:
             arguments += (number_of[line.product_id], line.product_id, line.stock_id or "", line.quantity)
@@ -317,6 +375,10 @@ def _first_refusal(refusals: list[Refusal]) -> Refusal:
             if isinstance(refusal, kind):
                 return refusal
     return OutOfStock(tuple(line for refusal in refusals if isinstance(refusal, OutOfStock) for line in refusal.lines))
+
+
+def _asked(line: LineRequest) -> tuple[str, str | None]:
+    return line.product_id, line.stock_id
 
 
 def _product_ids(lines: Sequence[LineRequest]) -> list[str]:

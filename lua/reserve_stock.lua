@@ -1,5 +1,6 @@
 --[[
-Hold the stock of an order's lines in this partition: all of them or none. Repeatable by the order id.
+Hold the stock of an order's lines in this partition: all of them or none. Repeatable by the order id. Or only look
+whether they could be held, and change nothing.
 
 KEYS[1] meta              the partition's meta hash
 KEYS[2] events            the partition's event stream
@@ -14,7 +15,8 @@ ARGV[6] created_ms        when the order id was made
 ARGV[7] age_max_ms        an order id older than this is refused
 ARGV[8] user              user id
 ARGV[9] quantity_max      most units of one stock item in an order
-ARGV[10...] line          repeating: number of the product's key (1 for KEYS[4]), product id, stock id or nothing, quantity
+ARGV[10] hold             1, or 0 to look only
+ARGV[11...] line          repeating: number of the product's key (1 for KEYS[4]), product id, stock id or nothing, quantity
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -25,6 +27,7 @@ Returns                   in order of precedence
   stock_id_required, product
   quantity_limit, product, stock, quantity
   out_of_stock, lines     product, stock, requested, available, reserved of each line that fails
+  available               all could be held; to look was all that was asked
   reserved, place, lines  product, stock, quantity, name, option, price of each stock item
 Event stock.reserved
 ]]
@@ -41,7 +44,8 @@ local created_ms = tonumber(ARGV[6])
 local age_max_ms = tonumber(ARGV[7])
 local user = ARGV[8]
 local quantity_max = tonumber(ARGV[9])
-local line = 10
+local hold = ARGV[10]
+local line = 11
 
 --- @include guard
 --- @include clock
@@ -121,6 +125,9 @@ if #short > 0 then
 end
 if held[1] then
   return {'reserved', held[2], reply}
+end
+if whole(hold, 0) == 0 then
+  return {'available'}
 end
 
 local lines = table.concat(packed, ',')

@@ -57,6 +57,7 @@ DEFAULTS: dict[str, Any] = {
     "available_max": 1_000_000_000_000,
     "stock_items_max": 200,
     "quantity_max": 100_000,
+    "hold": 1,
     "age_max_ms": 30_000,
     "created_ms": NOW,
     "pay_within_ms": 86_400_000,

@@ -39,6 +39,25 @@ def test_the_last_unit_can_be_had_and_no_more(partition: Partition) -> None:
         assert partition.reserve(order_id(), ("hat", "one", 1))[0] == "out_of_stock"
 
 
+def test_to_look_changes_nothing_and_says_what_to_hold_would(partition: Partition) -> None:
+    order = order_id()
+    with partition.unchanged():
+        assert partition.reserve(order, ("shirt", "S", 10), ("hat", "", 3), hold=0) == ["available"]
+        for wrong in (("shirt", "S", 11), ("hat", "big", 1), ("shirt", "", 1), ("sock", "one", 1)):
+            refused = partition.reserve(order, ("shirt", "M", 1), wrong, hold=0)
+            assert refused == partition.reserve(order, ("shirt", "M", 1), wrong)
+    held = partition.reserve(order, ("shirt", "S", 10), ("hat", "", 3))
+    assert held[0] == "reserved"
+    with partition.unchanged():
+        assert partition.reserve(order, ("shirt", "S", 10), ("hat", "", 3), hold=0) == held
+
+
+@pytest.mark.parametrize("hold", ["", "-1", "no", "1.5"])
+def test_to_hold_or_to_look_is_said_plainly(partition: Partition, hold: str) -> None:
+    with partition.unchanged(), pytest.raises(redis.ResponseError):
+        partition.reserve(order_id(), ("shirt", "S", 1), hold=hold)
+
+
 @pytest.mark.requirement("R0.3")
 def test_the_same_stock_item_given_twice_is_added_up(partition: Partition) -> None:
     with partition.unchanged():

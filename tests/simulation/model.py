@@ -270,6 +270,8 @@ class Model:
                 short += [name, stock, str(units), str(item.available), str(item.reserved)]
         if short:
             return ["out_of_stock", short]
+        if a["hold"] == "0":
+            return ["available"]
         lines = [(name, stock, units) for (name, stock), units in wanted.items()]
         place = self._happened("stock.reserved", order=a["order"], user=a["user"], lines=packed(lines))
         self.reservations[a["order"]] = Reservation(a["user"], lines, self.now, place)
