@@ -315,7 +315,7 @@ def put_campaign(client: httpx.Client, campaign_id: str, **changes: Any) -> dict
         "discount": {"kind": "amount", "value": 300},
         "quantity": 100,
         "opens_at": format_moment(now - timedelta(hours=1)),
-        "closes_at": format_moment(now + timedelta(hours=1)),
+        "closes_at": format_moment(now + timedelta(days=1)),
         "valid_days": 7,
         **changes,
     }
