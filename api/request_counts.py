@@ -1,15 +1,16 @@
 """What an API process counts, in cells of memory that the processes of one API share.
 
 `prometheus-client` counts behind a lock and a look-up of labels, which is a good part of what a request costs here. All
-labels of the surface are known beforehand, so each has a cell with a fixed place: counting is an addition. A process
-that is started again goes on in the row of the one before, so that no counter ever runs backwards.
+labels of the surface are known beforehand, so each has a cell with a fixed place: counting is an addition. What was
+answered as asked is not even added at once: its times are gathered, and put into the cells many at a time, some times a
+second. A process that is started again goes on in the row of the one before, so that no counter ever runs backwards.
 """
 
 from __future__ import annotations
 
 import mmap
 import time
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -35,6 +36,8 @@ ADDED: Final[tuple[str, ...]] = (
 """Counted elsewhere in the process, and added here now and then."""
 
 ALIVE_FOR_MS: Final = 5_000
+GATHERED_MAX: Final = 256
+"""Times of one operation that wait for their cells."""
 _CELL_BYTES: Final = 8
 
 
@@ -96,6 +99,7 @@ class RequestCounts:
         self._rows = [cells[start : start + layout.length] for start in range(0, len(cells), layout.length)]
         self._row = self._rows[number]
         self._published = dict.fromkeys(ADDED, 0)
+        self._gathered: list[tuple[Block, list[int]]] = []
         for name in GAUGES:
             self._row[layout.gauges[name]] = 0
 
@@ -105,9 +109,16 @@ class RequestCounts:
         block = self.layout.blocks[NO_OPERATION if operation is None else operation.operation_id]
         done, buckets, nanoseconds, problems = block.outcomes, block.buckets, block.nanoseconds, block.problems
         other = problems[OTHER]
+        took: list[int] = []
+        self._gathered.append((block, took))
 
         def count(status: int, kind: ProblemType | None, took_ns: int) -> None:
             # The hot path. Only this process writes this row, so nothing is locked.
+            if kind is None and status < 400:
+                took.append(took_ns)
+                if len(took) >= GATHERED_MAX:
+                    _put_into(row, block, took)
+                return
             row[done if status < 400 else done + 1 if status < 500 else done + 2] += 1
             if kind is not None:
                 row[problems.get(kind.name, other)] += 1
@@ -116,8 +127,15 @@ class RequestCounts:
 
         return count
 
+    def fold(self) -> None:
+        """Put what is gathered into the cells; to be called where requests are counted, from no other thread."""
+        for block, took in self._gathered:
+            if took:
+                _put_into(self._row, block, took)
+
     def publish(self, gauges: Mapping[str, int], added: Mapping[str, int]) -> None:
         """Note what stands now, and add what has been counted elsewhere since the last time."""
+        self.fold()
         row, layout = self._row, self.layout
         for name, value in gauges.items():
             row[layout.gauges[name]] = value
@@ -128,13 +146,32 @@ class RequestCounts:
 
     def own(self) -> Sequence[int]:
         """This process's cells; see `Layout`."""
+        self.fold()
         return self._row
 
     def totals(self) -> tuple[list[int], int]:
-        """Every cell summed over all processes, gauges over those alive; and how many those are."""
+        """Every cell summed over all processes, gauges over those alive; and how many those are. `fold` comes first."""
         alive_at = self.layout.gauges["alive_at_ms"]
         since_ms = time.time_ns() // 1_000_000 - ALIVE_FOR_MS
         alive = [row for row in self._rows if row[alive_at] >= since_ms]
         totals = [sum(row[index] for row in alive) for index in range(len(GAUGES))]
         totals += [sum(cells) for cells in zip(*(row[len(GAUGES) :] for row in self._rows), strict=True)]
         return totals, len(alive)
+
+
+def _put_into(row: memoryview, block: Block, took: list[int]) -> None:
+    """Count so many answers as asked, by the times they took; empties the list."""
+    row[block.outcomes] += len(took)
+    row[block.nanoseconds] += sum(took)
+    took.sort()
+    counted = 0
+    for index, bound in enumerate(_NS_MAX):
+        within = bisect_right(took, bound)
+        if within > counted:
+            row[block.buckets + index] += within - counted
+            counted = within
+        if counted == len(took):
+            break
+    else:
+        row[block.buckets + len(_NS_MAX)] += len(took) - counted
+    took.clear()

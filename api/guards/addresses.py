@@ -35,7 +35,8 @@ class TrustedProxies:
         """
         address = _parsed(peer)
         if forwarded_for is not None and address is not None and self._networks:
-            for text in forwarded_for.decode("latin-1").split(",")[: -FORWARDS_MAX - 1 : -1]:
+            # From the right, so that a header of nothing but commas costs no more than any other.
+            for text in forwarded_for.decode("latin-1").rsplit(",", FORWARDS_MAX)[-FORWARDS_MAX:][::-1]:
                 if not self._trusts(address):
                     break
                 forwarded = _parsed(text.strip())

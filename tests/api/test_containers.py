@@ -125,7 +125,6 @@ def test_redis_lets_the_application_in_with_its_password_and_its_rights(secrets:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
 def test_what_the_image_is_built_of_is_all_that_its_commands_need(tmp_path: Path) -> None:
     """The steps of the Dockerfile in an environment of its own, as no engine is at hand."""
     tree, made = tmp_path / "source", tmp_path / "firstcome"

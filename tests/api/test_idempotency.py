@@ -135,6 +135,26 @@ def test_too_small_a_balance_is_answered_again_though_there_is_enough_by_now(
     assert client.get(f"/v1/products/{product}").json()["available"] == 1
 
 
+def test_a_payment_that_changes_nothing_leaves_its_key_free(client: httpx.Client, user: str, product: str) -> None:
+    """A key is spent by an effect: that of paying what is paid already may be another request's first."""
+    put_product(client, product, price=10)
+    charge(client, user)
+    key = {"Idempotency-Key": "k"}
+    order = place(client, user, (product, "one", 1), at="checkout").json()
+    for _ in range(2):
+        again = client.post(f"/v1/users/{user}/orders/{order['order_id']}/payment", headers=key)
+        assert (again.status_code, again.json()["payment"]) == (200, order["payment"])
+        assert "idempotent-replayed" not in again.headers
+    other = place(client, user, (product, "one", 2)).json()
+    for _ in range(2):
+        paid = client.post(f"/v1/users/{user}/orders/{other['order_id']}/payment", headers=key)
+        assert (paid.status_code, paid.json()["status"]) == (200, "completed")
+    assert paid.headers["idempotent-replayed"] == "true"
+    problem(
+        client.post(f"/v1/users/{user}/orders/{order['order_id']}/payment", headers=key), 422, "idempotency-key-reused"
+    )
+
+
 def test_a_cancellation_is_answered_again(client: httpx.Client, user: str, product: str) -> None:
     put_product(client, product, price=100, S=1)
     order = place(client, user, (product, "S", 1)).json()["order_id"]

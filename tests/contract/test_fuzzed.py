@@ -33,7 +33,8 @@ A_LOOK: Final = ("--phases", "examples,fuzzing", "--max-examples", "6", "--seed"
 A_LONG_LOOK: Final = ("--max-examples", "500")
 CASES_OF_A_LOOK: Final = 250
 CASES_OF_A_LONG_LOOK: Final = 10_000
-A_LONG_LOOK_TAKES_AT_MOST_S: Final = 3_000
+A_LONG_LOOK_TAKES_AT_MOST_S: Final = 6_500
+"""A machine that is busy with other work as well has needed more than 3,000."""
 
 
 @pytest.fixture
@@ -102,12 +103,14 @@ def test_the_mock_answers_as_specified_whatever_it_is_asked(mock_url: str, tmp_p
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(A_LONG_LOOK_TAKES_AT_MOST_S + 300)
 def test_the_real_api_answers_ten_thousand_cases_as_specified(shop_url: str, tmp_path: Path) -> None:
     cases = fuzz(shop_url, tmp_path, *A_LONG_LOOK, token=TOKEN, timeout_s=A_LONG_LOOK_TAKES_AT_MOST_S)
     assert cases >= CASES_OF_A_LONG_LOOK
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(A_LONG_LOOK_TAKES_AT_MOST_S + 300)
 def test_the_mock_answers_ten_thousand_cases_as_specified(mock_url: str, tmp_path: Path) -> None:
     cases = fuzz(mock_url, tmp_path, *A_LONG_LOOK, token=TOKEN, timeout_s=A_LONG_LOOK_TAKES_AT_MOST_S)
     assert cases >= CASES_OF_A_LONG_LOOK

@@ -7,7 +7,7 @@ import pytest
 
 from api.operations import OPERATIONS
 from api.problems import NOT_FOUND, OUT_OF_STOCK, OVERLOADED
-from api.request_counts import ADDED, LAYOUT, SECONDS_MAX, RequestCounts
+from api.request_counts import ADDED, GATHERED_MAX, LAYOUT, SECONDS_MAX, RequestCounts
 
 CHECKOUT = next(operation for operation in OPERATIONS if operation.operation_id == "checkout")
 BLOCK = LAYOUT.blocks["checkout"]
@@ -22,6 +22,7 @@ def file() -> Iterator[int]:
 
 def changed(counts: RequestCounts) -> dict[int, int]:
     """Every cell that is not 0 by its place, without the gauges."""
+    counts.fold()
     totals, _ = counts.totals()
     return {place: value for place, value in enumerate(totals) if value and place not in LAYOUT.gauges.values()}
 
@@ -50,6 +51,23 @@ def test_an_answer_counts_by_outcome_problem_and_time() -> None:
         BLOCK.buckets + 2: 1,
         BLOCK.buckets + len(SECONDS_MAX): 1,
         BLOCK.nanoseconds: 60_004_100_000,
+    }
+
+
+def test_times_that_are_gathered_count_as_each_alone_does() -> None:
+    """Also those on a bucket's bound, beyond the last one, and more of them than are gathered."""
+    bounds = [round(seconds * 1_000_000_000) for seconds in SECONDS_MAX]
+    times = [0, *bounds, *(bound + 1 for bound in bounds), *(7_000_000,) * (2 * GATHERED_MAX)]
+    counts = RequestCounts()
+    checkout = counts.counter_for(CHECKOUT)
+    for time_ns in times:
+        checkout(200, None, time_ns)
+    assert changed(counts) == {
+        BLOCK.outcomes: len(times),
+        BLOCK.nanoseconds: sum(times),
+        **{BLOCK.buckets + index: 2 for index in (0, 1, 2, 4, 5, 6, 7, 8, 9)},
+        BLOCK.buckets + 3: 2 + 2 * GATHERED_MAX,
+        BLOCK.buckets + len(bounds): 1,
     }
 
 
