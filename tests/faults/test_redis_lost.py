@@ -107,7 +107,8 @@ async def test_one_partition_that_goes_back_in_time_alone_is_noticed_before_any_
 
     def go_back() -> None:
         with redis_client(shop.redis_url) as client:
-            pipeline = client.pipeline()
+            # At once, on a cluster too: nobody shall see some keys of then and some of now.
+            pipeline = client.pipeline(transaction=True)
             for key in client.scan_iter(match=prefix + "*"):
                 pipeline.delete(key)
             for key, value in earlier.items():
