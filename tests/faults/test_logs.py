@@ -187,7 +187,8 @@ def test_what_clients_do_wrong_is_nobodys_alarm_and_a_server_that_is_away_is_a_w
 
 
 def test_who_begins_without_postgres_says_what_is_missing_and_what_to_do(logged: dict[str, list[Line]]) -> None:
-    (warning,) = [line for line in logged["late-api"] if line["logger"] == "firstcome.start"]
+    started = [line for line in logged["late-api"] if line["logger"] == "firstcome.start"]
+    (warning,) = [line for line in started if line["event"].startswith("PostgreSQL:")]
     assert warning["level"] == "warning"
     assert re.search(
         r"(?s)PostgreSQL: postgresql://firstcome:\*\*\*@127\.0\.0\.1:9/shop: .*Remedy: start it", warning["event"]
