@@ -152,17 +152,11 @@ class Stock:
         )
 
     async def _release(self, flow: Flow, partition: int, order_id: str, product_ids: Sequence[str]) -> Reply:
-        keys = self._runner.keys
         return await self._runner.change(
             flow,
             partition,
             "release_stock",
-            (
-                keys.meta(partition),
-                keys.events(partition),
-                keys.reservation(partition, order_id),
-                *(keys.product(partition, product_id) for product_id in product_ids),
-            ),
+            self._reservation_keys(partition, order_id, product_ids),
             (order_id, *product_ids),
             urgent=True,
         )
@@ -318,7 +312,6 @@ class Stock:
         *,
         hold: bool = True,
     ) -> Awaitable[Reply]:
-        keys = self._runner.keys
         number_of = {product_id: number for number, product_id in enumerate(product_ids, 1)}
         arguments: list[str | int] = [
             order_id,
@@ -334,13 +327,18 @@ class Stock:
             flow,
             partition,
             "reserve_stock",
-            (
-                keys.meta(partition),
-                keys.events(partition),
-                keys.reservation(partition, order_id),
-                *(keys.product(partition, product_id) for product_id in product_ids),
-            ),
+            self._reservation_keys(partition, order_id, product_ids),
             arguments,
+        )
+
+    def _reservation_keys(self, partition: int, order_id: str, product_ids: Sequence[str]) -> tuple[str, ...]:
+        """What a script is given that changes one order's reservation."""
+        keys = self._runner.keys
+        return (
+            keys.meta(partition),
+            keys.events(partition),
+            keys.reservation(partition, order_id),
+            *(keys.product(partition, product_id) for product_id in product_ids),
         )
 
 
