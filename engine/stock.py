@@ -101,7 +101,11 @@ class Stock:
         refusal, some_held = held
         if not (some_held and isinstance(refusal, OutOfStock) and refusal.only_held_by_others):
             self._remember(refusal, lines)
-            raise refusal
+            try:
+                raise refusal
+            finally:
+                # Its traceback holds this frame; if this held it, only the garbage collector would end the two.
+                del refusal, held
         order_id = new_order_id()
         total = Held()
         for partition in sorted(groups):
@@ -230,7 +234,10 @@ class Stock:
             return
         first = _first_refusal(refusals)
         if not (isinstance(first, OutOfStock) and first.only_held_by_others):
-            raise first
+            try:
+                raise first
+            finally:
+                del first, refusal, refusals  # see `reserve`
 
     def _remember(self, refusal: Refusal, lines: Sequence[LineRequest]) -> None:
         """Note which lines asked for what is sold out."""

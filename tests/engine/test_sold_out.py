@@ -1,6 +1,8 @@
 """A cart with a product that is sold out: refused like any other, and after the first time without a write."""
 
 import asyncio
+import gc
+from contextlib import suppress
 
 import pytest
 
@@ -77,6 +79,18 @@ async def test_what_only_an_order_in_progress_holds_is_tried_for_and_not_given_u
     await asyncio.sleep(0)
     await engine.orders.cancel("lee", order.order_id)
     assert (await trying).status == "completed"
+
+
+async def test_a_refusal_leaves_no_work_to_the_garbage_collector(engine: Engine) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            with suppress(OutOfStock):
+                await engine.orders.checkout("kim", CART, None)
+        assert gc.collect() < 20
+    finally:
+        gc.enable()
 
 
 async def test_what_is_remembered_does_not_grow_for_ever(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
