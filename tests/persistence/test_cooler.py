@@ -12,11 +12,12 @@ from psycopg.rows import TupleRow
 from engine.coupons import Discount, Issue
 from engine.engine import Engine, open_engine
 from engine.errors import MayBeCold, NotFound
+from engine.idempotency import request_key
 from engine.order_ids import make_order_id
 from engine.orders import Order
 from engine.settings import EngineSettings
 from persistence.auditor import AuditLimits, Auditor
-from persistence.cooler import Cooler
+from persistence.cooler import Cooler, hot_ms
 from persistence.settings import WorkerSettings
 from persistence.settler import Confirm, Release, Settler
 from persistence.sweeper import Sweeper
@@ -301,3 +302,17 @@ async def test_days_that_no_list_looks_back_at_leave(shop: Shop) -> None:
 
     assert {key.partition(":")[2] for key in shop.keys("sales")} >= set(days[-8:-1])
     assert shop.keys("sales").isdisjoint(f"sales:{day}" for day in days[:-9])
+
+
+@pytest.mark.requirement("R0.4")
+@pytest.mark.parametrize("hot_days", [0, 1, 30])
+async def test_an_order_stays_longer_than_a_key_that_may_ask_for_it(
+    shop: Shop, engine: Engine, database_url: str, hot_days: int
+) -> None:
+    key = request_key("ann", "a-key", "charge", b"")
+    await engine.wallets.charge("ann", 1_000, key)
+    with redis_client(engine.settings.redis_url) as redis:
+        partition = engine.partitions.of("ann")
+        lives_ms = redis.pttl(engine.keys.request_key(partition, "ann", key.digest))
+    assert isinstance(lives_ms, int)
+    assert 0 < lives_ms < hot_ms(WorkerSettings(database_url=database_url, hot_days=hot_days), engine.settings)
