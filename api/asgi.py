@@ -58,6 +58,7 @@ from api.problems import (
     ProblemType,
     invalid_request,
 )
+from engine.request_id import REQUEST_ID
 
 BODY_BYTES_MAX: Final = 64 * 1024
 BODY_SECONDS_MAX: Final = 10.0
@@ -543,6 +544,7 @@ class _Endpoint:
         call.body = None if self._decode is None else await self._read_body(headers, receive)
         in_flight.require_room()
         in_flight.count += 1
+        REQUEST_ID.set(call.request_id)
         try:
             return await self._handler(call)
         finally:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from api.times import TIME_PATTERN, parse_time
 from engine.policy import Policy
@@ -793,3 +793,7 @@ class OrderPaid(Body, frozen=True, kw_only=True):
     time: Annotated[Time, Meta(description="When it was paid.")]
     datacontenttype: Annotated[Literal["application/json"], Meta(description="Of `data`.")]
     data: Order
+    requestid: (
+        Annotated[str, Meta(min_length=1, max_length=128, description="`X-Request-Id` of the request that paid it.")]
+        | UnsetType
+    ) = UNSET

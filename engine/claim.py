@@ -101,7 +101,7 @@ class Claim:
             partition,
             name,
             (self._keys.events(partition), *keys),
-            (generation, "", BACKLOG_MAX, *arguments),
+            (generation, "", BACKLOG_MAX, "", *arguments),
             claimed=partition in self._held,
         )
         if reply.status in {Status.UNVERIFIED, Status.STALE, Status.OVERLOADED}:

@@ -1,6 +1,6 @@
 """A partition's events, as entries of its stream."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class Event:
         return f"{self.epoch}-{self.seq}"
 
 
-def decode_event(partition: int, entry: list[Any]) -> Event:
+def decode_event(partition: int, entry: Sequence[Any]) -> Event:
     """From a stream entry: the id and the flat fields. Raises ``ValueError`` or ``KeyError`` for what is no event."""
     place, flat = entry
     epoch, _, seq = place.partition(b"-")

@@ -8,6 +8,7 @@ from engine.errors import EngineError, OutcomeUnknown, Recovering, StaleGenerati
 from engine.keys import Keys
 from engine.lanes import Lanes
 from engine.partitions import Partitions
+from engine.request_id import REQUEST_ID
 from engine.scripts import Scripts
 from engine.settings import EngineSettings
 from engine.statuses import Status
@@ -19,14 +20,15 @@ Answer = TypeVar("Answer")
 
 
 class Flow:
-    """One request on its way through several scripts: the generation it began in and when it must be over."""
+    """One request on its way through several scripts: its id, the generation it began in, when it must be over."""
 
-    __slots__ = ("deadline", "generation", "now_ms", "sent_again")
+    __slots__ = ("deadline", "generation", "now_ms", "request", "sent_again")
 
-    def __init__(self, generation: str, deadline: float, now_ms: str) -> None:
+    def __init__(self, generation: str, deadline: float, now_ms: str, request: str) -> None:
         self.generation = generation
         self.deadline = deadline
         self.now_ms = now_ms
+        self.request = request
         self.sent_again = False
         """Whether some call of this flow was sent more than once, so that an effect seen may be its own."""
 
@@ -75,11 +77,12 @@ class ScriptRunner:
     def begin(self, within_s: float | None = None) -> Flow:
         """Note the generation, and start the clock of the flow's deadline: the request's, or ``within_s``."""
         deadline = asyncio.get_running_loop().time() + (within_s or self._deadline_s)
-        return Flow(self._generation, deadline, self.test_now_ms)
+        return Flow(self._generation, deadline, self.test_now_ms, REQUEST_ID.get())
 
     def within(self, flow: Flow, within_s: float) -> Flow:
         """A last step of a flow: of its generation, with a deadline of its own."""
-        return Flow(flow.generation, asyncio.get_running_loop().time() + within_s, flow.now_ms)
+        deadline = asyncio.get_running_loop().time() + within_s
+        return Flow(flow.generation, deadline, flow.now_ms, flow.request)
 
     def now_ms(self, partition: int) -> int:
         """The partition's clock as known here, ms since 1970: for what is made before a script runs."""
@@ -103,7 +106,7 @@ class ScriptRunner:
         changed, `OutcomeUnknown` when it cannot be known.
         """
         backlog_max = self._backlog_max_urgent if urgent else self._backlog_max
-        head = (flow.generation, flow.now_ms, backlog_max)
+        head = (flow.generation, flow.now_ms, backlog_max, flow.request)
         return _Sent(self, flow, partition, name, keys, (*head, *arguments), SENDS_MAX if repeatable else 1)
 
     async def read(

@@ -10,13 +10,14 @@ ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] product           product id
-ARGV[6] stock             stock id
-ARGV[7] delta             units, negative lowers
-ARGV[8] reason            the operator's words
-ARGV[9] available_max     most units a stock item may have available
-ARGV[10] key              hash of the idempotency key, or nothing
-ARGV[11] fingerprint      fingerprint of the request, or nothing
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] product           product id
+ARGV[7] stock             stock id
+ARGV[8] delta             units, negative lowers
+ARGV[9] reason            the operator's words
+ARGV[10] available_max    most units a stock item may have available
+ARGV[11] key              hash of the idempotency key, or nothing
+ARGV[12] fingerprint      fingerprint of the request, or nothing
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -37,13 +38,14 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local product = ARGV[5]
-local stock = ARGV[6]
-local delta = ARGV[7]
-local reason = ARGV[8]
-local available_max = tonumber(ARGV[9])
-local key = ARGV[10]
-local fingerprint = ARGV[11]
+local request = ARGV[5]
+local product = ARGV[6]
+local stock = ARGV[7]
+local delta = ARGV[8]
+local reason = ARGV[9]
+local available_max = tonumber(ARGV[10])
+local key = ARGV[11]
+local fingerprint = ARGV[12]
 
 --- @include guard
 --- @include clock
@@ -68,7 +70,7 @@ if available < 0 or available > available_max then
   return {'stock_limit', item[1]}
 end
 local result = key_record and 'adjusted ' .. int(available) .. ' ' .. item[2] or ''
-local place = append(events, meta, epoch, seq, 'stock.adjusted', clock_ms(now_ms),
+local place = append(events, meta, epoch, seq, request, 'stock.adjusted', clock_ms(now_ms),
   'product', product, 'stock', stock, 'delta', delta, 'available', int(available), 'reason', reason,
   'key', key, 'fingerprint', fingerprint, 'result', result)
 redis.call('HINCRBY', product_key, 'a:' .. stock, delta)

@@ -11,15 +11,16 @@ ARGV[1] server            the recovery's mark, or the identity of a trusted serv
 ARGV[2] generation        the generation of the recovery
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] campaign          campaign id
-ARGV[6] user              user id
-ARGV[7] number            issue number
-ARGV[8] issued_at         ms
-ARGV[9] kind              amount or percent
-ARGV[10] value            minor units, or percent
-ARGV[11] minimum_order    lowest subtotal, minor units, or nothing
-ARGV[12] maximum_discount  highest discount, minor units, or nothing
-ARGV[13] valid_days       days the coupon is valid from its issue
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] campaign          campaign id
+ARGV[7] user              user id
+ARGV[8] number            issue number
+ARGV[9] issued_at         ms
+ARGV[10] kind             amount or percent
+ARGV[11] value            minor units, or percent
+ARGV[12] minimum_order    lowest subtotal, minor units, or nothing
+ARGV[13] maximum_discount  highest discount, minor units, or nothing
+ARGV[14] valid_days       days the coupon is valid from its issue
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -37,15 +38,16 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local campaign = ARGV[5]
-local user = ARGV[6]
-local number = ARGV[7]
-local issued_at = ARGV[8]
-local kind = ARGV[9]
-local value = ARGV[10]
-local minimum_order = ARGV[11]
-local maximum_discount = ARGV[12]
-local valid_days = ARGV[13]
+local request = ARGV[5]
+local campaign = ARGV[6]
+local user = ARGV[7]
+local number = ARGV[8]
+local issued_at = ARGV[9]
+local kind = ARGV[10]
+local value = ARGV[11]
+local minimum_order = ARGV[12]
+local maximum_discount = ARGV[13]
+local valid_days = ARGV[14]
 
 --- @include guard
 --- @include clock
@@ -70,7 +72,7 @@ if redis.call('HGET', issues, user) then
 end
 local issued = int(math.max(tonumber(found[1]), count))
 local quantity = int(math.max(tonumber(found[2]), count))
-local place = append(events, meta, epoch, seq, 'coupon.adopted', clock_ms(now_ms),
+local place = append(events, meta, epoch, seq, request, 'coupon.adopted', clock_ms(now_ms),
   'campaign', campaign, 'user', user, 'number', number, 'issued_at', issued_at, 'kind', kind, 'value', value,
   'minimum_order', minimum_order, 'maximum_discount', maximum_discount, 'valid_days', valid_days,
   'issued', issued, 'quantity', quantity)

@@ -11,10 +11,11 @@ ARGV[1] server            the recovery's mark, or the identity of a trusted serv
 ARGV[2] generation        the generation of the recovery
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] order             order id
-ARGV[6] user              user id
-ARGV[7] packed            the order's lines here: product:stock:quantity, joined by commas, each stock item once
-ARGV[8...] product        product ids, in the order of their keys
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] order             order id
+ARGV[7] user              user id
+ARGV[8] packed            the order's lines here: product:stock:quantity, joined by commas, each stock item once
+ARGV[9...] product        product ids, in the order of their keys
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -32,10 +33,11 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local order = ARGV[5]
-local user = ARGV[6]
-local packed = ARGV[7]
-local product = 8
+local request = ARGV[5]
+local order = ARGV[6]
+local user = ARGV[7]
+local packed = ARGV[8]
+local product = 9
 
 --- @include guard
 --- @include clock
@@ -68,7 +70,7 @@ for _, line in ipairs(lines) do
 end
 
 local now, missing = clock_ms(now_ms), table.concat(short, ',')
-local place = append(events, meta, epoch, seq, 'stock.adopted', now,
+local place = append(events, meta, epoch, seq, request, 'stock.adopted', now,
   'order', order, 'user', user, 'lines', packed, 'short', missing)
 redis.call('HSET', reservation, 'user', user, 'state', 'held', 'lines', packed, 'at', int(now), 'seq', place)
 redis.call('HDEL', reservation, 'finished_at')

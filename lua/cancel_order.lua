@@ -12,10 +12,11 @@ ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] order             order id
-ARGV[6] user              user id
-ARGV[7] key               hash of the idempotency key, or nothing
-ARGV[8] fingerprint       fingerprint of the request, or nothing
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] order             order id
+ARGV[7] user              user id
+ARGV[8] key               hash of the idempotency key, or nothing
+ARGV[9] fingerprint       fingerprint of the request, or nothing
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -39,10 +40,11 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local order = ARGV[5]
-local user = ARGV[6]
-local key = ARGV[7]
-local fingerprint = ARGV[8]
+local request = ARGV[5]
+local order = ARGV[6]
+local user = ARGV[7]
+local key = ARGV[8]
+local fingerprint = ARGV[9]
 
 --- @include guard
 --- @include clock
@@ -71,7 +73,7 @@ if fields.status == 'failed' then
   return {'failed', fields.seq, redis.call('HGETALL', order_key)}
 end
 local keyed = {key = key, fingerprint = fingerprint, result = key_record and 'cancelled ' .. order or ''}
-local place = fail_order(meta, events, wallet, coupons, order_key, epoch, seq, order, fields, 'cancelled',
+local place = fail_order(meta, events, wallet, coupons, order_key, epoch, seq, request, order, fields, 'cancelled',
   clock_ms(now_ms), keyed)
 spend_key(key_record, fingerprint, place, keyed.result)
 return {'cancelled', place, redis.call('HGETALL', order_key)}

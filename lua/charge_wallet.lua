@@ -9,11 +9,12 @@ ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] user              user id
-ARGV[6] amount            minor units, positive
-ARGV[7] balance_max       highest balance allowed, minor units
-ARGV[8] key               hash of the idempotency key, or nothing
-ARGV[9] fingerprint       fingerprint of the request, or nothing
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] user              user id
+ARGV[7] amount            minor units, positive
+ARGV[8] balance_max       highest balance allowed, minor units
+ARGV[9] key               hash of the idempotency key, or nothing
+ARGV[10] fingerprint      fingerprint of the request, or nothing
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -33,11 +34,12 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local user = ARGV[5]
-local amount = ARGV[6]
-local balance_max = tonumber(ARGV[7])
-local key = ARGV[8]
-local fingerprint = ARGV[9]
+local request = ARGV[5]
+local user = ARGV[6]
+local amount = ARGV[7]
+local balance_max = tonumber(ARGV[8])
+local key = ARGV[9]
+local fingerprint = ARGV[10]
 
 --- @include guard
 --- @include clock
@@ -60,7 +62,7 @@ end
 local now = clock_ms(now_ms)
 local after = int(balance + sum)
 local result = key_record and 'charged ' .. after .. ' ' .. int(now) or ''
-local place = append(events, meta, epoch, seq, 'wallet.charged', now,
+local place = append(events, meta, epoch, seq, request, 'wallet.charged', now,
   'user', user, 'amount', amount, 'balance', after, 'key', key, 'fingerprint', fingerprint, 'result', result)
 redis.call('HINCRBY', wallet, 'balance', amount)
 redis.call('HSET', wallet, 'seq', place)

@@ -9,9 +9,10 @@ ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] fingerprint       fingerprint of the request
-ARGV[6] claim             names the flow
-ARGV[7] lease_ms          how long the claim holds
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] fingerprint       fingerprint of the request
+ARGV[7] claim             names the flow
+ARGV[8] lease_ms          how long the claim holds
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -29,9 +30,10 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local fingerprint = ARGV[5]
-local claim = ARGV[6]
-local lease_ms = tonumber(ARGV[7])
+local request = ARGV[5]
+local fingerprint = ARGV[6]
+local claim = ARGV[7]
+local lease_ms = tonumber(ARGV[8])
 
 --- @include guard
 --- @include clock

@@ -11,9 +11,10 @@ ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] day               the day of the payment in the business time zone, yyyymmdd
-ARGV[6] orders            how many orders there are
-ARGV[7...] id             order ids, then product ids, in the order of their keys
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] day               the day of the payment in the business time zone, yyyymmdd
+ARGV[7] orders            how many orders there are
+ARGV[8...] id             order ids, then product ids, in the order of their keys
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -30,9 +31,10 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local day = ARGV[5]
-local orders = ARGV[6]
-local id = 7
+local request = ARGV[5]
+local day = ARGV[6]
+local orders = ARGV[7]
+local id = 8
 
 --- @include guard
 --- @include clock
@@ -100,7 +102,7 @@ for _, key in ipairs(product_keys) do
   end
 end
 local now = clock_ms(now_ms)
-local place = append(events, meta, epoch, seq, 'stock.confirmed', now,
+local place = append(events, meta, epoch, seq, request, 'stock.confirmed', now,
   'orders', table.concat(sold, ','), 'day', day, 'lines', table.concat(packed, ','))
 for index, reservation in ipairs(reservations) do
   outcomes[place_at[index]] = place

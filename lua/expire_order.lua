@@ -11,8 +11,9 @@ ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] order             order id
-ARGV[6] user              user id
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] order             order id
+ARGV[7] user              user id
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -33,8 +34,9 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local order = ARGV[5]
-local user = ARGV[6]
+local request = ARGV[5]
+local order = ARGV[6]
+local user = ARGV[7]
 
 --- @include guard
 --- @include clock
@@ -58,4 +60,5 @@ local now = clock_ms(now_ms)
 if now < tonumber(fields.pay_before) then
   return {'not_due', fields.pay_before}
 end
-return {'expired', fail_order(meta, events, wallet, coupons, order_key, epoch, seq, order, fields, 'expired', now)}
+local place = fail_order(meta, events, wallet, coupons, order_key, epoch, seq, request, order, fields, 'expired', now)
+return {'expired', place}

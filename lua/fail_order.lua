@@ -11,8 +11,9 @@ ARGV[1] server            the recovery's mark, or the identity of a trusted serv
 ARGV[2] generation        the generation of the recovery
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] order             order id
-ARGV[6] user              user id
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] order             order id
+ARGV[7] user              user id
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -31,8 +32,9 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local order = ARGV[5]
-local user = ARGV[6]
+local request = ARGV[5]
+local order = ARGV[6]
+local user = ARGV[7]
 
 --- @include guard
 --- @include clock
@@ -52,6 +54,6 @@ end
 if fields.status == 'failed' then
   return {'failed', fields.seq}
 end
-local place = fail_order(meta, events, wallet, coupons, order_key, epoch, seq, order, fields, 'stock_lost',
+local place = fail_order(meta, events, wallet, coupons, order_key, epoch, seq, request, order, fields, 'stock_lost',
   clock_ms(now_ms))
 return {'failed', place}

@@ -8,7 +8,8 @@ ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            not used: nothing here depends on the time
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] claim             names the flow
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] claim             names the flow
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -22,7 +23,8 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local claim = ARGV[5]
+local request = ARGV[5]
+local claim = ARGV[6]
 
 --- @include guard
 

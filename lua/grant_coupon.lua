@@ -12,21 +12,22 @@ ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] user              user id
-ARGV[6] campaign          campaign id
-ARGV[7] number            issue number
-ARGV[8] kind              amount or percent
-ARGV[9] value             minor units, or percent
-ARGV[10] minimum_order    lowest subtotal, minor units, or nothing
-ARGV[11] maximum_discount  highest discount, minor units, or nothing
-ARGV[12] issued_at        ms
-ARGV[13] issue_day        the day of the issue in the business time zone, yyyymmdd
-ARGV[14] valid_from       ms
-ARGV[15] valid_until      ms
-ARGV[16] asked            what `cold` said before PostgreSQL was asked, which has no such coupon; or nothing
-ARGV[17] key              hash of the idempotency key, or nothing
-ARGV[18] fingerprint      fingerprint of the request, or nothing
-ARGV[19] issued           position of the issue, for the key's result
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] user              user id
+ARGV[7] campaign          campaign id
+ARGV[8] number            issue number
+ARGV[9] kind              amount or percent
+ARGV[10] value            minor units, or percent
+ARGV[11] minimum_order    lowest subtotal, minor units, or nothing
+ARGV[12] maximum_discount  highest discount, minor units, or nothing
+ARGV[13] issued_at        ms
+ARGV[14] issue_day        the day of the issue in the business time zone, yyyymmdd
+ARGV[15] valid_from       ms
+ARGV[16] valid_until      ms
+ARGV[17] asked            what `cold` said before PostgreSQL was asked, which has no such coupon; or nothing
+ARGV[18] key              hash of the idempotency key, or nothing
+ARGV[19] fingerprint      fingerprint of the request, or nothing
+ARGV[20] issued           position of the issue, for the key's result
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -46,21 +47,22 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local user = ARGV[5]
-local campaign = ARGV[6]
-local number = ARGV[7]
-local kind = ARGV[8]
-local value = ARGV[9]
-local minimum_order = ARGV[10]
-local maximum_discount = ARGV[11]
-local issued_at = ARGV[12]
-local issue_day = ARGV[13]
-local valid_from = ARGV[14]
-local valid_until = ARGV[15]
-local asked = ARGV[16]
-local key = ARGV[17]
-local fingerprint = ARGV[18]
-local issued = ARGV[19]
+local request = ARGV[5]
+local user = ARGV[6]
+local campaign = ARGV[7]
+local number = ARGV[8]
+local kind = ARGV[9]
+local value = ARGV[10]
+local minimum_order = ARGV[11]
+local maximum_discount = ARGV[12]
+local issued_at = ARGV[13]
+local issue_day = ARGV[14]
+local valid_from = ARGV[15]
+local valid_until = ARGV[16]
+local asked = ARGV[17]
+local key = ARGV[18]
+local fingerprint = ARGV[19]
+local issued = ARGV[20]
 
 --- @include guard
 --- @include clock
@@ -92,7 +94,7 @@ end
 local count = int(tonumber(redis.call('HGET', wallet, 'coupon_number') or '0') + 1)
 local coupon_id = user .. '-' .. issue_day .. '-' .. count
 local result = key_record and 'granted ' .. coupon_id .. ' ' .. issued or ''
-local place = append(events, meta, epoch, seq, 'coupon.granted', clock_ms(now_ms),
+local place = append(events, meta, epoch, seq, request, 'coupon.granted', clock_ms(now_ms),
   'user', user, 'coupon', coupon_id, 'campaign', campaign, 'number', number, 'kind', kind, 'value', value,
   'minimum_order', minimum_order, 'maximum_discount', maximum_discount, 'issued_at', issued_at,
   'valid_from', valid_from, 'valid_until', valid_until, 'coupon_number', count,

@@ -10,8 +10,9 @@ ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] campaign          campaign id
-ARGV[6] user              user id
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] campaign          campaign id
+ARGV[7] user              user id
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -31,8 +32,9 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local campaign = ARGV[5]
-local user = ARGV[6]
+local request = ARGV[5]
+local campaign = ARGV[6]
+local user = ARGV[7]
 
 --- @include guard
 --- @include clock
@@ -60,7 +62,7 @@ if number > tonumber(found[1]) then
   return {'exhausted', found[1]}
 end
 
-local place = append(events, meta, epoch, seq, 'coupon.issued', now,
+local place = append(events, meta, epoch, seq, request, 'coupon.issued', now,
   'campaign', campaign, 'user', user, 'number', int(number), 'kind', found[5], 'value', found[6],
   'minimum_order', found[7], 'maximum_discount', found[8], 'valid_days', found[9])
 local issue = table.concat({int(number), int(now), found[5], found[6], found[7], found[8], found[9]}, ',')

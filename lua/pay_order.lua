@@ -12,10 +12,11 @@ ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] order             order id
-ARGV[6] user              user id
-ARGV[7] key               hash of the idempotency key, or nothing
-ARGV[8] fingerprint       fingerprint of the request, or nothing
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] order             order id
+ARGV[7] user              user id
+ARGV[8] key               hash of the idempotency key, or nothing
+ARGV[9] fingerprint       fingerprint of the request, or nothing
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -41,10 +42,11 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local order = ARGV[5]
-local user = ARGV[6]
-local key = ARGV[7]
-local fingerprint = ARGV[8]
+local request = ARGV[5]
+local order = ARGV[6]
+local user = ARGV[7]
+local key = ARGV[8]
+local fingerprint = ARGV[9]
 
 --- @include guard
 --- @include clock
@@ -72,7 +74,8 @@ end
 local now = clock_ms(now_ms)
 if now >= tonumber(fields.pay_before) then
   local keyed = {key = key, fingerprint = fingerprint, result = key_record and 'expired ' .. order or ''}
-  local place = fail_order(meta, events, wallet, coupons, order_key, epoch, seq, order, fields, 'expired', now, keyed)
+  local place = fail_order(meta, events, wallet, coupons, order_key, epoch, seq, request, order, fields, 'expired', now,
+    keyed)
   spend_key(key_record, fingerprint, place, keyed.result)
   return {'expired', place, redis.call('HGETALL', order_key)}
 end
@@ -80,8 +83,8 @@ local balance, total = tonumber(redis.call('HGET', wallet, 'balance') or '0'), t
 if balance < total then
   local result = key_record and 'insufficient_balance ' .. order .. ' ' .. int(balance) or ''
   local keyed = {key = key, fingerprint = fingerprint, result = result}
-  local place = fail_order(meta, events, wallet, coupons, order_key, epoch, seq, order, fields, 'insufficient_balance',
-    now, keyed)
+  local place = fail_order(meta, events, wallet, coupons, order_key, epoch, seq, request, order, fields,
+    'insufficient_balance', now, keyed)
   spend_key(key_record, fingerprint, place, result)
   return {'insufficient_balance', place, redis.call('HGETALL', order_key), int(balance)}
 end
@@ -89,7 +92,7 @@ end
 local coupon = fields.coupon ~= '' and unpack_coupon(redis.call('HGET', coupons, fields.coupon))
 local after, at = int(balance - total), int(now)
 local result = key_record and 'paid ' .. order or ''
-local place = append(events, meta, epoch, seq, 'order.paid', now,
+local place = append(events, meta, epoch, seq, request, 'order.paid', now,
   'order', order, 'user', user, 'total', fields.total, 'balance', after, 'coupon', fields.coupon,
   'key', key, 'fingerprint', fingerprint, 'result', result)
 redis.call('HINCRBY', wallet, 'balance', int(-total))

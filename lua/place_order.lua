@@ -11,21 +11,22 @@ ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] order             order id
-ARGV[6] created_ms        when the order id was made
-ARGV[7] age_max_ms        an order id older than this is refused
-ARGV[8] user              user id
-ARGV[9] lines             the order's lines as JSON, passed through
-ARGV[10] subtotal         sum of the lines, minor units
-ARGV[11] coupon_id        coupon id, or nothing
-ARGV[12] payment_max      highest total allowed, minor units
-ARGV[13] discount_min     lowest discount allowed, minor units
-ARGV[14] discount_max     highest discount allowed, minor units
-ARGV[15] pay_within_ms    how long the order waits for its payment
-ARGV[16] key              hash of the idempotency key, or nothing
-ARGV[17] fingerprint      fingerprint of the request, or nothing
-ARGV[18] claim            the flow that has claimed the key, or nothing
-ARGV[19] held             positions of what the order holds elsewhere, for the key's result
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] order             order id
+ARGV[7] created_ms        when the order id was made
+ARGV[8] age_max_ms        an order id older than this is refused
+ARGV[9] user              user id
+ARGV[10] lines            the order's lines as JSON, passed through
+ARGV[11] subtotal         sum of the lines, minor units
+ARGV[12] coupon_id        coupon id, or nothing
+ARGV[13] payment_max      highest total allowed, minor units
+ARGV[14] discount_min     lowest discount allowed, minor units
+ARGV[15] discount_max     highest discount allowed, minor units
+ARGV[16] pay_within_ms    how long the order waits for its payment
+ARGV[17] key              hash of the idempotency key, or nothing
+ARGV[18] fingerprint      fingerprint of the request, or nothing
+ARGV[19] claim            the flow that has claimed the key, or nothing
+ARGV[20] held             positions of what the order holds elsewhere, for the key's result
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -51,21 +52,22 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local order = ARGV[5]
-local created_ms = tonumber(ARGV[6])
-local age_max_ms = tonumber(ARGV[7])
-local user = ARGV[8]
-local lines = ARGV[9]
-local subtotal = ARGV[10]
-local coupon_id = ARGV[11]
-local payment_max = tonumber(ARGV[12])
-local discount_min = tonumber(ARGV[13])
-local discount_max = tonumber(ARGV[14])
-local pay_within_ms = tonumber(ARGV[15])
-local key = ARGV[16]
-local fingerprint = ARGV[17]
-local claim = ARGV[18]
-local held = ARGV[19]
+local request = ARGV[5]
+local order = ARGV[6]
+local created_ms = tonumber(ARGV[7])
+local age_max_ms = tonumber(ARGV[8])
+local user = ARGV[9]
+local lines = ARGV[10]
+local subtotal = ARGV[11]
+local coupon_id = ARGV[12]
+local payment_max = tonumber(ARGV[13])
+local discount_min = tonumber(ARGV[14])
+local discount_max = tonumber(ARGV[15])
+local pay_within_ms = tonumber(ARGV[16])
+local key = ARGV[17]
+local fingerprint = ARGV[18]
+local claim = ARGV[19]
+local held = ARGV[20]
 
 --- @include guard
 --- @include new_order
@@ -86,7 +88,7 @@ end
 
 local discount, total, pay_before = int(price.discount), int(price.total), int(now + pay_within_ms)
 local result = key_record and 'placed ' .. order .. ' ' .. held or ''
-local place = append(events, meta, epoch, seq, 'order.placed', now,
+local place = append(events, meta, epoch, seq, request, 'order.placed', now,
   'order', order, 'user', user, 'lines', lines, 'subtotal', subtotal, 'discount', discount, 'total', total,
   'coupon', coupon_id, 'rule', price.rule, 'pay_before', pay_before,
   'key', key, 'fingerprint', fingerprint, 'result', result)

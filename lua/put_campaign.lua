@@ -10,16 +10,17 @@ ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] campaign          campaign id
-ARGV[6] name              display name
-ARGV[7] kind              amount or percent
-ARGV[8] value             minor units, or percent
-ARGV[9] minimum_order     lowest subtotal, minor units, or nothing
-ARGV[10] maximum_discount  highest discount, minor units, or nothing
-ARGV[11] quantity         coupons there are
-ARGV[12] opens_at         ms
-ARGV[13] closes_at        ms
-ARGV[14] valid_days       days a coupon is valid from its issue
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] campaign          campaign id
+ARGV[7] name              display name
+ARGV[8] kind              amount or percent
+ARGV[9] value             minor units, or percent
+ARGV[10] minimum_order    lowest subtotal, minor units, or nothing
+ARGV[11] maximum_discount  highest discount, minor units, or nothing
+ARGV[12] quantity         coupons there are
+ARGV[13] opens_at         ms
+ARGV[14] closes_at        ms
+ARGV[15] valid_days       days a coupon is valid from its issue
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -37,16 +38,17 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local campaign = ARGV[5]
-local name = ARGV[6]
-local kind = ARGV[7]
-local value = ARGV[8]
-local minimum_order = ARGV[9]
-local maximum_discount = ARGV[10]
-local quantity = ARGV[11]
-local opens_at = ARGV[12]
-local closes_at = ARGV[13]
-local valid_days = ARGV[14]
+local request = ARGV[5]
+local campaign = ARGV[6]
+local name = ARGV[7]
+local kind = ARGV[8]
+local value = ARGV[9]
+local minimum_order = ARGV[10]
+local maximum_discount = ARGV[11]
+local quantity = ARGV[12]
+local opens_at = ARGV[13]
+local closes_at = ARGV[14]
+local valid_days = ARGV[15]
 
 --- @include guard
 --- @include clock
@@ -67,7 +69,7 @@ local issued = known or '0'
 if whole(quantity, 0) < tonumber(issued) then
   return {'quantity_below_issued', issued}
 end
-local place = append(events, meta, epoch, seq, 'campaign.put', clock_ms(now_ms),
+local place = append(events, meta, epoch, seq, request, 'campaign.put', clock_ms(now_ms),
   'campaign', campaign, 'name', name, 'kind', kind, 'value', value, 'minimum_order', minimum_order,
   'maximum_discount', maximum_discount, 'quantity', quantity, 'opens_at', opens_at, 'closes_at', closes_at,
   'valid_days', valid_days)

@@ -10,12 +10,13 @@ ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] product           product id
-ARGV[6] name              display name
-ARGV[7] price             minor units
-ARGV[8] stock_json        the requested stock items as JSON, passed through to the event
-ARGV[9] stock_items_max   most stock items a product may have
-ARGV[10...] stock         repeating: stock id, option, initial quantity (units)
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] product           product id
+ARGV[7] name              display name
+ARGV[8] price             minor units
+ARGV[9] stock_json        the requested stock items as JSON, passed through to the event
+ARGV[10] stock_items_max  most stock items a product may have
+ARGV[11...] stock         repeating: stock id, option, initial quantity (units)
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -33,12 +34,13 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local product = ARGV[5]
-local name = ARGV[6]
-local price = ARGV[7]
-local stock_json = ARGV[8]
-local stock_items_max = tonumber(ARGV[9])
-local stock = 10
+local request = ARGV[5]
+local product = ARGV[6]
+local name = ARGV[7]
+local price = ARGV[8]
+local stock_json = ARGV[9]
+local stock_items_max = tonumber(ARGV[10])
+local stock = 11
 
 --- @include guard
 --- @include clock
@@ -72,7 +74,7 @@ if #stocks > stock_items_max then
   return {'too_many_items', int(#stocks)}
 end
 
-local place = append(events, meta, epoch, seq, 'product.put', clock_ms(now_ms),
+local place = append(events, meta, epoch, seq, request, 'product.put', clock_ms(now_ms),
   'product', product, 'name', name, 'price', price, 'stock', stock_json, 'added', table.concat(added, ','))
 redis.call('HSET', product_key, 'name', name, 'price', price, 'stocks', table.concat(stocks, ','), 'seq', place)
 for _, write in ipairs(writes) do

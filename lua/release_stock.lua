@@ -9,8 +9,9 @@ ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] order             order id
-ARGV[6...] product        product ids, in the order of their keys
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] order             order id
+ARGV[7...] product        product ids, in the order of their keys
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -28,8 +29,9 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local order = ARGV[5]
-local product = 6
+local request = ARGV[5]
+local order = ARGV[6]
+local product = 7
 
 --- @include guard
 --- @include clock
@@ -56,7 +58,7 @@ if not key_lines(lines, keys_by_id({unpack(KEYS, product_key)}, {unpack(ARGV, pr
 end
 
 local now = clock_ms(now_ms)
-local place = append(events, meta, epoch, seq, 'stock.released', now, 'order', order, 'lines', found[3])
+local place = append(events, meta, epoch, seq, request, 'stock.released', now, 'order', order, 'lines', found[3])
 redis.call('HSET', reservation, 'state', 'released', 'finished_at', int(now), 'seq', place)
 for _, line in ipairs(lines) do
   redis.call('HINCRBY', line.key, 'r:' .. line.stock, int(-line.quantity))

@@ -10,13 +10,14 @@ ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] order             order id
-ARGV[6] created_ms        when the order id was made
-ARGV[7] age_max_ms        an order id older than this is refused
-ARGV[8] user              user id
-ARGV[9] quantity_max      most units of one stock item in an order
-ARGV[10] hold             1, or 0 to look only
-ARGV[11...] line          repeating: number of the product's key (1 for KEYS[4]), product id, stock id or nothing, quantity
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] order             order id
+ARGV[7] created_ms        when the order id was made
+ARGV[8] age_max_ms        an order id older than this is refused
+ARGV[9] user              user id
+ARGV[10] quantity_max     most units of one stock item in an order
+ARGV[11] hold             1, or 0 to look only
+ARGV[12...] line         repeating: number of the product's key (1 for KEYS[4]), product id, stock id or nothing, quantity
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -39,13 +40,14 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local order = ARGV[5]
-local created_ms = tonumber(ARGV[6])
-local age_max_ms = tonumber(ARGV[7])
-local user = ARGV[8]
-local quantity_max = tonumber(ARGV[9])
-local hold = ARGV[10]
-local line = 11
+local request = ARGV[5]
+local order = ARGV[6]
+local created_ms = tonumber(ARGV[7])
+local age_max_ms = tonumber(ARGV[8])
+local user = ARGV[9]
+local quantity_max = tonumber(ARGV[10])
+local hold = ARGV[11]
+local line = 12
 
 --- @include guard
 --- @include clock
@@ -131,7 +133,8 @@ if whole(hold, 0) == 0 then
 end
 
 local lines = table.concat(packed, ',')
-local place = append(events, meta, epoch, seq, 'stock.reserved', now, 'order', order, 'user', user, 'lines', lines)
+local place = append(events, meta, epoch, seq, request, 'stock.reserved', now,
+  'order', order, 'user', user, 'lines', lines)
 redis.call('HSET', reservation, 'user', user, 'state', 'held', 'lines', lines, 'at', int(now), 'seq', place)
 for _, item in ipairs(items) do
   redis.call('HSET', item.key, 'a:' .. item.stock, int(item.available - item.quantity),

@@ -10,10 +10,11 @@ ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] order             order id
-ARGV[6] user              user id
-ARGV[7] created_ms        when the order id was made
-ARGV[8] asked             what `cold` said before PostgreSQL was asked, which has no such order; or nothing
+ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[6] order             order id
+ARGV[7] user              user id
+ARGV[8] created_ms        when the order id was made
+ARGV[9] asked             what `cold` said before PostgreSQL was asked, which has no such order; or nothing
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -31,10 +32,11 @@ local server = ARGV[1]
 local generation = ARGV[2]
 local now_ms = ARGV[3]
 local backlog_max = ARGV[4]
-local order = ARGV[5]
-local user = ARGV[6]
-local created_ms = tonumber(ARGV[7])
-local asked = ARGV[8]
+local request = ARGV[5]
+local order = ARGV[6]
+local user = ARGV[7]
+local created_ms = tonumber(ARGV[8])
+local asked = ARGV[9]
 
 --- @include guard
 --- @include clock
@@ -56,6 +58,6 @@ local times = may_be_cold(cold, created_ms, asked)
 if times then
   return {'cold', times}
 end
-local place = append(events, meta, epoch, seq, 'order.voided', clock_ms(now_ms), 'order', order, 'user', user)
+local place = append(events, meta, epoch, seq, request, 'order.voided', clock_ms(now_ms), 'order', order, 'user', user)
 redis.call('HSET', order_key, 'user', user, 'status', 'void', 'seq', place)
 return {'voided', place}

@@ -51,6 +51,7 @@ _LATE_REMEDY = "Bring the data platform back; what waits is sent by itself, in o
 _DUE = """
 SELECT x.id, x.tries, COALESCE(x.last_error LIKE 'answered%%', false), x.event_id, x.user_id, x.order_id::text,
        o.subtotal, o.discount, o.total, o.coupon_id, o.ordered_at, o.pay_before, o.paid_at, o.partition, o.place,
+       x.request_id,
        (SELECT json_agg(json_build_object('product_id', l.product_id, 'stock_id', l.stock_id, 'name', l.name,
                                           'option', l.option, 'unit_price', l.unit_price, 'quantity', l.quantity,
                                           'amount', l.amount) ORDER BY l.line_no)
@@ -217,7 +218,9 @@ class Dispatcher:
                 delivered += [delivery.id for delivery in outcome.batch]
                 if _log.isEnabledFor(logging.DEBUG):
                     for delivery in outcome.batch:
-                        _log.debug("Delivered", extra={"position": delivery.event_id})
+                        _log.debug(
+                            "Delivered", extra={"position": delivery.event_id, "request_id": delivery.request_id}
+                        )
                 self._failures_in_a_row = 0
             else:
                 await self._failed(connection, outcome, outcome.failure)

@@ -120,12 +120,13 @@ class RowBatch:
 
 
 class _Event(NamedTuple):
-    """Where and when an event on its way into a batch happened; ``partition`` and ``at`` are cells."""
+    """Where, when and for which request an event on its way into a batch happened; all but ``at_ms`` are cells."""
 
     partition: str
     place: str
     at_ms: int
     at: str
+    request: str
 
 
 def read_events(
@@ -151,7 +152,8 @@ def read_events(
                 if values[1] != EVENT_VERSION:
                     raise UnknownEvent(partition, place, f"version {values[1]!r} of {values[0]!r}")
                 at_ms = int(values[2])
-                event = _Event(cell, place, at_ms, _moment(at_ms))
+                request = values[_REQUEST] if layout.has_request else ""
+                event = _Event(cell, place, at_ms, _moment(at_ms), request or NULL)
                 layout.apply(batch, event, *layout.choose(values))
                 if layout.choose_key is not None:
                     _spend_key(batch, event, *layout.choose_key(values))
@@ -184,6 +186,12 @@ class _Layout(NamedTuple):
     apply: Callable[..., None]
     choose_key: Callable[[Sequence[str]], tuple[str, ...]] | None
     """Owner, key, fingerprint and result, where the events of the type may spend an idempotency key."""
+    has_request: bool
+    """False for what an earlier release wrote."""
+
+
+_REQUEST = 3
+"""Place of the request's id among the values, where there is one."""
 
 
 def _layout(partition: int, place: str, flat: Sequence[bytes], values: list[str]) -> _Layout:
@@ -201,7 +209,8 @@ def _layout(partition: int, place: str, flat: Sequence[bytes], values: list[str]
         chosen = itemgetter(*[names.index(name) for name in (b"key", b"fingerprint", b"result")])
         owner = names.index(b"user") if b"user" in names else None
         choose_key = _choose_key(owner, chosen)
-    return _Layout(names, itemgetter(*[names.index(name.encode()) for name in wanted]), apply, choose_key)
+    choose = itemgetter(*[names.index(name.encode()) for name in wanted])
+    return _Layout(names, choose, apply, choose_key, names[_REQUEST : _REQUEST + 1] == [b"request"])
 
 
 def _choose_key(
@@ -300,7 +309,7 @@ def _pay(batch: RowBatch, event: _Event, order: str, user: str, total: int, bala
         epoch, seq = event.place.split("-")
         batch.ledger.append((event.partition, seq, epoch, user, "payment", str(-total), balance, order, event.at))
     _change_wallet(batch, event, user, balance=balance)
-    batch.outbox.append((event.partition, order, user, f"{event.partition}:{event.place}", event.at))
+    batch.outbox.append((event.partition, order, user, f"{event.partition}:{event.place}", event.at, event.request))
 
 
 # --- Orders ---

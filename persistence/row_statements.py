@@ -42,7 +42,7 @@ COUPONS: LiteralString = (
     "coupon (coupon_id, partition, user_id, campaign_id, issue_number, kind, value, minimum_order, maximum_discount,"
     " state, order_id, issued_at, valid_from, valid_until, used_at, place)"
 )
-OUTBOX: LiteralString = "outbox (partition, order_id, user_id, event_id, created_at)"
+OUTBOX: LiteralString = "outbox (partition, order_id, user_id, event_id, created_at, request_id)"
 
 
 class Change:

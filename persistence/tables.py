@@ -415,6 +415,7 @@ outbox = Table(
     _moment("created_at"),
     _moment("delivered_at", nullable=True),
     _text("replay_key", nullable=True),
+    _text("request_id", nullable=True),
     CheckConstraint("state IN ('pending', 'delivered', 'dead')", name="state"),
     Index("outbox_due_idx", "next_try_at", "id", postgresql_where=text("state = 'pending'")),
     Index("outbox_user_idx", "user_id", "id", postgresql_where=text("state = 'pending'")),

@@ -1,6 +1,6 @@
 """What is sent to the data platform: paid orders as CloudEvents 1.0 in HTTP batches, signed as Standard Webhooks.
 
-An event is written by hand: a dictionary of eight members, for which the `cloudevents` package would add a model layer
+An event is written by hand: a dictionary of nine members, for which the `cloudevents` package would add a model layer
 and nothing else.
 """
 
@@ -34,13 +34,14 @@ SECRET_BYTES = range(24, 65)
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One paid order to be told: the outbox row, how often it was tried, whether the platform has answered to it with
-    a refusal, and what is sent."""
+    a refusal, the request that paid it where that is known, and what is sent."""
 
     id: int
     tries: int
     refused: bool
     event_id: str
     user_id: str
+    request_id: str | None
     body: bytes
 
 
@@ -125,8 +126,8 @@ def in_batches(deliveries: Sequence[Delivery], events_max: int) -> list[list[Del
 def order_paid(row: Sequence[Any], currency: str) -> Delivery:
     """A row of the outbox, joined with its order and lines, as the event that tells it."""
     (outbox_id, tries, refused, event_id, user_id, order_id, subtotal, discount, total, coupon_id, ordered_at,
-     pay_before, paid_at, partition, place, lines) = row  # fmt: skip
-    event = {
+     pay_before, paid_at, partition, place, request_id, lines) = row  # fmt: skip
+    event: dict[str, Any] = {
         "specversion": "1.0",
         "id": event_id,
         "source": EVENT_SOURCE,
@@ -152,7 +153,10 @@ def order_paid(row: Sequence[Any], currency: str) -> Delivery:
             "durable": True,
         },
     }
-    return Delivery(outbox_id, tries, refused, event_id, user_id, orjson.dumps(event))
+    if request_id is not None:
+        # An extension attribute: the id of the request that paid the order.
+        event["requestid"] = request_id
+    return Delivery(outbox_id, tries, refused, event_id, user_id, request_id, orjson.dumps(event))
 
 
 def _rfc3339(moment: datetime) -> str:

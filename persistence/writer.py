@@ -15,6 +15,7 @@ from psycopg.rows import TupleRow
 
 from engine.engine import Engine
 from engine.errors import EngineError
+from engine.events import decode_event
 from persistence.alarms import STOPPED, UNKNOWN_EVENT, Alarm, raise_alarm
 from persistence.database import RowsRefused, translated
 from persistence.event_rows import (
@@ -211,10 +212,10 @@ class Writer:
                     await write_rows(self._connection, batch)
                     await self._advance(batch)
         tells = _log.isEnabledFor(logging.DEBUG)
-        for partition, (epoch, seq) in batch.cursors.items():
+        for partition, (_, seq) in batch.cursors.items():
             self._written[partition] = seq
             if tells:
-                _log.debug("Durable up to here", extra={"position": f"{partition}:{epoch}-{seq}"})
+                _tell_durable(partition, seq, streams[partition])
         await self._mark_durable(unmarked | batch.cursors)
         for trouble in troubles:
             await self._set_aside(trouble)
@@ -364,3 +365,13 @@ class Writer:
             )
         await raise_alarm(self._connection, Alarm(STOPPED, partition, "writer", why, _STOPPED_REMEDY))
         _log.error("The writer of partition %d has stopped: %s. %s", partition, why, _STOPPED_REMEDY)
+
+
+def _tell_durable(partition: int, seq: int, entries: Sequence[Entry]) -> None:
+    """A line for each of a partition's events up to ``seq``, with the request that it is for."""
+    for entry in entries:
+        event = decode_event(partition, entry)
+        if event.seq > seq:
+            break
+        more = {"position": f"{partition}:{event.place}", "request_id": event.fields.get("request") or None}
+        _log.debug("Durable: %s", event.type, extra=more)

@@ -18,7 +18,6 @@ from api.authentication import make_token, read_keys
 from api.commands.embedded_valkey import EmbeddedValkey, Passwords
 from api.operations import OPERATIONS
 from api.settings import ApiSettings
-from engine.positions import parse_position
 from persistence.webhooks import make_secret
 from tests.running_shop import READY_WITHIN_S, RunningShop, eventually, problem
 from tests.servers import Databases, reachable_folder
@@ -198,9 +197,13 @@ def test_who_begins_without_postgres_says_what_is_missing_and_what_to_do(logged:
     assert "127.0.0.1" in last
 
 
-def test_a_request_is_followed_by_its_position(logged: dict[str, list[Line]]) -> None:
+def test_a_request_is_followed_by_its_id_and_its_position(logged: dict[str, list[Line]]) -> None:
     (line,) = [line for line in logged["api-0"] if line.get("request_id") == FOLLOWED]
     assert line["event"] == "checkout"
-    durable = [parse_position(each["position"])[0] for each in logged["worker-0"] if "Durable" in each["event"]]
-    for partition, epoch, sequence in parse_position(line["position"]):
-        assert any(each[:2] == (partition, epoch) and each.seq >= sequence for each in durable)
+    durable = {
+        each["position"]: each["event"].removeprefix("Durable: ")
+        for each in logged["worker-0"]
+        if each.get("request_id") == FOLLOWED
+    }
+    assert set(durable.values()) == {"stock.reserved", "order.checked_out"}
+    assert durable.keys() >= set(line["position"].split(","))

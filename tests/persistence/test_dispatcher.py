@@ -17,6 +17,7 @@ from api.openapi import openapi_document
 from api.schemas import OrderPaid
 from engine.engine import Engine
 from engine.orders import Order
+from engine.request_id import REQUEST_ID
 from persistence import dispatcher
 from persistence.database import connect
 from persistence.dispatcher import Dispatcher
@@ -192,14 +193,17 @@ async def test_a_paid_order_arrives_as_a_cloud_event(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("DEBUG", "firstcome.dispatcher")
+    before = REQUEST_ID.set("of-this-purchase")
     (order,) = await _buy(engine, 1, 1)
+    REQUEST_ID.reset(before)
     await write_all(engine, database_url)
 
     async with _dispatching(_settings(database_url, platform)):
         await _all_delivered(connection)
 
     (event,) = platform.taken
-    assert [vars(line)["position"] for line in caplog.records] == [event["id"]]
+    told = [(vars(line)["position"], vars(line)["request_id"]) for line in caplog.records]
+    assert told == [(event["id"], "of-this-purchase")]
     partition, epoch, seq = order.positions[0]
     assert {name: event[name] for name in event if name not in {"time", "data"}} == {
         "specversion": "1.0",
@@ -208,6 +212,7 @@ async def test_a_paid_order_arrives_as_a_cloud_event(
         "type": "order.paid",
         "subject": order.order_id,
         "datacontenttype": "application/json",
+        "requestid": "of-this-purchase",
     }
     data = event["data"]
     assert (data["user_id"], data["total"], data["currency"], data["status"]) == ("user0", 300, "KRW", "completed")
@@ -320,6 +325,7 @@ async def test_a_replayed_delivery_arrives_and_ends_the_alarm(
         history = History(database_url, HistorySettings(database_url=database_url))
         await Oversight(history).replay_delivery(await value(connection, "SELECT id FROM outbox"))
         await history.close()
+        await _all_delivered(connection)
         await until(lambda: _count(connection, _OPEN_ALARMS, None))
 
     assert [event["subject"] for event in platform.taken] == [order.order_id]

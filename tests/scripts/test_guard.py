@@ -69,6 +69,11 @@ def test_a_trusted_partition_is_changed_by_one_event(partition: Partition, scrip
     assert partition.events()[-1][1]["type"] in load_scripts()[script].head.events
 
 
+def test_an_event_says_which_request_it_is_for(partition: Partition, script: str) -> None:
+    call(partition, script, request="of-this-test")
+    assert partition.events()[-1][1]["request"] == "of-this-test"
+
+
 def test_another_server_is_refused(partition: Partition, script: str) -> None:
     with partition.unchanged():
         assert call(partition, script, server="run:other") == ["unverified"]

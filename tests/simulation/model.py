@@ -148,10 +148,11 @@ class Model:
     """Keys, and ids of coupons, that PostgreSQL alone has; what they are about is still in the fields above."""
     event: tuple[str, dict[str, str]] | None = None
     now: int = 0
+    request: str = ""
 
     def call(self, name: str, arguments: Arguments, now: int) -> Reply:
         """The reply of a script whose arguments are given by the names in its head."""
-        self.event, self.now = None, now
+        self.event, self.now, self.request = None, now, arguments.get("request", "")
         if "backlog_max" in arguments or name.startswith("evict_"):
             refusal = self._guard(arguments)
             if refusal:
@@ -162,7 +163,7 @@ class Model:
     def take_state_of(self, other: "Model") -> None:
         """Become what another model is in all but its meta."""
         for each in fields(self):
-            if each.name not in {"meta", "event", "now"}:
+            if each.name not in {"meta", "event", "now", "request"}:
                 setattr(self, each.name, copy.deepcopy(getattr(other, each.name)))
 
     # ---- what every script begins and ends with ----------------------------------------------------------------------
@@ -181,7 +182,7 @@ class Model:
         self.meta["seq"] = str(seq)
         place = f"{self.meta['epoch']}-{seq}"
         texts = {name: str(value) for name, value in values.items()}
-        self.event = (place, {"type": type_, "v": "1", "at": str(self.now), **texts})
+        self.event = (place, {"type": type_, "v": "1", "at": str(self.now), "request": self.request, **texts})
         return place
 
     @property

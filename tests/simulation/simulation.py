@@ -1,6 +1,7 @@
 """One simulation: a shop with its processes, its customers and its accidents, all by one seed."""
 
 import asyncio
+import itertools
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -18,6 +19,7 @@ from engine.engine import Engine
 from engine.errors import EngineError, InsufficientBalance, OutcomeUnknown
 from engine.orders import Order
 from engine.partitions import Partitions
+from engine.request_id import REQUEST_ID
 from engine.settings import EngineSettings
 from engine.stock import LineRequest
 from persistence.cooler import Cooler
@@ -185,6 +187,7 @@ class Simulation:
         self.witness = Witness(self.network, self._auditor)
         self._climate = Climate.of(self.rng)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._requests = itertools.count(1)
         self._apis: list[Api] = []
         self._workers: list[WorkerProcess] = []
         self._trouble: BaseException | None = None
@@ -373,6 +376,7 @@ class Simulation:
             (0.02, self._look),
         ]
         (want,) = self.rng.choices([want for _, want in wants], [weight for weight, _ in wants])
+        REQUEST_ID.set(f"{user}-{next(self._requests)}")
         with suppress(EngineError):  # customers hear all kinds of answers
             await want(engine, user)
 

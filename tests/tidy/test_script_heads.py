@@ -97,8 +97,9 @@ def test_the_guards_refusals_come_before_anything_else(script: Script) -> None:
 
 @every_script
 def test_the_head_states_every_event_that_the_code_appends(script: Script) -> None:
-    appended = re.findall(r"\bappend\(events, meta, epoch, seq, '([^']*)'", code_that_runs(script))
-    assert len(re.findall(r"\bappend\((?!events, meta, epoch, seq, kind)", code_that_runs(script))) == len(appended)
+    code = code_that_runs(script)
+    appended = re.findall(r"\bappend\(events, meta, epoch, seq, request, '([^']*)'", code)
+    assert len(re.findall(r"\bappend\((?!events, meta, epoch, seq, request, kind)", code)) == len(appended)
     assert set(appended) == set(script.head.events)
 
 

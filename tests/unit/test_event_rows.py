@@ -166,7 +166,14 @@ def test_of_two_orders_of_one_millisecond_the_one_placed_later_is_the_last() -> 
 def test_only_completed_orders_are_told_to_the_data_platform() -> None:
     batch = _fold(_checked_out(), _checked_out("failed", "insufficient_balance", order=OTHER))
 
-    assert batch.outbox == [("3", ORDER, "ann", "3:1-1", MOMENT)]
+    assert batch.outbox == [("3", ORDER, "ann", "3:1-1", MOMENT, NULL)]
+
+
+def test_what_is_told_says_the_request_that_paid_for_it() -> None:
+    paid, other = _checked_out(), _checked_out(order=OTHER)
+    paid[6:6], other[6:6] = [b"request", b"of-ann"], [b"request", b""]
+
+    assert [row[-1] for row in _fold(paid, other).outbox] == ["of-ann", NULL]
 
 
 def test_an_order_of_total_zero_is_completed_without_a_ledger_entry() -> None:

@@ -8,7 +8,7 @@ from persistence.webhooks import BATCH_BYTES_MAX, Delivery, batch_id, in_batches
 
 
 def _delivery(number: int, *, refused: bool = False, size: int = 10) -> Delivery:
-    return Delivery(number, int(refused), refused, f"0:1-{number}", f"u{number}", b"x" * size)
+    return Delivery(number, int(refused), refused, f"0:1-{number}", f"u{number}", None, b"x" * size)
 
 
 def _numbers(batches: list[list[Delivery]]) -> list[list[int]]:

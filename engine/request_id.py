@@ -1,0 +1,7 @@
+"""The id of the request that something is done for."""
+
+from contextvars import ContextVar
+from typing import Final
+
+REQUEST_ID: Final[ContextVar[str]] = ContextVar("REQUEST_ID", default="")
+"""In the context of a request its id, which every event that it causes says; nothing for what the shop itself does."""
