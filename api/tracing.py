@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from api.asgi import Application
 from engine.settings import SettingError, read_settings, setting
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
     from starlette.types import ASGIApp, Scope
+
+    from api.asgi import Application
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,6 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
-from sqlalchemy import Engine, create_engine, make_url
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
 
 from engine.settings import without_password
 
@@ -59,9 +55,11 @@ def translated() -> Iterator[None]:
         yield
     except psycopg.Error as error:
         raise _translate(error) from error
-    except DBAPIError as error:
-        if isinstance(error.orig, psycopg.Error):
-            raise _translate(error.orig) from error
+    except Exception as error:
+        # SQLAlchemy, which not every process loads, keeps the driver's error in its own.
+        original = getattr(error, "orig", None)
+        if isinstance(original, psycopg.Error):
+            raise _translate(original) from error
         raise
 
 
@@ -90,7 +88,7 @@ def libpq_url(database_url: str) -> str:
     return url
 
 
-def _session(application_name: str, *, idle_in_transaction_ms: int, statement_ms: int) -> dict[str, Any]:
+def session_parameters(application_name: str, *, idle_in_transaction_ms: int, statement_ms: int) -> dict[str, Any]:
     """Connection parameters. Keepalives and the idle limit free the locks of a process that is paused or cut off."""
     return {
         "application_name": application_name,
@@ -112,40 +110,8 @@ async def connect(
     database_url: str, application_name: str, *, idle_in_transaction_ms: int = 10_000, statement_ms: int = 30_000
 ) -> AsyncConnection[TupleRow]:
     """A connection in autocommit mode: a transaction begins where one is asked for. Raises `DatabaseUnavailable`."""
-    parameters = _session(application_name, idle_in_transaction_ms=idle_in_transaction_ms, statement_ms=statement_ms)
+    parameters = session_parameters(
+        application_name, idle_in_transaction_ms=idle_in_transaction_ms, statement_ms=statement_ms
+    )
     with translated():
         return await AsyncConnection.connect(libpq_url(database_url), autocommit=True, **parameters)
-
-
-def history_engine(database_url: str, *, pool_size: int, wait_s: float, statement_ms: int) -> AsyncEngine:
-    """A pooled engine for reads. A statement may take ``statement_ms``, waiting for a connection ``wait_s``."""
-    parameters = _session("firstcome history", idle_in_transaction_ms=10_000, statement_ms=statement_ms)
-
-    async def connection() -> AsyncConnection[TupleRow]:
-        return await AsyncConnection.connect(libpq_url(database_url), **parameters)
-
-    return create_async_engine(
-        make_url("postgresql+psycopg://"),
-        async_creator=connection,
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=wait_s,
-        pool_pre_ping=True,
-        pool_recycle=1_800,
-    )
-
-
-@contextmanager
-def migration_engine(database_url: str) -> Iterator[Engine]:
-    """An engine for one thread and one task, without a pool."""
-    parameters = _session("firstcome migrate", idle_in_transaction_ms=0, statement_ms=0)
-    engine = create_engine(
-        "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(libpq_url(database_url), **parameters),
-        poolclass=NullPool,
-    )
-    try:
-        with translated():
-            yield engine
-    finally:
-        engine.dispose()

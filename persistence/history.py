@@ -16,8 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.coupons import Coupon, Discount
 from engine.order_ids import is_order_id
 from engine.positions import Position, position_of, position_text
-from persistence.database import DatabaseError, history_engine, translated
+from persistence.database import DatabaseError, translated
 from persistence.settings import HistorySettings
+from persistence.sqlalchemy_engines import history_engine
 from persistence.tables import coupon, epoch_end, ledger_entry, order_line, orders, partition_cursor
 
 Item = TypeVar("Item")

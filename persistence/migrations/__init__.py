@@ -10,8 +10,8 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 from persistence.accounts import Granted, grant, make_login
-from persistence.database import migration_engine
 from persistence.revisions import head_revision, refuse_newer, require_revision
+from persistence.sqlalchemy_engines import migration_engine
 
 __all__ = ["add_login", "current_revision", "downgrade", "head_revision", "require_head", "upgrade"]
 

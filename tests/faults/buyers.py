@@ -16,6 +16,8 @@ PRODUCTS = [f"p{number}" for number in range(12)]
 REFUSED = {402, 409}
 BUSY = {"recovering", "overloaded", "outcome-unknown"}
 """The only errors that a loss of Redis may be told by."""
+BUSY_PAUSE_S = 0.1
+"""Impatient, where Retry-After says a second."""
 
 
 def stock_shop(shop: RunningShop) -> None:
@@ -122,7 +124,7 @@ class Buyers:
         problem = answer.json().get("type", "").rpartition("/")[2]
         if problem in BUSY:
             self.busy_at.append(time.monotonic())
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(BUSY_PAUSE_S)
         elif answer.status_code not in REFUSED:
             self.unexpected.append(f"{answer.status_code} {answer.text}")
         return None

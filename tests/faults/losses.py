@@ -38,14 +38,14 @@ SETTINGS = {
 
 
 @contextmanager
-def opened(databases: Databases, **redis_settings: str) -> Iterator[Lossy]:
-    """A shop of two API processes and two workers that waits until all is durable, and its Redis."""
+def opened(databases: Databases, worker_count: int = 2, **redis_settings: str) -> Iterator[Lossy]:
+    """A shop of two API processes and some workers that waits until all is durable, and its Redis."""
     folder = reachable_folder()
     database_url = databases.make_migrated()
     try:
         with (
             opened_redis(databases.redis_kind, **redis_settings) as redis,
-            RunningShop(folder, redis.url, database_url, 2, 2, SETTINGS) as shop,
+            RunningShop(folder, redis.url, database_url, 2, worker_count, SETTINGS) as shop,
         ):
             stock_shop(shop)
             yield shop, redis

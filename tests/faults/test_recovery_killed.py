@@ -43,7 +43,7 @@ def lossy(databases: Databases) -> Iterator[Lossy]:
 
 
 async def die_in_recovery(lossy: Lossy, name: str, lose: Callable[[], None], point: str) -> None:
-    """Buyers throughout; the only worker that sees the loss dies at the point, and the others come back then."""
+    """Buyers throughout; the only worker that sees the loss dies at the point, and the shop's own come back then."""
     shop, _ = lossy
     before = generation(shop)
     async with Buyers(shop, name, 12, wait_s=1) as buyers:
@@ -97,7 +97,7 @@ async def test_the_next_worker_finishes_a_recovery(lossy: Lossy, loss: str, poin
 async def test_in_whichever_step_a_recovery_dies_the_next_worker_finishes_it(databases: Databases, point: str) -> None:
     """Each time at another call of the step, where it takes several."""
     loss, _, where = point.partition(" ")
-    with opened(databases) as lossy:
+    with opened(databases, worker_count=1) as lossy:
         for kill in range(KILLS):
             number = 1 if where.partition(":")[2] in ONCE else random.Random(f"{point} {kill}").randint(1, 20)
             await die_in_recovery(lossy, f"{where.replace(':', '-')}-{kill}", losses(lossy)[loss], f"{where}:{number}")

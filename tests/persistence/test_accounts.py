@@ -9,8 +9,8 @@ from sqlalchemy import create_engine, text
 
 from engine.engine import Engine
 from persistence.accounts import READER, READER_WRITES, WRITER, WRITER_GRANTS, grant
-from persistence.database import migration_engine
 from persistence.migrations import add_login, upgrade
+from persistence.sqlalchemy_engines import migration_engine
 from persistence.tables import metadata
 from tests.persistence.shop import fill, line, write_all
 
