@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -211,6 +212,18 @@ class RunningShop:
                 return books
             assert time.monotonic() < deadline, f"something has changed at every look for {within_s:g} s"
             before = after
+
+    def command(self, *arguments: str) -> str:
+        """What `firstcome` says, told where this shop's servers are."""
+        argv, environment = [*program(), *arguments], self._environment()
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def audit(self) -> None:
+        """Both stores agree about everything, says `firstcome audit --full`."""
+        said = self.command("audit", "--full")
+        assert "Nothing is wrong." in said, said
 
     def errors_logged(self) -> list[str]:
         """Lines of level error in the logs: what nobody foresaw, or what must alarm an operator."""

@@ -130,6 +130,7 @@ async def test_what_a_lonely_primary_accepts_is_lost_and_nothing_durable_is(side
         stop.set()
     await asyncio.gather(*running)
     books = await asyncio.to_thread(whole, sides.others)
+    await asyncio.to_thread(sides.others.audit)
 
     cut = f"promoted {promoted_s:.1f} s, served again {served_s:.1f} s after the cut"
     print(f"{cut}, whole {whole_s:.1f} s after its end")  # noqa: T201

@@ -143,6 +143,7 @@ async def test_an_api_process_that_dies_leaves_no_order_halfway(
     async with FarCustomers(shop, f"{when}-{step}", far) as customers, dying_api(shop, f"{when}:{step}:5"):
         customers.begin()
     customers.check(await asyncio.to_thread(whole, shop))
+    await asyncio.to_thread(shop.audit)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -166,3 +167,4 @@ async def test_a_worker_that_dies_leaves_no_order_halfway(
                 worker.start()
     assert dying.exit_code == -signal.SIGKILL, dying.log_tail()
     customers.check(await asyncio.to_thread(whole, shop))
+    await asyncio.to_thread(shop.audit)

@@ -30,6 +30,7 @@ async def healed(cluster: EmbeddedCluster, shop: RunningShop, name: str, lose: C
     buyers = await lose_under_load(shop, name, lose)
     await asyncio.to_thread(cluster.wait_until_whole)
     buyers.check(await asyncio.to_thread(whole, shop))
+    await asyncio.to_thread(shop.audit)
 
 
 async def test_a_manual_failover_there_and_back(cluster: EmbeddedCluster, shop: RunningShop) -> None:
@@ -100,6 +101,7 @@ async def test_a_replica_that_pauses_is_not_noticed(cluster: EmbeddedCluster, sh
     await asyncio.to_thread(cluster.wait_until_whole)
     assert (buyers.busy_at, generation(shop)) == ([], before)
     buyers.check(await asyncio.to_thread(whole, shop))
+    await asyncio.to_thread(shop.audit)
 
 
 async def test_every_node_forgets_its_scripts_again_and_again(cluster: EmbeddedCluster, shop: RunningShop) -> None:
@@ -110,6 +112,7 @@ async def test_every_node_forgets_its_scripts_again_and_again(cluster: EmbeddedC
             await buyers.have_sold(10, since=time.monotonic())
     assert buyers.busy_at == []
     buyers.check(await asyncio.to_thread(whole, shop))
+    await asyncio.to_thread(shop.audit)
 
 
 async def test_every_slot_of_a_node_is_moved_to_another_and_back_a_key_at_a_time(
@@ -198,4 +201,5 @@ async def test_what_was_accepted_and_not_durable_is_lost_within_the_writers_lag(
         await asyncio.to_thread(cluster.nodes[victim].start)
         await asyncio.to_thread(cluster.wait_until_whole)
     lost = chargers.lost(await asyncio.to_thread(whole, shop))
+    await asyncio.to_thread(shop.audit)
     assert len(lost) < len(chargers.accepted) // 20
