@@ -21,7 +21,7 @@ install: $(STAMP) ## make the virtual environment and install everything into it
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || sh .ci/make-venv $(VENV)
 	@echo "installing into $(VENV), which takes a minute the first time"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev,load]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev,load,otel]'
 	@touch $(STAMP)
 
 .PHONY: run
