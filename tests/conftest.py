@@ -11,12 +11,13 @@ import pytest
 from api.commands.embedded_cluster import EmbeddedCluster
 from api.commands.embedded_postgres import EmbeddedPostgres
 from api.commands.embedded_valkey import EmbeddedValkey
-from api.commands.server_files import RedisProgram, redis_programs
+from api.commands.server_files import PostgresPrograms, RedisProgram, redis_programs
 from tests.servers import Databases, RedisKind, empty_redis, opened_redis, reachable_folder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--redis cluster` opens every shop on six nodes; `make test-cluster` does so."""
+    """`--redis cluster` opens every shop on six nodes, as `make test-cluster` does; `--postgres` is another version."""
+    parser.addoption("--postgres", type=Path, help="folder with the postgres and initdb of another version")
     parser.addoption("--redis", choices=get_args(RedisKind), default="one", help="what shops are opened on")
 
 
@@ -63,11 +64,12 @@ def valkey_server(session_redis: EmbeddedValkey | EmbeddedCluster) -> EmbeddedVa
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[EmbeddedPostgres]:
+def postgres_server(pytestconfig: pytest.Config) -> Iterator[EmbeddedPostgres]:
     """The session's PostgreSQL. Tests that stop it start one of their own."""
     folder = reachable_folder()
+    programs = pytestconfig.option.postgres
     try:
-        with EmbeddedPostgres(folder) as server:
+        with EmbeddedPostgres(folder, programs=programs and PostgresPrograms(programs)) as server:
             yield server
     finally:
         shutil.rmtree(folder)

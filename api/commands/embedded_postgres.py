@@ -67,7 +67,8 @@ _SETTINGS: Mapping[str, str] = {
 
 
 class EmbeddedPostgres:
-    """The server of one folder. `url` is known after `start` and stays the same until the object is dropped.
+    """The server of one folder. `url` is known after `start` and stays the same until the object is dropped. `programs`
+    are the installation to take, else the one that fits the folder best.
 
     `start` raises FolderInUse when another process works on the folder, ServerNotFound when no server program fits,
     ProcessFailed when the server does not come up. A context manager starts and stops it.
@@ -79,6 +80,7 @@ class EmbeddedPostgres:
         *,
         settings: Mapping[str, str] | None = None,
         stopping: threading.Event | None = None,
+        programs: PostgresPrograms | None = None,
     ) -> None:
         self.name = "PostgreSQL"
         self.folder = folder.absolute()
@@ -87,6 +89,7 @@ class EmbeddedPostgres:
         """Where the data really is: `folder`, or a folder of the shared place; None before the first start."""
         self._settings = {**_SETTINGS, **(settings or {})}
         self._stopping = stopping
+        self._programs = programs
         self._lock = FolderLock(self.folder)
         self._place_lock: FolderLock | None = None
         self._sockets: Path | None = None
@@ -166,7 +169,7 @@ class EmbeddedPostgres:
         account = _account(self._existing_data())
         place = self._choose_place(account)
         data = place / "data"
-        programs = _reachable(_matching_programs(data), account)
+        programs = _reachable(self._programs or _matching_programs(data), account)
         if not data.exists():
             self._initialise(programs, data, account)
         _end_left_over_server(data)

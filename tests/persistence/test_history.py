@@ -59,7 +59,13 @@ async def test_orders_come_newest_first_page_by_page_and_never_a_tombstone(
 ) -> None:
     await fill(engine)
     await engine.wallets.charge("ann", 1_000)
-    bought = [await engine.orders.checkout("ann", [line()], None) for _ in range(3)]
+    # Orders of one millisecond come by their ids.
+    now = engine.lanes.now_ms(0)
+    bought = []
+    for number in range(3):
+        engine.runner.test_now_ms = str(now + number)
+        bought.append(await engine.orders.checkout("ann", [line()], None))
+    engine.runner.test_now_ms = str(now + 3)
     with pytest.raises(InsufficientBalance) as refused:
         await engine.orders.checkout("ann", [line(quantity=9)], None)
     await engine.orders.void("ann", make_order_id(engine.lanes.now_ms(0)))
