@@ -94,7 +94,7 @@ SELECT md5(string_agg(part, ' ' ORDER BY part)) FROM (
 
 _BYTES = "SELECT sum(pg_relation_size(oid)) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
 _END_SESSIONS = """
-SELECT pg_terminate_backend(pid, 10_000) FROM pg_stat_activity
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
 """
 _EMPTY = """
