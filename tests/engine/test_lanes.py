@@ -297,7 +297,7 @@ async def test_a_demoted_server_is_not_used_and_has_another_identity_when_promot
 
 async def test_calls_wait_while_the_server_is_busy_with_a_script(own: ValkeyProcess, own_lanes: RedisLanes) -> None:
     async with Redis.from_url(own.url, protocol=2, socket_timeout=None) as admin, Redis.from_url(own.url) as killer:
-        await admin.config_set("busy-reply-threshold", 10)
+        await admin.config_set("lua-time-limit", 10)
         endless = asyncio.ensure_future(admin.eval("while true do end", 0))
 
         async def busy() -> bool:
