@@ -6,7 +6,6 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from loadtests import traffic
 from loadtests.generators import Load, closed_loop_generator, generate
 from loadtests.machine import cpu_of_roles, memory_bytes
 from loadtests.python_load import Job
@@ -97,12 +96,15 @@ class Lag:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how hard. ``rate`` above 0 is an open loop."""
+    """How long and how hard. ``rate`` above 0 is an open loop, by wrk if ``paced`` and where there is one: that takes
+    less of the machine, and times a request from when it is sent.
+    """
 
     seconds: float
     connections: int
     warm_up_s: float = 0.0
     rate: float = 0.0
+    paced: bool = False
 
 
 def measure(system: System, path: Path, plan: Plan) -> Figures:
@@ -113,7 +115,7 @@ def measure(system: System, path: Path, plan: Plan) -> Figures:
     if plan.warm_up_s:
         generate(_job(system, path, plan.warm_up_s, plan.connections), closed_loop_generator())
         system.settle()
-    generator = "python_load" if plan.rate else closed_loop_generator()
+    generator = "python_load" if plan.rate and not plan.paced else closed_loop_generator()
     before = system.counts()
     cpu_before = cpu_of_roles(system.roles())
     lag = Lag(system) if isinstance(system, Firstcome) else None
@@ -135,7 +137,7 @@ def measure(system: System, path: Path, plan: Plan) -> Figures:
     return Figures(
         system=system.name,
         path=path.name,
-        loop="open" if plan.rate else "closed",
+        loop="paced" if plan.rate and generator == "wrk" else "open" if plan.rate else "closed",
         generator=generator,
         connections=plan.connections,
         asked_rate=round(plan.rate, 1),
@@ -169,8 +171,8 @@ def _job(system: System, path: Path, seconds: float, connections: int, rate: flo
         path.path,
         path.body,
         first=number * 10_000_000,
-        users=traffic.USERS,
-        products=traffic.PRODUCTS,
+        users=system.users,
+        products=system.products,
         seed=number,
         connections=connections,
         seconds=seconds,

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from loadtests import traffic
+from loadtests import growth, traffic
 from loadtests.systems import BASELINES, SYSTEMS, Firstcome
 from loadtests.tables import (
     COST_HEAD,
@@ -26,6 +26,7 @@ from loadtests.tables import (
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "loadtests" / "results" / "official.json"
+GROWN = ROOT / "loadtests" / "results" / "growth.json"
 DOCUMENT = ROOT / "docs" / "performance.md"
 PLOTS = ROOT / "docs" / "plots"
 BEGIN, END = "<!-- figures of loadtests/results/official.json: begin -->", "<!-- figures: end -->"
@@ -91,7 +92,8 @@ def document(results: Found) -> str:
         )
         parts += [
             "## Minutes at 80 % of the peak",
-            f"{figures['seconds']:,.0f} s of checkouts at {figures['asked_rate']:,.0f} a second: "
+            f"{figures['seconds']:,.0f} s of checkouts at {figures['asked_rate']:,.0f} a second by "
+            f"`{figures['generator']}`: "
             f"{figures['accepted_per_s']:,.0f}/s accepted, {figures['durable_per_s']:,.0f}/s durable, the writer at "
             f"most {figures['lag_ms_max']:,.0f} ms behind. Memory in MiB, before and after: {memory}; what Redis and "
             "PostgreSQL keep of every order is a part of theirs.",
@@ -99,6 +101,14 @@ def document(results: Found) -> str:
         ]
     if extra := results.get("ceilings"):
         parts += ["## Ceilings, and what no client asks for", markdown(("figure", "value"), _flat(extra))]
+    if GROWN.exists():
+        grown = load(GROWN)
+        parts += [
+            "## As the shop grows",
+            f"Another run, of commit {grown['commit']}: `{grown['command']}`. The CPU for each answer, of all parts "
+            "together, is what counts: before and after are minutes apart.",
+            growth.summary(grown),
+        ]
     return "\n\n".join(parts) + "\n"
 
 

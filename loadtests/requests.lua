@@ -1,6 +1,9 @@
 -- wrk: sends one request after the other, made from templates in which <n> is a number that is never used twice,
 -- <user> a user at random, <product> and <other> two different products at random.
--- Arguments: method, path, body, first number, users, products, seed.
+-- Arguments: method, path, body, first number, users, products, seed, requests a second or 0 for as many as it can.
+
+local ffi = require('ffi')
+ffi.cdef('typedef struct { long seconds, microseconds; } moment; int gettimeofday(moment *now, void *zone);')
 
 local number, users, products, pieces, host
 
@@ -38,6 +41,21 @@ function init(args)
   number, users, products = tonumber(args[4]), tonumber(args[5]), tonumber(args[6])
   math.randomseed(tonumber(args[7]))
   host = wrk.host .. ':' .. wrk.port
+  if tonumber(args[8]) > 0 then
+    pace(1000 / tonumber(args[8]))
+  end
+end
+
+-- Have wrk send a request every so many ms, by whichever connection is free: it asks each for its delay before it sends.
+function pace(every_ms)
+  local now = ffi.new('moment')
+  local due
+  delay = function()
+    ffi.C.gettimeofday(now, nil)
+    local now_ms = tonumber(now.seconds) * 1000 + tonumber(now.microseconds) / 1000
+    due = (due or now_ms) + every_ms
+    return math.max(0, math.floor(due - now_ms))
+  end
 end
 
 function request()

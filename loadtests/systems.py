@@ -53,9 +53,9 @@ class WrongOutcome(Exception):
     """A system has not done what it answered: its figures count for nothing."""
 
 
-def query(url: str, statement: LiteralString) -> int:
+def query(url: str, statement: LiteralString, users: int) -> int:
     """The one number that a query gives; it may name the campaign, the stock of a product and all that was charged."""
-    known = {"campaign": traffic.CAMPAIGN, "stock": STOCK, "charged": traffic.USERS * traffic.CHARGED}
+    known = {"campaign": traffic.CAMPAIGN, "stock": STOCK, "charged": users * traffic.CHARGED}
     with psycopg.connect(url) as connection:
         row = connection.execute(statement, known).fetchone()
     assert row is not None
@@ -78,6 +78,7 @@ class System(ABC):
     def __init__(self, folder: Path, processes: int) -> None:
         self.folder = folder / self.name
         self.processes = processes
+        self.users, self.products = traffic.USERS, traffic.PRODUCTS
         self.apis: list[ChildProcess] = []
         self.port = 0
         self._stack = ExitStack()
@@ -170,6 +171,11 @@ class System(ABC):
         return child
 
 
+def _product(product_id: str, units: int) -> dict[str, object]:
+    stock = {"stock_id": "one", "option": "one size", "initial_quantity": units}
+    return {"name": product_id, "price": traffic.PRICE, "stock": [stock]}
+
+
 class Firstcome(System):
     """The real thing: API processes, one worker, Valkey, PostgreSQL."""
 
@@ -222,7 +228,7 @@ class Firstcome(System):
 
     def _seed(self) -> None:
         now = datetime.now(UTC)
-        with httpx.Client(base_url=self.url, timeout=60, verify=False) as client, ThreadPoolExecutor(8) as threads:
+        with httpx.Client(base_url=self.url, timeout=60, verify=False) as client:
 
             def put(path: str, body: dict[str, object]) -> None:
                 client.put(path, json=body).raise_for_status()
@@ -235,22 +241,38 @@ class Firstcome(System):
                 }  # fmt: skip
                 put(f"/admin/v1/campaigns/{campaign}", body)
             client.post("/v1/users/first/coupons", json={"campaign_id": traffic.EXHAUSTED}).raise_for_status()
-            stocked = [(product, STOCK) for product in traffic.product_ids()] + [(gone, 0) for gone in traffic.GONE]
+            for gone in traffic.GONE:
+                put(f"/admin/v1/products/{gone}", _product(gone, 0))
+        self._stock(traffic.product_ids(self.products))
+        self._charge(0, self.users)
+        self.settle()
 
-            def stock(item: tuple[str, int]) -> None:
-                one = {"stock_id": "one", "option": "one size", "initial_quantity": item[1]}
-                put(f"/admin/v1/products/{item[0]}", {"name": item[0], "price": traffic.PRICE, "stock": [one]})
+    def grow(self, users: int, products: int) -> None:
+        """Have more of both, all of them charged and stocked."""
+        self._stock([f"product-{number}" for number in range(self.products, products)])
+        self._charge(self.users, users)
+        self.users, self.products = users, products
+        self.settle()
 
-            list(threads.map(stock, stocked))
+    def _stock(self, product_ids: Sequence[str]) -> None:
+        with httpx.Client(base_url=self.url, timeout=60, verify=False) as client, ThreadPoolExecutor(8) as threads:
+
+            def put(product_id: str) -> None:
+                client.put(f"/admin/v1/products/{product_id}", json=_product(product_id, STOCK)).raise_for_status()
+
+            list(threads.map(put, product_ids))
+
+    def _charge(self, first: int, end: int) -> None:
+        if first == end:
+            return  # a job of no requests would be one without end
         charge = traffic.CHARGE
         job = Job(
-            HOST, self.port, charge.method, charge.path, charge.body, first=0, users=1, products=2, seed=1,
-            connections=32, seconds=120, count=traffic.USERS,
+            HOST, self.port, charge.method, charge.path, charge.body, first=first, users=1, products=2, seed=1,
+            connections=32, seconds=3_600, count=end - first,
         )  # fmt: skip
         done = generate(job, "python_load")
-        if done.accepted != traffic.USERS:
-            raise WrongOutcome(f"{done.accepted} of {traffic.USERS} charges were accepted")
-        self.settle()
+        if done.accepted != end - first:
+            raise WrongOutcome(f"{done.accepted} of {end - first} charges were accepted")
 
     def _metas(self) -> list[tuple[int, int]]:
         """Sequence and durable sequence of each partition."""
@@ -291,7 +313,7 @@ class Firstcome(System):
         )
 
     def _query(self, statement: LiteralString) -> int:
-        return query(self.postgres.url, statement)
+        return query(self.postgres.url, statement, self.users)
 
     def counts(self) -> dict[str, int]:
         return {
@@ -356,9 +378,11 @@ class RowLocks(System):
         with psycopg.connect(self.postgres.url) as connection:
             connection.execute(
                 "INSERT INTO wallet SELECT 'user-' || n, %s FROM generate_series(0, %s) n",
-                (traffic.CHARGED, traffic.USERS - 1),
+                (traffic.CHARGED, self.users - 1),
             )
-            stocked = [(product, STOCK) for product in traffic.product_ids()] + [(gone, 0) for gone in traffic.GONE]
+            stocked = [(product, STOCK) for product in traffic.product_ids(self.products)] + [
+                (gone, 0) for gone in traffic.GONE
+            ]
             with connection.cursor() as cursor:
                 cursor.executemany(
                     "INSERT INTO product VALUES (%s, %s, %s)",
@@ -374,7 +398,7 @@ class RowLocks(System):
             connection.execute("VACUUM ANALYZE")
 
     def _query(self, statement: LiteralString) -> int:
-        return query(self.postgres.url, statement)
+        return query(self.postgres.url, statement, self.users)
 
     def counts(self) -> dict[str, int]:
         return {
@@ -417,9 +441,9 @@ class RedisOnly(System):
         now = datetime.now(UTC)
         opens, closes = now - timedelta(hours=1), now + timedelta(days=1)
         pipeline = self.redis.pipeline(transaction=False)
-        for user in range(traffic.USERS):
+        for user in range(self.users):
             pipeline.set(f"balance:user-{user}", traffic.CHARGED)
-        for product in (*traffic.product_ids(), *traffic.GONE):
+        for product in (*traffic.product_ids(self.products), *traffic.GONE):
             available = 0 if product in traffic.GONE else STOCK
             fields: Any = {"name": product, "price": traffic.PRICE, "available:one": available}
             pipeline.hset(f"product:{product}", mapping=fields)
@@ -448,7 +472,7 @@ class RedisOnly(System):
         if sum(sold.values()) != 2 * counts["orders"]:
             broken.append(f"{sum(sold.values())} units sold in {counts['orders']} orders of two")
         pipeline = self.redis.pipeline(transaction=False)
-        products = traffic.product_ids()
+        products = traffic.product_ids(self.products)
         for product in products:
             pipeline.hget(f"product:{product}", "available:one")
         left = dict(zip(products, map(int, pipeline.execute()), strict=True))
@@ -456,11 +480,11 @@ class RedisOnly(System):
         if wrong:
             broken.append(f"units went elsewhere: {wrong[:5]}")
         balances = sum(
-            int(balance or 0) for balance in self.redis.mget([f"balance:user-{user}" for user in range(traffic.USERS)])
+            int(balance or 0) for balance in self.redis.mget([f"balance:user-{user}" for user in range(self.users)])
         )
         paid = 2 * traffic.PRICE * counts["orders"]
-        if balances + paid != traffic.USERS * traffic.CHARGED:
-            broken.append(f"coins went elsewhere: {traffic.USERS * traffic.CHARGED - balances - paid}")
+        if balances + paid != self.users * traffic.CHARGED:
+            broken.append(f"coins went elsewhere: {self.users * traffic.CHARGED - balances - paid}")
         return broken
 
 

@@ -67,9 +67,9 @@ COMPARED = (COUPON, CHECKOUT, CHECKOUT_HOT)
 ALL = (*COMPARED, COUPON_GONE, CHECKOUT_GONE, PRODUCT, BALANCE, BEST_SELLERS)
 
 
-def product_ids() -> list[str]:
-    """Every product with stock."""
-    return ["hot", *(f"product-{number}" for number in range(PRODUCTS))]
+def product_ids(products: int) -> list[str]:
+    """Every product with stock: the one that all want, and so many others."""
+    return ["hot", *(f"product-{number}" for number in range(products))]
 
 
 GONE = ("gone-1", "gone-2")
