@@ -10,12 +10,14 @@ from typing import Any
 from loadtests import growth, traffic
 from loadtests.systems import BASELINES, SYSTEMS, Firstcome
 from loadtests.tables import (
+    BUDGET_HEAD,
     COST_HEAD,
     PATHS,
     RATE_HEAD,
     ROLES,
     TITLES,
     Found,
+    budgets,
     costs,
     counted,
     markdown,
@@ -72,6 +74,7 @@ def document(results: Found) -> str:
         *(f"![{PATHS[path.name]}](plots/{path.name}.svg)" for path in traffic.COMPARED),
         "The goals are 15, 25 and 1.5 for coupons, 12 and 20 over the row locks for checkouts. "
         "[What is missed, and where the time goes](decisions/0011-throughput-goals-missed.md).",
+        *_budgets(results),
         "## Closed loop",
         markdown(RATE_HEAD, rates(results)),
         "## Open loop",
@@ -110,6 +113,17 @@ def document(results: Found) -> str:
             growth.summary(grown),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def _budgets(results: Found) -> list[str]:
+    rows = budgets(results)
+    if not rows:
+        return []
+    told = (
+        "What the design wants of two cores that everything shares, the load generator included, and what this run "
+        "found. [Why so much is missed, and what was tried](decisions/0011-throughput-goals-missed.md)."
+    )
+    return ["## Budgets", told, markdown(BUDGET_HEAD, rows)]
 
 
 def _flat(found: Found, above: str = "") -> list[list[str]]:

@@ -108,3 +108,67 @@ def summary(results: Found) -> str:
         parts.append("Open loop: latencies count from when a request was due.\n" + markdown(RATE_HEAD, opened))
     parts.append(markdown(COST_HEAD, costs(results)))
     return "\n" + "\n\n".join(parts)
+
+
+BUDGET_HEAD = ("of the design's budget", "goal", "measured", "met")
+
+
+def budgets(results: Found) -> list[list[str]]:
+    """The goals of the design beside what this run has measured; none without the figures of all of them."""
+    names = ("coupon", "coupon-gone", "checkout", "checkout-gone", "product", "balance", "best-sellers")
+    paths = {name: figures for name in names if (figures := of(results, Firstcome.name, name)) is not None}
+    alone = results["ceilings"]
+    if len(paths) < len(names) or not alone:
+        return []
+    coupon, checkout, sellers = paths["coupon"], paths["checkout"], paths["best-sellers"]
+    echo, behind, rebuilt = alone["bare echo"], alone["writer catching up"], alone["rebuild of Redis"]
+    lag_ms = max(figures["lag_ms_max"] for figures in results["figures"] if figures["system"] == Firstcome.name)
+    late_ms = checkout["latency_ms"]["99"]
+    api_share = coupon["cpu_us"]["api"] / echo["api_cpu_us"]
+    gone = min(
+        paths[f"{name}-gone"]["refused_per_s"] / paths[name]["accepted_per_s"] for name in ("coupon", "checkout")
+    )
+    # An order is one event in each partition that it touches, and so is each call.
+    events_per_s = checkout["accepted_per_s"] * behind["redis_calls_per_order"]
+
+    def row(what: str, goal: str, found: str, is_met: bool) -> list[str]:
+        return [what, goal, found, "yes" if is_met else "no"]
+
+    def rate(what: str, goal: int, found: float) -> list[str]:
+        return row(what, f"{goal:,}/s", f"{found:,.0f}/s", found >= goal)
+
+    return [
+        rate("coupon issue over HTTP, accepted", 8_000, coupon["accepted_per_s"]),
+        row("CPU of the API for a coupon", "2 x a bare echo", f"{api_share:.1f} x", api_share <= 2),
+        rate("checkout of two lines, durable", 5_000, checkout["durable_per_s"]),
+        row("its p99, closed loop", "50 ms", f"{late_ms:.0f} ms", late_ms < 50),
+        row("writer lag, the worst of all paths", "1,000 ms", f"{lag_ms:,.0f} ms", lag_ms < 1_000),
+        rate("product detail", 10_000, paths["product"]["answered_per_s"]),
+        rate("balance", 10_000, paths["balance"]["answered_per_s"]),
+        row(
+            "best sellers, p99, as many as it can",
+            "1 ms",
+            f"{sellers['latency_ms']['99']:.0f} ms at {sellers['answered_per_s']:,.0f}/s",
+            sellers["latency_ms"]["99"] < 1,
+        ),
+        row("refusals against acceptances", "faster", f"{gone:.1f} x", gone > 1),
+        row(
+            "writer catching up, against the API's events",
+            "2 x",
+            f"{behind['events_per_s'] / events_per_s:.1f} x",
+            behind["events_per_s"] >= 2 * events_per_s,
+        ),
+        row(
+            "its own CPU for an order, settled",
+            "60 us",
+            f"{behind['worker_cpu_us_per_settled_order']:.0f} us",
+            behind["worker_cpu_us_per_settled_order"] < 60,
+        ),
+        rate("rebuild of Redis, users", 100_000, rebuilt["users_per_s"]),
+        row(
+            "calls to Redis of a checkout in three partitions",
+            "3",
+            f"{behind['redis_calls_per_order']:.2f}",
+            round(behind["redis_calls_per_order"], 1) <= 3,
+        ),
+    ]
