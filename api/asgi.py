@@ -391,7 +391,7 @@ class _Positioned(msgspec.Struct):
 
 
 def _tell_change(call: Call[Any, Any], body: bytes) -> None:
-    """By its position a change is found again: in Redis' streams, in the workers' logs, in what is delivered."""
+    """By its id and its position it is found again: in Redis' streams, in the workers' logs, in what is delivered."""
     position = msgspec.json.decode(body, type=_Positioned).position
     _log.debug("%s", call.operation.operation_id, extra={"request_id": call.request_id, "position": position})
 

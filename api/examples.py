@@ -795,5 +795,6 @@ ORDER_PAID: Final = schemas.OrderPaid(
     time="2026-03-02T10:06:30.004Z",
     datacontenttype="application/json",
     data=msgspec.structs.replace(_COMPLETED, durable=True),
+    requestid="3f2a9c0d71be-1a",
 )
 """What the data platform gets when an order is paid."""

@@ -9,7 +9,7 @@ ARGV[1] server            identity of the server this call was meant for
 ARGV[2] generation        the generation the flow began in
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[5] request           not used: there is no event
 ARGV[6] fingerprint       fingerprint of the request
 ARGV[7] claim             names the flow
 ARGV[8] lease_ms          how long the claim holds

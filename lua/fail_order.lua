@@ -11,7 +11,7 @@ ARGV[1] server            the recovery's mark, or the identity of a trusted serv
 ARGV[2] generation        the generation of the recovery
 ARGV[3] now_ms            the time in ms, or nothing for the server's own clock
 ARGV[4] backlog_max       events that may be waiting for the writer
-ARGV[5] request           id of the HTTP request that this is for, or nothing
+ARGV[5] request           nothing: a recovery is for no request
 ARGV[6] order             order id
 ARGV[7] user              user id
 Returns                   in order of precedence

@@ -17,7 +17,7 @@ ARGV[8] age_max_ms        an order id older than this is refused
 ARGV[9] user              user id
 ARGV[10] quantity_max     most units of one stock item in an order
 ARGV[11] hold             1, or 0 to look only
-ARGV[12...] line         repeating: number of the product's key (1 for KEYS[4]), product id, stock id or nothing, quantity
+ARGV[12...] line          repeating: number of the product's key (1 for KEYS[4]), product id, stock id or nothing, quantity
 Returns                   in order of precedence
   unverified
   stale, generation

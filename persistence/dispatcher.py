@@ -218,9 +218,10 @@ class Dispatcher:
                 delivered += [delivery.id for delivery in outcome.batch]
                 if _log.isEnabledFor(logging.DEBUG):
                     for delivery in outcome.batch:
-                        _log.debug(
-                            "Delivered", extra={"position": delivery.event_id, "request_id": delivery.request_id}
-                        )
+                        more = {"position": delivery.event_id}
+                        if delivery.request_id is not None:
+                            more["request_id"] = delivery.request_id
+                        _log.debug("Delivered", extra=more)
                 self._failures_in_a_row = 0
             else:
                 await self._failed(connection, outcome, outcome.failure)

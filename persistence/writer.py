@@ -211,14 +211,14 @@ class Writer:
                 if batch.events:
                     await write_rows(self._connection, batch)
                     await self._advance(batch)
-        tells = _log.isEnabledFor(logging.DEBUG)
         for partition, (_, seq) in batch.cursors.items():
             self._written[partition] = seq
-            if tells:
-                _tell_durable(partition, seq, streams[partition])
         await self._mark_durable(unmarked | batch.cursors)
         for trouble in troubles:
             await self._set_aside(trouble)
+        if _log.isEnabledFor(logging.DEBUG):
+            for partition, (_, seq) in batch.cursors.items():
+                _tell_durable(partition, streams[partition][: seq - cursors[partition][1]])
         return Round(batch.events, full, batch.completed)
 
     async def _lock(self, behind: dict[int, Head]) -> tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]]:
@@ -367,11 +367,11 @@ class Writer:
         _log.error("The writer of partition %d has stopped: %s. %s", partition, why, _STOPPED_REMEDY)
 
 
-def _tell_durable(partition: int, seq: int, entries: Sequence[Entry]) -> None:
-    """A line for each of a partition's events up to ``seq``, with the request that it is for."""
+def _tell_durable(partition: int, entries: Sequence[Entry]) -> None:
+    """A line for each of these events of a partition, with the request that it is for, if any."""
     for entry in entries:
         event = decode_event(partition, entry)
-        if event.seq > seq:
-            break
-        more = {"position": f"{partition}:{event.place}", "request_id": event.fields.get("request") or None}
+        more = {"position": f"{partition}:{event.place}"}
+        if request_id := event.fields.get("request"):
+            more["request_id"] = request_id
         _log.debug("Durable: %s", event.type, extra=more)

@@ -1,8 +1,9 @@
 -- Largest integer that Lua keeps exactly.
 local INTEGER_MAX = 9007199254740991
 
--- A whole number under 2^53 as decimal text. `tostring` and `..` would write 1e+15 for a large one; `%d` takes half the
--- time of `%.0f`, and writes the -0 that negation makes of 0 as 0, which HINCRBY understands.
+-- A whole number under 2^53 as decimal text, on a server of 64 bits. `tostring` and `..` would write 1e+15 for a large
+-- one; `%d` takes half the time of `%.0f`, and writes the -0 that negation makes of 0 as 0, which HINCRBY understands.
+-- It cuts a fraction off, by which `whole` knows one.
 local function int(number)
   return string.format('%d', number)
 end

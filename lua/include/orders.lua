@@ -17,8 +17,8 @@ end
 -- Fail an order that awaits payment: its coupon is free again, the user may order anew. The stock in other
 -- partitions is given back by the caller. `keyed` is the idempotency key's hash, its fingerprint and the result, where
 -- there is a key. Returns the event's place.
-local function fail_order(meta, events, user_key, coupons, order_key, epoch, seq, request, order_id, order, failure, now,
-  keyed)
+local function fail_order(meta, events, user_key, coupons, order_key, epoch, seq, request, order_id, order, failure,
+  now, keyed)
   local coupon = order.coupon ~= '' and unpack_coupon(redis.call('HGET', coupons, order.coupon))
   local place = append(events, meta, epoch, seq, request, 'order.failed', now,
     'order', order_id, 'user', order.user, 'failure', failure, 'coupon', order.coupon,

@@ -321,6 +321,30 @@ async def test_a_gap_stops_its_partition_with_an_alarm_and_no_other(
     assert await value(connection, "SELECT stopped FROM partition_cursor WHERE partition = 1") is None
 
 
+async def test_each_event_that_is_durable_is_told_with_its_request_and_one_that_nobody_can_read_is_not(
+    engine: Engine,
+    events: Events,
+    client: redis.asyncio.Redis,
+    connection: Connection,
+    database_url: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG", "firstcome.writer")
+    await events.charge("ann", 5, 5)
+    await events.add("wallet.charged", request="of-ann", user="ann", amount=5, balance=10, key="", fingerprint="")
+    await client.xadd(engine.keys.events(0), {"type": "wallet.charged", "at": "no time"}, id="1-3")
+    await client.hset(engine.keys.meta(0), "seq", "3")
+
+    await write_all(engine, database_url)
+
+    told = [
+        (vars(line)["position"], vars(line).get("request_id")) for line in caplog.records if line.levelname == "DEBUG"
+    ]
+    assert told == [("0:1-1", None), ("0:1-2", "of-ann")]
+    assert await client.hget(engine.keys.meta(0), "durable") == b"2"
+    assert await rows(connection, "SELECT kind, partition FROM alarm") == [("partition_stopped", 0)]
+
+
 async def test_events_that_left_the_stream_before_they_were_written_stop_the_partition(
     engine: Engine, events: Events, client: redis.asyncio.Redis, connection: Connection, database_url: str
 ) -> None:
