@@ -109,7 +109,8 @@ def document(results: Found) -> str:
         parts += [
             "## As the shop grows",
             f"Another run, of commit {grown['commit']}: `{grown['command']}`. The CPU for each answer, of all parts "
-            "together, is what counts: before and after are minutes apart.",
+            "together, is what counts: before and after are minutes apart. The generator knows nothing of what is on "
+            "record, so its ratio tells how much slower the machine itself was.",
             growth.summary(grown),
         ]
     return "\n\n".join(parts) + "\n"
