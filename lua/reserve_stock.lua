@@ -70,6 +70,7 @@ end
 -- Each stock item once, in the order it was first asked for; the same one given twice is added up. What is held
 -- already is what it was asked for then, however the product has changed since.
 local items, item_of, products, product_keys = {}, {}, {}, {}
+local required, limit
 for index = line, #ARGV, 4 do
   local key = KEYS[product_key + whole(ARGV[index], 1)]
   local product, stock, quantity = ARGV[index + 1], ARGV[index + 2], whole(ARGV[index + 3], 1)
@@ -79,14 +80,13 @@ for index = line, #ARGV, 4 do
     if not only[2] then
       return {'unknown_reference', product, ''}
     end
-    if not only[1] then
-      return {'stock_id_required', product}
-    end
     stock = only[1]
   end
-  local name = product .. ':' .. stock
+  local name = product .. ':' .. (stock or '')
   local item = item_of[name]
-  if item then
+  if not stock then
+    required = required or product
+  elseif item then
     item.quantity = item.quantity + quantity
   else
     item = {key = key, product = product, stock = stock, quantity = quantity}
@@ -110,7 +110,7 @@ for _, item in ipairs(items) do
   item.available, item.reserved = tonumber(found[1]), tonumber(found[2])
   local quantity = int(item.quantity)
   if not held[1] and item.quantity > quantity_max then
-    return {'quantity_limit', item.product, item.stock, quantity}
+    limit = limit or item
   end
   if not held[1] and item.available < item.quantity then
     for _, field in ipairs({item.product, item.stock, quantity, found[1], found[2]}) do
@@ -121,6 +121,12 @@ for _, item in ipairs(items) do
   for _, field in ipairs({item.product, item.stock, quantity, found[4], found[3], found[5]}) do
     reply[#reply + 1] = field
   end
+end
+if required then
+  return {'stock_id_required', required}
+end
+if limit then
+  return {'quantity_limit', limit.product, limit.stock, int(limit.quantity)}
 end
 if #short > 0 then
   return {'out_of_stock', short}

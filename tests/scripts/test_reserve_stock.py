@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import redis
 
@@ -130,9 +132,28 @@ def test_refusals_come_in_the_order_of_the_head(partition: Partition) -> None:
     with partition.unchanged():
         old = {"now_ms": NOW + 40_000}
         assert partition.reserve(order, ("sock", "", 1), **old)[0] == "too_old"
-        assert partition.reserve(order, ("hat", "one", 9), ("sock", "a", 1), quantity_max=2)[0] == "quantity_limit"
-        assert partition.reserve(order, ("shirt", "", 1), ("hat", "one", 9), quantity_max=2)[0] == "stock_id_required"
-        assert partition.reserve(order, ("hat", "one", 9), ("shirt", "S", 9), quantity_max=9)[0] == "out_of_stock"
+        wrong: list[tuple[str, tuple[str, str, int]]] = [
+            ("unknown_reference", ("sock", "a", 1)),
+            ("stock_id_required", ("shirt", "", 1)),
+            ("quantity_limit", ("hat", "one", 9)),
+            ("out_of_stock", ("shirt", "M", 7)),
+        ]
+        for (first, line), (_, later) in itertools.combinations(wrong, 2):
+            for lines in [(line, later), (later, line)]:
+                assert partition.reserve(order, *lines, quantity_max=8)[0] == first, lines
+        assert partition.reserve(order, ("shirt", "M", 7), quantity_max=8)[0] == "out_of_stock"
+
+
+def test_of_one_reason_the_first_line_is_named(partition: Partition) -> None:
+    partition.run("put_product", "big", "", 1, "small", "", 1, product="bag", name="Bag", price=500)
+    cases: list[tuple[tuple[tuple[str, str, int], ...], list[str]]] = [
+        ((("hat", "one", 9), ("shirt", "S", 9)), ["quantity_limit", "hat", "one", "9"]),
+        ((("shirt", "", 1), ("bag", "", 1)), ["stock_id_required", "shirt"]),
+        ((("sock", "a", 1), ("sock", "b", 1)), ["unknown_reference", "sock", "a"]),
+    ]
+    with partition.unchanged():
+        for lines, named in cases:
+            assert partition.reserve(order_id(), *lines, quantity_max=8) == named
 
 
 @pytest.mark.requirement("R0.8")

@@ -251,13 +251,16 @@ class Model:
         if self.now - int(a["created_ms"]) > int(a["age_max_ms"]):
             return ["too_old"]
         wanted: dict[tuple[str, str], int] = {}
+        required: Reply = []
+        limit: Reply = []
         for i in range(0, len(a["line"]), 4):
             _, name, stock, units = a["line"][i : i + 4]
             if stock == "":
                 if name not in self.products:
                     return ["unknown_reference", name, ""]
                 if len(self.products[name].stock) != 1:
-                    return ["stock_id_required", name]
+                    required = required or ["stock_id_required", name]
+                    continue
                 (stock,) = self.products[name].stock
             wanted[name, stock] = wanted.get((name, stock), 0) + int(units)
         short: list[str] = []
@@ -265,10 +268,12 @@ class Model:
             if name not in self.products or stock not in self.products[name].stock:
                 return ["unknown_reference", name, stock]
             if units > int(a["quantity_max"]):
-                return ["quantity_limit", name, stock, str(units)]
+                limit = limit or ["quantity_limit", name, stock, str(units)]
             item = self.products[name].stock[stock]
             if units > item.available:
                 short += [name, stock, str(units), str(item.available), str(item.reserved)]
+        if required or limit:
+            return required or limit
         if short:
             return ["out_of_stock", short]
         if a["hold"] == "0":
