@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from engine.business_days import BusinessDays
 from engine.catalog import list_ids
+from engine.coupon_queue import CouponQueue
 from engine.errors import (
     CampaignNotOpen,
     CouponAlreadyIssued,
@@ -125,6 +126,7 @@ class Coupons:
         self._runner = runner
         self._key_claims = key_claims
         self._days = days
+        self._queue = CouponQueue(runner)
 
     async def put_campaign(self, campaign: Campaign) -> tuple[bool, Campaign, tuple[Position, ...]]:
         """Make a campaign or change it (``issued`` is ignored); whether it is new, as it stands now, and where.
@@ -208,19 +210,7 @@ class Coupons:
     async def _issue(self, flow: Flow, user_id: str, campaign_id: str, key: RequestKey | None, resumed: bool) -> Coupon:
         """``resumed``: an earlier request of the key may have been issued what this one finds."""
         partition = self._runner.partitions.of(campaign_id)
-        keys = self._runner.keys
-        reply = await self._runner.change(
-            flow,
-            partition,
-            "issue_coupon",
-            (
-                keys.meta(partition),
-                keys.events(partition),
-                keys.campaign(partition, campaign_id),
-                keys.issues(partition, campaign_id),
-            ),
-            (campaign_id, user_id),
-        )
+        reply = await self._queue.ask(flow, campaign_id, user_id)
         match reply.status:
             case Status.UNKNOWN:
                 raise UnknownCampaign(campaign_id)

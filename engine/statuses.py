@@ -63,6 +63,7 @@ class Status(StrEnum):
 
     # Campaigns and coupons.
     QUANTITY_BELOW_ISSUED = "quantity_below_issued"
+    ANSWERED = "answered"
     ALREADY_ISSUED = "already_issued"
     NOT_OPEN = "not_open"
     EXHAUSTED = "exhausted"

@@ -138,7 +138,7 @@ async def test_a_cancellation_whose_reply_is_lost_happens_once(engine: Engine, t
 
 
 @pytest.mark.requirement("R4.9")
-@pytest.mark.parametrize("lost", ["issue_coupon", "grant_coupon"])
+@pytest.mark.parametrize("lost", ["issue_coupons", "grant_coupon"])
 async def test_a_coupon_whose_reply_is_lost_is_issued_once_and_no_refusal(
     engine: Engine, troubled: Engine, proxy: Proxy, lost: str
 ) -> None:

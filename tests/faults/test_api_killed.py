@@ -24,7 +24,7 @@ POINTS = [
     "after:pay_order",
     "after:cancel_order",
     "before:grant_coupon",
-    "after:issue_coupon",
+    "after:issue_coupons",
 ]
 
 

@@ -181,6 +181,12 @@ class Partition:
         assert status == "confirmed"
         return outcomes
 
+    def issue(self, *users: str, **arguments: Any) -> list[list[str]]:
+        """`issue_coupons` to these users, or to kim: the answer to each."""
+        status, answers = self.run("issue_coupons", *(users or ("kim",)), **arguments)
+        assert (status, len(answers)) == ("answered", len(users) or 1)
+        return list(answers)
+
     def grant(self, **arguments: Any) -> str:
         """A coupon for the user: 300 off unless told otherwise. Its id."""
         reply = self.run("grant_coupon", **arguments)

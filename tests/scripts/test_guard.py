@@ -21,7 +21,7 @@ CALLS: dict[str, tuple[tuple[str | int, ...], dict[str, Any]]] = {
     "expire_order": ((), {"order": AWAITING, "now_ms": DUE}),
     "fail_order": ((), {"order": AWAITING}),
     "grant_coupon": ((), {}),
-    "issue_coupon": ((), {}),
+    "issue_coupons": (("kim",), {}),
     "pay_order": ((), {"order": AWAITING}),
     "place_order": ((), {"order": order_id(), "user": "lee"}),
     "put_campaign": ((), {}),

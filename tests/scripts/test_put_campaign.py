@@ -20,7 +20,7 @@ def test_a_campaign_is_made_with_its_rule_window_and_quantity(partition: Partiti
 
 def test_a_changed_campaign_keeps_what_is_issued(partition: Partition) -> None:
     partition.run("put_campaign")
-    partition.run("issue_coupon")
+    partition.issue()
     with partition.one_event("campaign.put", value=7, quantity=1):
         assert partition.run("put_campaign", value=7, quantity=1) == ["updated", "1-3", "1"]
     assert (partition.campaign()["issued"], partition.campaign()["value"]) == ("1", "7")
@@ -30,11 +30,11 @@ def test_a_changed_campaign_keeps_what_is_issued(partition: Partition) -> None:
 def test_the_quantity_never_falls_below_what_is_issued(partition: Partition) -> None:
     partition.run("put_campaign")
     for user in ("kim", "lee"):
-        partition.run("issue_coupon", user=user)
+        partition.issue(user)
     with partition.unchanged():
         assert partition.run("put_campaign", quantity=1) == ["quantity_below_issued", "2"]
     assert partition.run("put_campaign", quantity=2)[0] == "updated"
-    assert partition.run("issue_coupon", user="park") == ["exhausted", "2"]
+    assert partition.issue("park") == [["exhausted", "2"]]
 
 
 @pytest.mark.parametrize("argument", ["value", "minimum_order", "quantity", "opens_at", "closes_at", "valid_days"])

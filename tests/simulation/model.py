@@ -132,7 +132,7 @@ class Campaign:
 
 @dataclass(slots=True)
 class Model:
-    """One partition. `call` is one script; ``event`` is what the last call had to append, with its place."""
+    """One partition. `call` is one script; ``events`` is what the last call had to append, each with its place."""
 
     meta: dict[str, str] = field(default_factory=dict)
     wallets: dict[str, Wallet] = field(default_factory=dict)
@@ -146,13 +146,13 @@ class Model:
     cold: dict[str, str] = field(default_factory=dict)
     evicted: set[str] = field(default_factory=set)
     """Keys, and ids of coupons, that PostgreSQL alone has; what they are about is still in the fields above."""
-    event: tuple[str, dict[str, str]] | None = None
+    events: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     now: int = 0
     request: str = ""
 
     def call(self, name: str, arguments: Arguments, now: int) -> Reply:
         """The reply of a script whose arguments are given by the names in its head."""
-        self.event, self.now, self.request = None, now, arguments.get("request", "")
+        self.events, self.now, self.request = [], now, arguments.get("request", "")
         if "backlog_max" in arguments or name.startswith("evict_"):
             refusal = self._guard(arguments)
             if refusal:
@@ -163,7 +163,7 @@ class Model:
     def take_state_of(self, other: "Model") -> None:
         """Become what another model is in all but its meta."""
         for each in fields(self):
-            if each.name not in {"meta", "event", "now", "request"}:
+            if each.name not in {"meta", "events", "now", "request"}:
                 setattr(self, each.name, copy.deepcopy(getattr(other, each.name)))
 
     # ---- what every script begins and ends with ----------------------------------------------------------------------
@@ -182,7 +182,8 @@ class Model:
         self.meta["seq"] = str(seq)
         place = f"{self.meta['epoch']}-{seq}"
         texts = {name: str(value) for name, value in values.items()}
-        self.event = (place, {"type": type_, "v": "1", "at": str(self.now), "request": self.request, **texts})
+        event = {"type": type_, "v": "1", "at": str(self.now), "request": self.request, **texts}
+        self.events.append((place, event))
         return place
 
     @property
@@ -548,12 +549,18 @@ class Model:
         )  # fmt: skip
         return ["updated" if known else "created", place, str(issued)]
 
-    def issue_coupon(self, a: Arguments) -> Reply:
+    def issue_coupons(self, a: Arguments) -> Reply:
         campaign = self.campaigns.get(a["campaign"])
         if campaign is None:
             return ["unknown"]
-        if a["user"] in campaign.issues:
-            return ["already_issued", campaign.place, _issue_text(campaign.issues[a["user"]])]
+        answers = []
+        for user, self.request in zip(a["user"], a["request"].split(","), strict=True):
+            answers.append(self._issue(campaign, a["campaign"], user))
+        return ["answered", answers]
+
+    def _issue(self, campaign: Campaign, campaign_id: str, user: str) -> Reply:
+        if user in campaign.issues:
+            return ["already_issued", campaign.place, _issue_text(campaign.issues[user])]
         if not campaign.opens_at <= self.now < campaign.closes_at:
             return ["not_open", str(campaign.opens_at), str(campaign.closes_at), str(self.now)]
         if campaign.issued >= campaign.quantity:
@@ -561,11 +568,11 @@ class Model:
         campaign.issued += 1
         kind, value, minimum, maximum = campaign.rule
         campaign.place = self._happened(
-            "coupon.issued", campaign=a["campaign"], user=a["user"], number=campaign.issued, kind=kind, value=value,
+            "coupon.issued", campaign=campaign_id, user=user, number=campaign.issued, kind=kind, value=value,
             minimum_order=minimum, maximum_discount=maximum, valid_days=campaign.valid_days,
         )  # fmt: skip
         issue = (campaign.issued, str(self.now), campaign.rule, campaign.valid_days)
-        campaign.issues[a["user"]] = issue
+        campaign.issues[user] = issue
         return ["issued", campaign.place, _issue_text(issue)]
 
     def adopt_issue(self, a: Arguments) -> Reply:

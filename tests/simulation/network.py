@@ -7,7 +7,7 @@ executed. What a server loses is the end of that file: the partition is emptied 
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import redis
@@ -83,6 +83,17 @@ class Executed:
     keys: tuple[str, ...]
     arguments: dict[str, Any]
     at_ms: int
+
+    @property
+    def events_max(self) -> int:
+        """How many events it may have appended: one, or one for each user who asks for a coupon."""
+        return len(self.arguments["user"]) if self.name == "issue_coupons" else 1
+
+    def alone(self, event: dict[str, str]) -> "Executed":
+        """What it did by one of its events: durable together or not, each is a step of its own."""
+        if self.events_max == 1:
+            return self
+        return replace(self, arguments=self.arguments | {"user": [event["user"]], "request": event["request"]})
 
 
 @dataclass(slots=True)
@@ -271,7 +282,7 @@ class Network:
         if any(answer.status == "read" for answer in script.head.returns):
             return self._wire.run([command])[0]
         executed = Executed(script.name, command, call.keys, _named(script, values), now_ms)
-        reply, *contents = self._wire.run([command, *map(_content_command, call.keys)])
+        reply, *contents = self._wire.run([command, *(_content_command(key, executed.events_max) for key in call.keys)])
         call.server.file.append(executed)
         self.witness(call.server, executed, reply, contents)
         return reply
@@ -317,10 +328,10 @@ class VirtualLanes(Lanes):
         return self._loop.now_ms()
 
 
-def _content_command(name: str) -> tuple[Argument, ...]:
+def _content_command(name: str, events_max: int = 1) -> tuple[Argument, ...]:
     kind = name.partition("}:")[2].partition(":")[0]
     if kind == "events":
-        return ("XREVRANGE", name, "+", "-", "COUNT", 1)
+        return ("XREVRANGE", name, "+", "-", "COUNT", events_max)
     if kind in {"products", "campaigns", "sales"}:
         return ("ZRANGE", name, 0, -1, "WITHSCORES")
     return ("HGETALL", name)

@@ -125,7 +125,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "released_twice": in_script("release_stock", "'state', 'released', ", ""),
     "confirmed_twice": in_script("confirm_stock", "'state', 'sold', ", ""),
-    "one_coupon_too_many": in_script("issue_coupon", "number > tonumber(found[1])", "number > tonumber(found[1]) + 1"),
+    "one_coupon_too_many": in_script("issue_coupons", "issued >= quantity", "issued > quantity"),
     "coupon_not_given_back": in_script(
         "*",
         "if coupon then\n    set_coupon(coupons, order.coupon",

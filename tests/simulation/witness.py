@@ -62,8 +62,8 @@ class Witness:
             self._compare(server, executed, contents)
         if executed.name == "mark_durable" and int(model.meta.get("durable", 0)) > self._written[number][1]:
             raise self._violation(server, executed, f"{model.meta['durable']} is not in PostgreSQL")
-        if model.event is not None:
-            self._remember(server, executed, model.event[0])
+        for place, event in model.events:
+            self._remember(server, executed.alone(event), place)
         if executed.name == "finish_load" and expected[0] == "held":
             self.compare_all(server)
         if "server" in model.meta and executed.name != "mark_durable" and not executed.name.startswith("evict_"):
@@ -94,16 +94,16 @@ class Witness:
         for name, content in zip(executed.keys, contents, strict=True):
             key = name.removeprefix(server.prefix)
             if key == "events":
-                if model.event is not None:
-                    self._compare_event(server, executed, content)
+                if model.events:
+                    self._compare_events(server, executed, content)
             elif "loading" not in model.meta and _canonical(key, _flat(content)) != _canonical(key, model.key(key)):
                 raise self._violation(server, executed, f"{key} is {_flat(content)}, where {model.key(key)} was right")
 
-    def _compare_event(self, server: Server, executed: Executed, content: list[Any]) -> None:
-        found = [(entry[0].decode(), _flat(entry[1])) for entry in content]
-        expected = self.live[server.partition].event
-        if found != [expected]:
-            raise self._violation(server, executed, f"the event is {found}, where {expected} was right")
+    def _compare_events(self, server: Server, executed: Executed, content: list[Any]) -> None:
+        expected = self.live[server.partition].events
+        found = [(entry[0].decode(), _flat(entry[1])) for entry in content[: len(expected)]][::-1]
+        if found != expected:
+            raise self._violation(server, executed, f"the events are {found}, where {expected} were right")
 
     def _remember(self, server: Server, executed: Executed, place: str) -> None:
         epoch, seq = map(int, place.split("-"))
@@ -198,7 +198,7 @@ class Witness:
                 "durable": str(seq - 1),
             }  # fmt: skip
             durable.call(executed.name, a, executed.at_ms)
-            if durable.event is None or durable.event[0] != f"{epoch}-{seq}":
+            if [place for place, _ in durable.events] != [f"{epoch}-{seq}"]:
                 raise Violation(f"{executed.name} at {epoch}-{seq} of partition {number} has another effect alone")
 
     def _compare_tables(self, numbers: list[int]) -> None:

@@ -98,9 +98,11 @@ def test_the_guards_refusals_come_before_anything_else(script: Script) -> None:
 @every_script
 def test_the_head_states_every_event_that_the_code_appends(script: Script) -> None:
     code = code_that_runs(script)
-    appended = re.findall(r"\bappend\(events, meta, epoch, seq, request, '([^']*)'", code)
-    assert len(re.findall(r"\bappend\((?!events, meta, epoch, seq, request, kind)", code)) == len(appended)
-    assert set(appended) == set(script.head.events)
+    call = r"(?<!function )\b(?:append|add_event)\("
+    calls = re.findall(rf"{call}events, (?:meta, )?epoch, seq, (?:(?:own_)?request, '([^']*)'|\.\.\.)", code)
+    assert len(re.findall(call, code)) == len(calls)
+    appended = {kind for kind in calls if kind}
+    assert appended == set(script.head.events)
 
 
 def test_the_engine_knows_every_status_and_no_others() -> None:

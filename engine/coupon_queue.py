@@ -1,0 +1,110 @@
+"""The queue before a campaign: whoever asks it for a coupon in one tick of the event loop is served by one call.
+
+A campaign is one partition's business, whatever the number of servers: what its calls cost Redis is the limit of a
+coupon rush. Many users who are served together take Redis little more than one does.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from engine.runner import Flow, Reply, ScriptRunner
+from engine.statuses import Status
+
+SERVED_MAX = 64
+"""Most users of one call: all of them take Redis less than a millisecond, in which it does nothing else."""
+
+DEADLINE_STEP_S = 0.25
+"""Who is served together shares the earliest deadline, by so much earlier than its own at most."""
+
+
+class _Line(NamedTuple):
+    """Who may be served together: flows of one generation and time, whose deadlines are close."""
+
+    campaign_id: str
+    generation: str
+    now_ms: str
+    deadline_step: int
+
+
+class _Asker(NamedTuple):
+    flow: Flow
+    user_id: str
+    answer: "asyncio.Future[Reply]"
+
+
+class CouponQueue:
+    """Belongs to one event loop. Users are served in the order in which they ask."""
+
+    def __init__(self, runner: ScriptRunner) -> None:
+        self._runner = runner
+        self._lines: dict[_Line, list[_Asker]] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def ask(self, flow: Flow, campaign_id: str, user_id: str) -> Reply:
+        """Ask for the campaign's next coupon, in the name of ``flow``. Raises as `ScriptRunner.change` does.
+
+        Status `UNKNOWN`; `ISSUED` or `ALREADY_ISSUED` (place, issue); `NOT_OPEN` (opens at, closes at, now, ms);
+        `EXHAUSTED` (quantity).
+        """
+        loop = asyncio.get_running_loop()
+        line = _Line(campaign_id, flow.generation, flow.now_ms, int(flow.deadline / DEADLINE_STEP_S))
+        asker = _Asker(flow, user_id, loop.create_future())
+        askers = self._lines.get(line)
+        if askers is None:
+            self._lines[line] = [asker]
+            loop.call_soon(self._serve, line)
+        else:
+            askers.append(asker)
+            if len(askers) == SERVED_MAX:
+                self._serve(line)
+        return await asker.answer
+
+    def _serve(self, line: _Line) -> None:
+        """Let those who wait in line ask now; none do, where the line was full before."""
+        askers = [asker for asker in self._lines.pop(line, ()) if not asker.answer.done()]
+        if askers:
+            call = asyncio.get_running_loop().create_task(self._call(line, askers))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+
+    async def _call(self, line: _Line, askers: Sequence[_Asker]) -> None:
+        runner, keys = self._runner, self._runner.keys
+        partition = runner.partitions.of(line.campaign_id)
+        deadline = min(asker.flow.deadline for asker in askers)
+        requests = ",".join(asker.flow.request for asker in askers)
+        together = Flow(line.generation, deadline, line.now_ms, requests)
+        try:
+            reply = await runner.change(
+                together,
+                partition,
+                "issue_coupons",
+                (
+                    keys.meta(partition),
+                    keys.events(partition),
+                    keys.campaign(partition, line.campaign_id),
+                    keys.issues(partition, line.campaign_id),
+                ),
+                (line.campaign_id, *(asker.user_id for asker in askers)),
+            )
+        except Exception as error:  # whatever it was, each of them waits for an answer
+            for asker in askers:
+                if not asker.answer.done():
+                    asker.answer.set_exception(error)
+            return
+        served = set()
+        for index, asker in enumerate(askers):
+            if together.sent_again and asker.user_id not in served:
+                # What it finds may be its own. A user who asks twice has one request that may say so.
+                asker.flow.sent_again = True
+            served.add(asker.user_id)
+            if not asker.answer.done():
+                asker.answer.set_result(_answer(reply, index))
+
+
+def _answer(reply: Reply, index: int) -> Reply:
+    """What one of the users is told."""
+    if reply.status is Status.UNKNOWN:
+        return reply
+    status, *values = reply.values[0][index]
+    return Reply(Status(status.decode()), values)

@@ -1,0 +1,108 @@
+"""The queue before a campaign: who asks at the same moment is served by one call, and told what is true for each."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from engine.coupon_queue import DEADLINE_STEP_S, SERVED_MAX
+from engine.coupons import Coupon
+from engine.engine import Engine
+from engine.errors import CouponAlreadyIssued, CouponsExhausted, UnknownCampaign
+from engine.request_id import REQUEST_ID
+from engine.runner import Flow
+from tests.engine.shop import campaign, events
+from tests.engine.trouble import Proxy
+
+
+@pytest.fixture(autouse=True)
+async def open_campaign(engine: Engine) -> None:
+    await engine.coupons.put_campaign(campaign(quantity=1_000))
+
+
+async def ask(shop: Engine, users: Sequence[str], campaign_id: str = "spring") -> list[Coupon | BaseException]:
+    return await asyncio.gather(*(shop.coupons.issue(user, campaign_id) for user in users), return_exceptions=True)
+
+
+def numbers(outcomes: Sequence[Coupon | BaseException]) -> list[int]:
+    assert all(isinstance(outcome, Coupon) for outcome in outcomes), outcomes
+    return [outcome.issue_number for outcome in outcomes if isinstance(outcome, Coupon)]
+
+
+@pytest.mark.requirement("R4.1", "R4.9")
+async def test_who_asks_at_the_same_moment_is_served_in_that_order_by_one_call(
+    engine: Engine, troubled: Engine, proxy: Proxy
+) -> None:
+    users = [f"user-{number}" for number in range(SERVED_MAX)]
+    assert numbers(await ask(troubled, users)) == list(range(1, SERVED_MAX + 1))
+    assert proxy.times_sent("issue_coupons") == 1
+    assert (await engine.coupons.read_campaign("spring")).issued == SERVED_MAX
+
+
+async def test_more_than_a_call_may_serve_are_served_by_several(troubled: Engine, proxy: Proxy) -> None:
+    users = [f"user-{number}" for number in range(2 * SERVED_MAX + 1)]
+    assert numbers(await ask(troubled, users)) == list(range(1, 2 * SERVED_MAX + 2))
+    assert proxy.times_sent("issue_coupons") == 3
+
+
+@pytest.mark.requirement("R4.9")
+async def test_the_last_coupons_go_to_those_who_came_first(engine: Engine) -> None:
+    await engine.coupons.put_campaign(campaign("few", quantity=2))
+    first, second, third, again, fourth = await ask(engine, ["ann", "ben", "cho", "ann", "dan"], "few")
+    assert numbers([first, second]) == [1, 2]
+    assert isinstance(third, CouponsExhausted)
+    assert isinstance(fourth, CouponsExhausted)
+    assert isinstance(first, Coupon)
+    assert isinstance(again, CouponAlreadyIssued)
+    assert again.coupon_id == first.coupon_id
+
+
+async def test_campaigns_are_asked_apart(engine: Engine) -> None:
+    await engine.coupons.put_campaign(campaign("summer", quantity=5))
+    outcomes = await asyncio.gather(
+        ask(engine, ["ann", "ben"]), ask(engine, ["ann", "ben"], "summer"), ask(engine, ["ann"], "winter")
+    )
+    assert [numbers(each) for each in outcomes[:2]] == [[1, 2], [1, 2]]
+    assert isinstance(outcomes[2][0], UnknownCampaign)
+
+
+async def test_each_issue_says_the_request_that_it_is_for(engine: Engine) -> None:
+    async def requested(user: str, request_id: str) -> None:
+        REQUEST_ID.set(request_id)
+        await engine.coupons.issue(user, "spring")
+
+    await asyncio.gather(
+        *(asyncio.create_task(requested(user, id_)) for user, id_ in [("ann", "a-1"), ("ben", ""), ("cho", "c-3")])
+    )
+    issued = [event for event in await events(engine) if event["type"] == "coupon.issued"]
+    assert [(event["user"], event["request"]) for event in issued] == [("ann", "a-1"), ("ben", ""), ("cho", "c-3")]
+
+
+@pytest.mark.requirement("R4.9")
+async def test_a_call_whose_reply_is_lost_is_nobodys_refusal(engine: Engine, troubled: Engine, proxy: Proxy) -> None:
+    """But for the user who asked twice: of the two, one is told that there is a coupon already."""
+    await engine.coupons.issue("old", "spring")
+    proxy.lose_reply("issue_coupons")
+    *new, twice = await ask(troubled, ["ann", "ben", "cho", "ann"])
+    assert numbers(new) == [2, 3, 4]
+    assert isinstance(twice, CouponAlreadyIssued)
+    assert proxy.times_sent("issue_coupons") == 2
+    assert (await engine.coupons.read_campaign("spring")).issued == 4
+
+
+async def test_who_has_gone_before_the_call_is_not_served_and_holds_up_nobody(engine: Engine) -> None:
+    gone, stays = (asyncio.ensure_future(engine.coupons.issue(user, "spring")) for user in ("ann", "ben"))
+    await asyncio.sleep(0)  # both stand in the queue
+    gone.cancel()
+    assert (await stays).issue_number == 1
+    assert gone.cancelled()
+    assert (await engine.coupons.read_campaign("spring")).issued == 1
+
+
+async def test_who_is_nearly_out_of_time_takes_nobody_elses(troubled: Engine, proxy: Proxy) -> None:
+    now = asyncio.get_running_loop().time()
+    queue, runner = troubled.coupons._queue, troubled.runner
+    begun = runner.begin()
+    flows = [Flow(begun.generation, now + seconds, begun.now_ms, "") for seconds in (2.0, 2.0 + DEADLINE_STEP_S, 2.0)]
+    await asyncio.gather(*(queue.ask(flow, "spring", f"user-{at}") for at, flow in enumerate(flows)))
+    assert proxy.times_sent("issue_coupons") == 2
