@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from datetime import date
+from math import inf
 
 from engine.business_days import BusinessDays
 from engine.catalog import Catalog
@@ -10,6 +11,9 @@ from engine.runner import ScriptRunner
 
 CACHE_S = 1.0
 """How long a ranking is kept in process: reading it costs ordering nothing, however often it is read."""
+
+RENEWED_S = 0.75
+"""From this age on the next one is read while this one is still shown: where many ask, nobody waits for it."""
 
 RANKS_MAX = 50
 
@@ -41,21 +45,34 @@ class BestSellers:
         self._runner = runner
         self._catalog = catalog
         self._days = days
-        self._rankings: dict[int, tuple[float, asyncio.Task[Ranking]]] = {}
+        # By number of days, and each with the time when it was begun to be read.
+        self._known: dict[int, tuple[float, Ranking]] = {}
+        self._read: dict[int, tuple[float, asyncio.Task[Ranking]]] = {}
 
     async def top(self, days: int) -> Ranking:
         """The ranking of today and the ``days - 1`` days before, of at most `RANKS_MAX` products, up to 1 s old."""
         now_s = asyncio.get_running_loop().time()
-        kept = self._rankings.get(days)
-        if kept is None or now_s - kept[0] >= CACHE_S:
-            kept = (now_s, asyncio.create_task(self._rank(days)))
-            self._rankings[days] = kept
+        known_at, ranking = self._known.get(days, (-inf, None))
+        read = self._read.get(days)
+        if now_s - known_at >= RENEWED_S and (read is None or now_s - read[0] >= CACHE_S):
+            read = (now_s, asyncio.create_task(self._renew(days, now_s)))
+            read[1].add_done_callback(_look_at)
+            self._read[days] = read
+        if ranking is not None and now_s - known_at < CACHE_S:
+            return ranking
+        assert read is not None, "what is not known is being read"
+        return await asyncio.shield(read[1])
+
+    async def _renew(self, days: int, began_s: float) -> Ranking:
         try:
-            return await asyncio.shield(kept[1])
-        except BaseException:
-            if kept[1].done() and self._rankings.get(days) is kept:
-                del self._rankings[days]
-            raise
+            ranking = await self._rank(days)
+        finally:
+            read = self._read.get(days)
+            if read is not None and read[0] == began_s:
+                del self._read[days]
+        if began_s > self._known.get(days, (-inf, None))[0]:
+            self._known[days] = (began_s, ranking)
+        return ranking
 
     async def _rank(self, days: int) -> Ranking:
         keys = self._runner.keys
@@ -83,3 +100,9 @@ class BestSellers:
                 for rank, (sold, product_id) in enumerate(merged, 1)
             ),
         )
+
+
+def _look_at(read: "asyncio.Task[Ranking]") -> None:
+    """A reading that nobody waits for may fail: who comes later reads again."""
+    if not read.cancelled():
+        read.exception()

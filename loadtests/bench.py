@@ -33,6 +33,7 @@ STEADY_SHARE = 0.8
 PACED_CONNECTIONS = 128
 """More than are ever waiting at that rate; wrk looks through all of them each time."""
 CONNECTION_COUNTS = (1, 4, 16, 64, 256)
+READ_CONNECTIONS = 16
 
 
 @click.command(help=__doc__)
@@ -129,7 +130,12 @@ class Run:
         """The ceilings, and what no client asks for."""
         with Echo(folder, self._processes) as echo:
             answered = measure(echo, traffic.COUPON, Plan(self._seconds, self._connections, 1.0))
+        asked = Plan(self._seconds, READ_CONNECTIONS, 1.0, rate=traffic.READ_RATE, paced=True)
+        sellers = measure(system, traffic.BEST_SELLERS, asked)
         self._ceilings = {
+            f"best sellers at {traffic.READ_RATE}/s": {
+                f"p{each}_ms": sellers.latency_ms[each] for each in ("50", "99")
+            },
             "bare echo": {"answered_per_s": answered.answered_per_s, "api_cpu_us": answered.cpu_us["api"]},
             "coupon without HTTP": without_http(system, "coupon", self._seconds),
             "checkout without HTTP": without_http(system, "checkout", self._seconds),

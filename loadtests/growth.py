@@ -1,15 +1,19 @@
-"""Does a shop slow down as it grows? Every path before and after it has so many times the users, products, orders and
-coupons on record, made by buying. Run it with `python -m loadtests.growth`; it brings servers of its own.
+"""Does a shop slow down as it grows? A shop, and beside it one with so many times the users, products, orders and
+coupons on record, all of them bought: each path is measured in the one and at once in the other, some times in turn.
+Run it with `python -m loadtests.growth`; it brings servers of its own.
 
-Before and after are some minutes apart, and the machine may be slower by then: the CPU for each answer counts, beside
-that of the generator, which knows nothing of what is on record. All must add up at the end, and the audit be clean.
+A machine that is slower by then is so for both. The middle of each path's measurements counts: the CPU for each answer,
+beside that of the generator, which knows nothing of what is on record. All must add up at the end, and both audits be
+clean.
 """
 
 import json
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, LiteralString
 
 import click
@@ -17,7 +21,7 @@ import psycopg
 
 from loadtests import traffic
 from loadtests.machine import commit
-from loadtests.measure import Figures, Plan, load, measure
+from loadtests.measure import Plan, load, measure
 from loadtests.systems import Firstcome, WrongOutcome
 from loadtests.tables import Found, markdown
 
@@ -25,6 +29,7 @@ CONNECTIONS = 64
 SLICE_S = 10.0
 """History is made for so long at a time; then the writer may come after."""
 
+WARM_UP_S = 1.0
 TITLES = {path.name: path.title.replace("1,000 products", "all products") for path in traffic.ALL}
 PARTS = ("api", "redis", "worker", "postgres")
 _SIZES: LiteralString = """
@@ -48,43 +53,86 @@ class Size:
         return Size(self.users * factor, self.products * factor, self.orders * factor, self.coupons * factor)
 
 
-@dataclass(frozen=True, slots=True)
-class Stand:
-    """A shop of some size: what is on record, what each path costs, and what all of it takes."""
+class Shop:
+    """A shop of some size, and what was measured in it."""
 
-    size: Size
-    figures: list[Figures]
-    redis_bytes: int
-    tables: dict[str, tuple[int, int]]
-    """Bytes of rows and of indexes."""
+    def __init__(self, system: Firstcome, size: Size) -> None:
+        self.system = system
+        self.figures: dict[str, list[Found]] = {}
+        _grow(system, size)
+        self.size = self._counted()
+        self.redis_bytes = int(system.redis.info("memory")["used_memory"])
+
+    def measure(self, path: traffic.Path, seconds: float) -> None:
+        """Load one path; the first time after a warm-up."""
+        warm_up_s = 0.0 if path.name in self.figures else min(WARM_UP_S, seconds)
+        found = measure(self.system, path, Plan(seconds, CONNECTIONS, warm_up_s=warm_up_s))
+        self.figures.setdefault(path.name, []).append(found.saved())
+
+    def saved(self) -> dict[str, Any]:
+        """As JSON has it. ``tables``: bytes of the rows and of the indexes of each, at the end."""
+        with psycopg.connect(self.system.postgres.url) as connection:
+            tables = {table: (rows, indexes) for table, rows, indexes in connection.execute(_SIZES).fetchall()}
+        return {
+            "size": asdict(self.size),
+            "size_at_the_end": asdict(self._counted()),
+            "redis_bytes": self.redis_bytes,
+            "tables": tables,
+            "figures": self.figures,
+        }
+
+    def _counted(self) -> Size:
+        counts = self.system.counts()
+        return Size(self.system.users, self.system.products, counts["orders"], counts["coupons"])
 
 
 @click.command(help=__doc__)
-@click.option("--times", default=100, show_default=True, help="How much larger the shop becomes.")
-@click.option("--users", default=2_000, show_default=True, help="Users before.")
-@click.option("--products", default=100, show_default=True, help="Products before.")
-@click.option("--orders", default=2_000, show_default=True, help="Orders before, and as many coupons.")
-@click.option("--seconds", default=5.0, show_default=True, help="How long each path is loaded.")
+@click.option("--times", default=100, show_default=True, help="How much larger the other shop is.")
+@click.option("--users", default=1_000, show_default=True, help="Users of the small one.")
+@click.option("--products", default=100, show_default=True, help="Its products.")
+@click.option("--orders", default=2_000, show_default=True, help="Its orders, and as many coupons.")
+@click.option("--seconds", default=2.0, show_default=True, help="How long each path is loaded at a time.")
+@click.option("--rounds", default=5, show_default=True, help="How often, in each shop.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Where the results go, as JSON.")
-def main(times: int, users: int, products: int, orders: int, seconds: float, save: Path | None) -> None:
-    """Measure, grow, measure, print, save."""
+def main(times: int, users: int, products: int, orders: int, seconds: float, rounds: int, save: Path | None) -> None:
+    """Grow, measure in turn, print, save."""
     traffic.USERS, traffic.PRODUCTS = users, products
-    before = Size(users, products, orders, orders)
+    size = Size(users, products, orders, orders)
     with tempfile.TemporaryDirectory(prefix="firstcome-growth-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        with Firstcome(folder, 1) as system:
-            small, large = stand(system, before, seconds), stand(system, before.times(times), seconds)
-            if broken := system.broken_laws():
-                raise click.ClickException("; ".join(broken))
-    results = saved(small, large)
+        results = compare(folder, size, times, seconds, rounds)
     click.echo(summary(results))
     if save is not None:
         save.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
-def stand(system: Firstcome, size: Size, seconds: float) -> Stand:
-    """Let the shop become so large, then measure every path. Raises `WrongOutcome`."""
+def compare(folder: Path, size: Size, times: int, seconds: float, rounds: int) -> dict[str, Any]:
+    """Both shops, measured in turn, as JSON has it. Raises `WrongOutcome`."""
+    systems = []
+    for name in ("large", "small"):
+        (folder / name).mkdir(mode=0o755)
+        systems.append(Firstcome(folder / name, 1))
+    with systems[0] as large_one, systems[1] as small_one:
+        large, small = Shop(large_one, size.times(times)), Shop(small_one, size)
+        # What adds to the record comes last, so that the small shop is small for as long as can be.
+        for path in sorted(traffic.ALL, key=lambda path: path.accepts is not None):
+            for number in range(rounds):
+                for shop in (small, large) if number % 2 == 0 else (large, small):
+                    shop.measure(path, seconds)
+            ratio = _middle(large.figures[path.name], cpu_us) / _middle(small.figures[path.name], cpu_us)
+            click.echo(f"  {TITLES[path.name]}: {ratio:.2f} x the CPU")
+        if broken := [*small_one.broken_laws(), *large_one.broken_laws()]:
+            raise WrongOutcome("; ".join(broken))
+        return {
+            "commit": commit(),
+            "command": " ".join(["python -m loadtests.growth", *sys.argv[1:]]),
+            "small": small.saved(),
+            "large": large.saved(),
+        }
+
+
+def _grow(system: Firstcome, size: Size) -> None:
     click.echo(f"{size.users:,} users, {size.products:,} products, {size.orders:,} orders and coupons")
     system.grow(size.users, size.products)
     for path, wanted in ((traffic.CHECKOUT, size.orders), (traffic.COUPON, size.coupons)):
@@ -97,16 +145,6 @@ def stand(system: Firstcome, size: Size, seconds: float) -> Stand:
             system.settle()
     with psycopg.connect(system.postgres.url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
-    counts = system.counts()
-    figures = []
-    for path in traffic.ALL:
-        found = measure(system, path, Plan(seconds, CONNECTIONS, warm_up_s=min(1.0, seconds)))
-        figures.append(found)
-        click.echo(f"  {path.title}: {found.answered_per_s:,.0f}/s, {cpu_us(found.saved()):,.0f} us")
-    with psycopg.connect(system.postgres.url) as connection:
-        tables = {table: (rows, indexes) for table, rows, indexes in connection.execute(_SIZES).fetchall()}
-    found_size = Size(system.users, system.products, counts["orders"], counts["coupons"])
-    return Stand(found_size, figures, int(system.redis.info("memory")["used_memory"]), tables)
 
 
 def cpu_us(figures: Found) -> float:
@@ -114,35 +152,49 @@ def cpu_us(figures: Found) -> float:
     return sum(float(figures["cpu_us"][role]) for role in PARTS)
 
 
+def _generator_us(figures: Found) -> float:
+    return float(figures["cpu_us"]["generator"])
+
+
+def _rate(figures: Found) -> float:
+    return float(figures["answered_per_s"])
+
+
+def _p99_ms(figures: Found) -> float:
+    return float(figures["latency_ms"]["99"])
+
+
+def _middle(found: Sequence[Found], of: Callable[[Found], float]) -> float:
+    return median(map(of, found))
+
+
 def summary(results: Found) -> str:
     """Saved results as text: a table of the paths, one of PostgreSQL's tables, and what Redis takes."""
-    before, after = results["before"], results["after"]
-    paths = [
-        [
-            TITLES[small["path"]],
-            f"{small['answered_per_s']:,.0f}",
-            f"{large['answered_per_s']:,.0f}",
-            f"{cpu_us(small):,.0f}",
-            f"{cpu_us(large):,.0f}",
-            f"{cpu_us(large) / cpu_us(small):.2f} x",
-            f"{large['cpu_us']['generator'] / small['cpu_us']['generator']:.2f} x",
-            f"{small['latency_ms']['99']:.1f}",
-            f"{large['latency_ms']['99']:.1f}",
-        ]
-        for small, large in zip(before["figures"], after["figures"], strict=True)
-    ]
+    small, large = results["small"], results["large"]
+    rows = []
+    for path in (path.name for path in traffic.ALL if path.name in small["figures"]):
+
+        def row(of: Callable[[Found], float], form: str, path: str = path) -> tuple[float, list[str]]:
+            one, other = _middle(small["figures"][path], of), _middle(large["figures"][path], of)
+            return other / one, [format(one, form), format(other, form)]
+
+        (_, rate), (ratio, cpu) = row(_rate, ",.0f"), row(cpu_us, ",.0f")
+        (same, _), (_, late) = row(_generator_us, ""), row(_p99_ms, ".1f")
+        rows.append([TITLES[path], *rate, *cpu, f"{ratio:.2f} x", f"{same:.2f} x", *late])
     sizes = [
-        [name, f"{rows / 2**20:,.1f}", f"{indexes / 2**20:,.1f}"] for name, (rows, indexes) in after["tables"].items()
+        [name, f"{table / 2**20:,.1f}", f"{indexes / 2**20:,.1f}"] for name, (table, indexes) in large["tables"].items()
     ]
-    users = after["size"]["users"] - before["size"]["users"]
-    orders, coupons = (after["size"][kind] - before["size"][kind] for kind in ("orders", "coupons"))
+    users, orders, coupons = (large["size"][kind] - small["size"][kind] for kind in ("users", "orders", "coupons"))
     return "\n\n".join(
         [
-            f"{_told(before['size'])}; then {_told(after['size'])}.",
-            markdown(["path", "answers/s", "then", "CPU us", "then", "ratio", "generator", "p99 ms", "then"], paths),
-            f"Redis takes {before['redis_bytes'] / 2**20:,.0f} MiB, then {after['redis_bytes'] / 2**20:,.0f} MiB: "
-            f"{(after['redis_bytes'] - before['redis_bytes']) / users:,.0f} bytes for each further user, with "
-            f"{orders / users:.1f} orders and {coupons / users:.1f} coupons for each. PostgreSQL, then:",
+            f"One shop has {_told(small['size'])} when it is first measured, and {_told(small['size_at_the_end'])} at "
+            f"the end; the other {_told(large['size'])}, and {_told(large['size_at_the_end'])}.",
+            markdown(["path", "answers/s", "other", "CPU us", "other", "ratio", "generator", "p99 ms", "other"], rows),
+            f"Redis takes {small['redis_bytes'] / 2**20:,.0f} MiB in one and "
+            f"{large['redis_bytes'] / 2**20:,.0f} MiB in the other: "
+            f"{(large['redis_bytes'] - small['redis_bytes']) / users:,.0f} bytes for each further user, with "
+            f"{orders / users:.1f} orders and {coupons / users:.1f} coupons for each. PostgreSQL in the other, at the "
+            "end:",
             markdown(["table", "rows, MiB", "indexes, MiB"], sizes),
         ]
     )
@@ -150,19 +202,6 @@ def summary(results: Found) -> str:
 
 def _told(size: Found) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in size.items())
-
-
-def saved(small: Stand, large: Stand) -> dict[str, Any]:
-    """As JSON has it."""
-    return {"commit": commit(), "command": " ".join(["python -m loadtests.growth", *sys.argv[1:]])} | {
-        name: {
-            "size": asdict(each.size),
-            "figures": [figures.saved() for figures in each.figures],
-            "redis_bytes": each.redis_bytes,
-            "tables": each.tables,
-        }
-        for name, each in (("before", small), ("after", large))
-    }
 
 
 if __name__ == "__main__":

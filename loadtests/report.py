@@ -108,9 +108,10 @@ def document(results: Found) -> str:
         grown = load(GROWN)
         parts += [
             "## As the shop grows",
-            f"Another run, of commit {grown['commit']}: `{grown['command']}`. The CPU for each answer, of all parts "
-            "together, is what counts: before and after are minutes apart. The generator knows nothing of what is on "
-            "record, so its ratio tells how much slower the machine itself was.",
+            f"Another run, of commit {grown['commit']}: `{grown['command']}`. Two shops of different size ran side by "
+            "side and were loaded in turn; the middle of each path's measurements is shown. The CPU for each answer, "
+            "of all parts together, is what counts. The generator knows nothing of what is on record, so its ratio "
+            "tells how far two equal measurements are apart here.",
             growth.summary(grown),
         ]
     return "\n\n".join(parts) + "\n"

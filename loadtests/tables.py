@@ -115,15 +115,17 @@ BUDGET_HEAD = ("of the design's budget", "goal", "measured", "met")
 
 def budgets(results: Found) -> list[list[str]]:
     """The goals of the design beside what this run has measured; none without the figures of all of them."""
-    names = ("coupon", "coupon-gone", "checkout", "checkout-gone", "product", "balance", "best-sellers")
+    names = ("coupon", "coupon-gone", "checkout", "checkout-gone", "product", "balance")
     paths = {name: figures for name in names if (figures := of(results, Firstcome.name, name)) is not None}
     alone = results["ceilings"]
-    if len(paths) < len(names) or not alone:
+    asked = f"best sellers at {traffic.READ_RATE}/s"
+    if len(paths) < len(names) or asked not in alone:
         return []
-    coupon, checkout, sellers = paths["coupon"], paths["checkout"], paths["best-sellers"]
+    coupon, checkout = paths["coupon"], paths["checkout"]
     echo, behind, rebuilt = alone["bare echo"], alone["writer catching up"], alone["rebuild of Redis"]
     lag_ms = max(figures["lag_ms_max"] for figures in results["figures"] if figures["system"] == Firstcome.name)
     late_ms = checkout["latency_ms"]["99"]
+    shown_ms = alone[asked]["p99_ms"]
     api_share = coupon["cpu_us"]["api"] / echo["api_cpu_us"]
     gone = min(
         paths[f"{name}-gone"]["refused_per_s"] / paths[name]["accepted_per_s"] for name in ("coupon", "checkout")
@@ -145,12 +147,7 @@ def budgets(results: Found) -> list[list[str]]:
         row("writer lag, the worst of all paths", "1,000 ms", f"{lag_ms:,.0f} ms", lag_ms < 1_000),
         rate("product detail", 10_000, paths["product"]["answered_per_s"]),
         rate("balance", 10_000, paths["balance"]["answered_per_s"]),
-        row(
-            "best sellers, p99, as many as it can",
-            "1 ms",
-            f"{sellers['latency_ms']['99']:.0f} ms at {sellers['answered_per_s']:,.0f}/s",
-            sellers["latency_ms"]["99"] < 1,
-        ),
+        row(f"best sellers, p99, at {traffic.READ_RATE}/s", "1 ms", f"{shown_ms:.2f} ms", shown_ms < 1),
         row("refusals against acceptances", "faster", f"{gone:.1f} x", gone > 1),
         row(
             "writer catching up, against the API's events",

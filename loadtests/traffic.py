@@ -11,6 +11,9 @@ PRODUCTS = 1_000
 CHARGED = 10_000_000
 PRICE = 1_000
 CAMPAIGN = "opening"
+READ_RATE = 500
+"""How often a second the best sellers are asked for, to see how long one answer takes where nothing is at its limit."""
+
 EXHAUSTED = "gone"
 """A campaign of which nothing is left."""
 

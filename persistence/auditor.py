@@ -315,8 +315,9 @@ class Auditor:
             yield f"partition {number}"
             await self.examine([_whole(number)])
         yield "keys of Redis"
-        async for entities in self._keys():
-            await self.examine(await not_recorded(self.connection, entities))
+        async for page_of_each in self._keys():
+            for entities in page_of_each:
+                await self.examine(await not_recorded(self.connection, entities))
             await asyncio.sleep(self.limits.pause_s)
 
     async def lately(self) -> AsyncIterator[str]:
@@ -404,35 +405,36 @@ class Auditor:
                 continue  # what is no event, the writer stops at
         return events
 
-    async def _keys(self) -> AsyncIterator[list[Entity]]:
-        """Every entity that has a key in Redis, some of one subject at a time."""
+    async def _keys(self) -> AsyncIterator[list[list[Entity]]]:
+        """Every entity that has a key in Redis, some at a time, each list of one subject."""
         lanes = self.engine.lanes
         servers = {lanes.identity(number): number for number in range(self.engine.partitions.count)}
         for representative in servers.values():
             cursor = "0"
             while True:
                 reply, keys = await self._execute(representative, "SCAN", cursor, "MATCH", "fc:{*", "COUNT", SCAN_COUNT)
-                for entities in await self._entities_of(keys):
-                    yield entities
+                yield await self._entities_of(keys)
                 cursor = reply.decode()
                 if cursor == "0":
                     break
 
     async def _entities_of(self, keys: Sequence[bytes]) -> list[list[Entity]]:
         grouped: dict[Subject, list[Entity]] = {}
+        holders: list[tuple[Subject, int, str, bytes]] = []
         for key in keys:
             prefix, _, rest = key.decode(errors="replace").partition("}:")
             kind, _, id = rest.partition(":")
             partition, subject = self._partitions.get(prefix + "}:"), _KIND_OF_KEY.get(kind)
             if partition is None or subject is None or not is_id(subject, id):
                 continue
-            entities = grouped.setdefault(subject, [])
             if subject in {Subject.COUPON, Subject.ISSUE}:
-                fields = await self._fields_of(partition, key)
-                entities += [Entity(subject, partition, name, id) for name in fields]
+                holders.append((subject, partition, id, key))
             else:
                 owner = str(partition) if subject is Subject.RESERVATION else ""
-                entities.append(Entity(subject, partition, id, owner))
+                grouped.setdefault(subject, []).append(Entity(subject, partition, id, owner))
+        names = await asyncio.gather(*(self._fields_of(partition, key) for _, partition, _, key in holders))
+        for (subject, partition, id, _), found in zip(holders, names, strict=True):
+            grouped.setdefault(subject, []).extend(Entity(subject, partition, name, id) for name in found)
         return list(grouped.values())
 
     async def _fields_of(self, partition: int, key: bytes) -> list[str]:

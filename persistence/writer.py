@@ -8,7 +8,9 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from math import inf
+from operator import itemgetter
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -61,6 +63,8 @@ _log = logging.getLogger("firstcome.writer")
 
 Entry = tuple[bytes, Sequence[bytes]]
 """An entry of a stream: its id, and its fields and values in turn."""
+
+_FIELDS = itemgetter(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +276,7 @@ class Writer:
             for partition, entries in entries_of.items():
                 streams.setdefault(partition, []).extend(entries)
                 events += len(entries)
-                size += sum(sum(map(len, fields)) for _, fields in entries)
+                size += sum(map(len, chain.from_iterable(map(_FIELDS, entries))))
                 if len(entries) == count:
                     epoch, _, seq = entries[-1][0].partition(b"-")
                     after[partition] = (int(epoch), int(seq))

@@ -38,6 +38,10 @@ _SETTINGS: Mapping[str, str] = {
     "databases": "16",
     "appendonly": "yes",
     "appendfsync": "everysec",
+    # Rewriting the file takes a processor for some seconds; loading what is not rewritten takes one for each 60 MB.
+    "auto-aof-rewrite-min-size": "256mb",
+    "auto-aof-rewrite-percentage": "200",
+    "rdbcompression": "no",
     "save": '""',
     "maxmemory-policy": "noeviction",
     "tcp-keepalive": "60",

@@ -3,9 +3,12 @@ from datetime import date
 
 import pytest
 
+from engine import bestsellers
 from engine.catalog import NewStockItem
 from engine.engine import Engine
+from engine.errors import Unavailable
 from tests.engine.shop import NOW, lines, settle
+from tests.engine.waiting import until
 
 DAY_MS = 86_400_000
 
@@ -58,3 +61,53 @@ async def test_many_readers_at_once_cost_redis_one_reading(engine: Engine) -> No
     first = await engine.bestsellers.top(3)
     rankings = await asyncio.gather(*(engine.bestsellers.top(3) for _ in range(200)))
     assert all(ranking is first for ranking in rankings)
+
+
+@pytest.mark.requirement("R5.3")
+async def test_while_the_next_ranking_is_read_this_one_is_shown(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bestsellers, "CACHE_S", 1_000.0)
+    first = await engine.bestsellers.top(3)
+    await sell(engine, "p1", 1, NOW)
+    assert await engine.bestsellers.top(3) is first
+    monkeypatch.setattr(bestsellers, "RENEWED_S", 0.0)
+    # All of them are in one tick: who begins the reading does not wait for it either.
+    asking = engine.bestsellers.top(3)
+    with pytest.raises(StopIteration) as shown:
+        asking.send(None)
+    assert shown.value.value is first
+    await until(lambda: not engine.bestsellers._read)
+    assert [item.quantity_sold for item in (await engine.bestsellers.top(3)).items] == [1]
+    await until(lambda: not engine.bestsellers._read)
+
+
+@pytest.mark.requirement("R5.3")
+async def test_no_ranking_is_shown_that_is_too_old(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = await engine.bestsellers.top(3)
+    await sell(engine, "p1", 1, NOW)
+    monkeypatch.setattr(bestsellers, "CACHE_S", 0.0)
+    monkeypatch.setattr(bestsellers, "RENEWED_S", 0.0)
+    renewed = await engine.bestsellers.top(3)
+    assert renewed is not first
+    assert [item.quantity_sold for item in renewed.items] == [1]
+
+
+async def test_a_reading_that_fails_is_the_trouble_of_those_alone_who_wait_for_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await engine.bestsellers.top(3)
+
+    async def fail(days: int) -> bestsellers.Ranking:
+        raise Unavailable(f"no ranking of {days} days today")
+
+    monkeypatch.setattr(engine.bestsellers, "_rank", fail)
+    monkeypatch.setattr(bestsellers, "RENEWED_S", 0.0)
+    monkeypatch.setattr(bestsellers, "CACHE_S", 1_000.0)
+    assert await engine.bestsellers.top(3) is first
+    await until(lambda: not engine.bestsellers._read)
+    monkeypatch.setattr(bestsellers, "CACHE_S", 0.0)
+    outcomes = await asyncio.gather(*(engine.bestsellers.top(3) for _ in range(2)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
+    monkeypatch.undo()
+    assert (await engine.bestsellers.top(3)).items == first.items

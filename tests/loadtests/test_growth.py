@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from loadtests import traffic
-from loadtests.growth import Size, saved, stand, summary
-from loadtests.systems import Firstcome
+from loadtests.growth import Size, compare, summary
+from loadtests.systems import Firstcome, WrongOutcome
 from tests.servers import reachable_folder
 
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where servers of its own live, of a shop that is small at first."""
+    """Where servers of its own live, of shops that are small at first."""
     monkeypatch.setattr(traffic, "USERS", 20)
     monkeypatch.setattr(traffic, "PRODUCTS", 5)
     monkeypatch.setattr(traffic, "ALL", (traffic.CHECKOUT, traffic.BEST_SELLERS))
@@ -23,15 +23,26 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_shop_grows_and_still_adds_up(folder: Path) -> None:
-    before = Size(users=20, products=5, orders=10, coupons=10)
-    with Firstcome(folder, 1) as system:
-        small, large = stand(system, before, 0.3), stand(system, before.times(20), 0.3)
-        assert system.broken_laws() == []
-        counts = system.counts()
-    assert (large.size.users, large.size.products) == (400, 100)
-    assert 10 <= small.size.orders < large.size.orders <= counts["orders"]
-    assert large.size.coupons >= 200
-    results = saved(small, large)
-    assert [each["path"] for each in results["after"]["figures"]] == ["checkout", "best-sellers"]
-    assert "400 users, 100 products" in summary(results)
+SIZE = Size(users=20, products=5, orders=10, coupons=10)
+
+
+def test_a_shop_beside_a_larger_one_is_measured_path_by_path_and_both_add_up(folder: Path) -> None:
+    results = compare(folder, SIZE, times=20, seconds=0.3, rounds=2)
+    small, large = results["small"], results["large"]
+    assert (large["size"]["users"], large["size"]["products"]) == (400, 100)
+    assert 10 <= small["size"]["orders"] < small["size_at_the_end"]["orders"]
+    assert large["size"]["orders"] >= 200
+    assert large["size"]["coupons"] >= 200
+    for shop in (small, large):
+        # What adds to the record comes last.
+        assert {path: len(found) for path, found in shop["figures"].items()} == {"best-sellers": 2, "checkout": 2}
+        assert list(shop["figures"]) == ["best-sellers", "checkout"]
+    told = summary(results)
+    assert "400 users, 100 products" in told
+    assert "| checkout, two of all products |" in told
+
+
+def test_a_shop_that_does_not_add_up_has_no_figures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Firstcome, "broken_laws", lambda self: [f"{self.users} users broke it"])
+    with pytest.raises(WrongOutcome, match="20 users broke it; 40 users broke it"):
+        compare(folder, SIZE, times=2, seconds=0.2, rounds=1)
