@@ -15,6 +15,9 @@ CACHE_S = 1.0
 RENEWED_S = 0.75
 """From this age on the next one is read while this one is still shown: where many ask, nobody waits for it."""
 
+FAILED_S = 0.1
+"""How long a reading that has failed stands for all who ask: a Redis in trouble is not asked for each of them."""
+
 RANKS_MAX = 50
 
 
@@ -54,7 +57,7 @@ class BestSellers:
         now_s = asyncio.get_running_loop().time()
         known_at, ranking = self._known.get(days, (-inf, None))
         read = self._read.get(days)
-        if now_s - known_at >= RENEWED_S and (read is None or now_s - read[0] >= CACHE_S):
+        if now_s - known_at >= RENEWED_S and not (read is not None and _stands(*read, now_s)):
             read = (now_s, asyncio.create_task(self._renew(days, now_s)))
             read[1].add_done_callback(_look_at)
             self._read[days] = read
@@ -64,12 +67,7 @@ class BestSellers:
         return await asyncio.shield(read[1])
 
     async def _renew(self, days: int, began_s: float) -> Ranking:
-        try:
-            ranking = await self._rank(days)
-        finally:
-            read = self._read.get(days)
-            if read is not None and read[0] == began_s:
-                del self._read[days]
+        ranking = await self._rank(days)
         if began_s > self._known.get(days, (-inf, None))[0]:
             self._known[days] = (began_s, ranking)
         return ranking
@@ -100,6 +98,13 @@ class BestSellers:
                 for rank, (sold, product_id) in enumerate(merged, 1)
             ),
         )
+
+
+def _stands(began_s: float, read: "asyncio.Task[Ranking]", now_s: float) -> bool:
+    """Whether who asks now is told what this reading finds, or found: it is under way, or has failed just now."""
+    if not read.done():
+        return now_s - began_s < CACHE_S
+    return (read.cancelled() or read.exception() is not None) and now_s - began_s < FAILED_S
 
 
 def _look_at(read: "asyncio.Task[Ranking]") -> None:

@@ -57,11 +57,18 @@ class CouponQueue:
         else:
             askers.append(asker)
             if len(askers) == SERVED_MAX:
-                self._serve(line)
+                self._serve_until(line)
         return await asker.answer
 
+    def _serve_until(self, line: _Line) -> None:
+        """Serve a line that is full, after those who have waited for longer."""
+        for earlier in [*self._lines]:
+            self._serve(earlier)
+            if earlier == line:
+                return
+
     def _serve(self, line: _Line) -> None:
-        """Let those who wait in line ask now; none do, where the line was full before."""
+        """Serve a line. There is none any more, where it was full before the end of the tick."""
         askers = [asker for asker in self._lines.pop(line, ()) if not asker.answer.done()]
         if askers:
             call = asyncio.get_running_loop().create_task(self._call(line, askers))
@@ -87,19 +94,30 @@ class CouponQueue:
                 ),
                 (line.campaign_id, *(asker.user_id for asker in askers)),
             )
+            if together.sent_again:
+                _note_sent_again(askers)
+            for index, asker in enumerate(askers):
+                if not asker.answer.done():
+                    asker.answer.set_result(_answer(reply, index))
         except Exception as error:  # whatever it was, each of them waits for an answer
             for asker in askers:
                 if not asker.answer.done():
                     asker.answer.set_exception(error)
-            return
-        served = set()
-        for index, asker in enumerate(askers):
-            if together.sent_again and asker.user_id not in served:
-                # What it finds may be its own. A user who asks twice has one request that may say so.
-                asker.flow.sent_again = True
-            served.add(asker.user_id)
-            if not asker.answer.done():
-                asker.answer.set_result(_answer(reply, index))
+        finally:
+            # An error's traceback holds this frame; if this held it, only the garbage collector would end the two.
+            del askers
+
+
+def _note_sent_again(askers: Sequence[_Asker]) -> None:
+    """What a call finds that was sent again may be its own doing: an issue of before is no refusal then.
+
+    But a user who asks twice has one coupon, so one of the two requests was refused: the second.
+    """
+    users = set()
+    for asker in askers:
+        if asker.user_id not in users:
+            users.add(asker.user_id)
+            asker.flow.sent_again = True
 
 
 def _answer(reply: Reply, index: int) -> Reply:

@@ -15,7 +15,6 @@ from engine.errors import (
     NotFound,
     OutcomeUnknown,
     QuantityBelowIssued,
-    Recovering,
     StaleGeneration,
     UnknownCampaign,
 )
@@ -227,7 +226,7 @@ class Coupons:
             issued = position_of(partition, reply.values[0])
             coupon, granted = await self._grant(flow, issue, key=spent, issued=issued)
         except StaleGeneration as error:
-            raise Recovering from error
+            raise OutcomeUnknown("a recovery came between, and the coupon may be issued or not") from error
         except MayBeCold:
             raise
         except EngineError as error:

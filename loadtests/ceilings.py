@@ -76,6 +76,7 @@ def make_echo() -> Any:
 def without_http(system: Firstcome, flow: str, seconds: float) -> dict[str, float]:
     """The engine's flow of a path, many at once in one process, through one lane; the worker follows as always."""
     command = [sys.executable, "-m", "loadtests.lane_driver", "--flow", flow, "--seconds", str(seconds)]
+    command += ["--users", str(system.users), "--products", str(system.products)]
     redis_before, began = cpu_seconds(system.roles()["redis"]), time.perf_counter()
     done = subprocess.run(
         command, env=system.environment(), capture_output=True, text=True, check=True, cwd=ROOT, timeout=seconds + 60
@@ -104,7 +105,7 @@ _ROWS: tuple[tuple[LiteralString, int, LiteralString], ...] = (
     (ORDER_LINES, 2, "{id}\t{l}\t{home}\tproduct-{p}\tone\tproduct-{p}\tone size\t1000\t1\t1000\n"),
     (LEDGER, 1, "{home}\t{n}\t1\tuser-{n}\tpayment\t-2000\t100000\t{id}\t2026-11-26\n"),
     (RESERVATIONS, 2, "{there}\t{id}\tuser-{n}\tsold\tproduct-{p}:one:1\t2026-11-26\t2026-11-26\t1-{n}\n"),
-    (OUTBOX, 1, "{home}\t{id}\tuser-{n}\t{id}\t2026-11-26\n"),
+    (OUTBOX, 1, "{home}\t{id}\tuser-{n}\t{id}\t2026-11-26\t{id}\n"),
 )
 
 

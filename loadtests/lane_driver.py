@@ -22,12 +22,14 @@ AT_ONCE = 256
 @click.command()
 @click.option("--flow", type=click.Choice(["coupon", "checkout"]), required=True)
 @click.option("--seconds", type=float, required=True)
-def main(flow: str, seconds: float) -> None:
+@click.option("--users", default=traffic.USERS, show_default=True, help="So many are charged.")
+@click.option("--products", default=traffic.PRODUCTS, show_default=True, help="So many are stocked.")
+def main(flow: str, seconds: float, users: int, products: int) -> None:
     """Drive one flow against the Redis that FIRSTCOME_REDIS_URL names."""
-    click.echo(json.dumps(uvloop.run(drive(flow, seconds))))
+    click.echo(json.dumps(uvloop.run(drive(flow, seconds, users, products))))
 
 
-async def drive(flow: str, seconds: float) -> dict[str, float]:
+async def drive(flow: str, seconds: float, users: int, products: int) -> dict[str, float]:
     """How many were done in how long, and what it took of this process."""
     chance = random.Random(1)
     done = 0
@@ -36,10 +38,10 @@ async def drive(flow: str, seconds: float) -> dict[str, float]:
         return engine.coupons.issue(f"lane-{time.time_ns()}-{chance.random()}"[:64], traffic.CAMPAIGN)
 
     def checkout(engine: Engine) -> Awaitable[object]:
-        one = chance.randrange(traffic.PRODUCTS)
-        other = (one + chance.randrange(1, traffic.PRODUCTS)) % traffic.PRODUCTS
+        one = chance.randrange(products)
+        other = (one + chance.randrange(1, products)) % products
         lines = [LineRequest(f"product-{product}", "one", 1) for product in (one, other)]
-        return engine.orders.checkout(f"user-{chance.randrange(traffic.USERS)}", lines, None)
+        return engine.orders.checkout(f"user-{chance.randrange(users)}", lines, None)
 
     act: Callable[[Engine], Awaitable[object]] = coupon if flow == "coupon" else checkout
 

@@ -38,6 +38,9 @@ local request = ARGV[5]
 local campaign = ARGV[6]
 local user = 7
 
+-- `unpack` fails at some thousands, and it would after the first events.
+local USERS_MAX = 1000
+
 --- @include guard
 --- @include clock
 --- @include events
@@ -50,6 +53,9 @@ local found = redis.call('HMGET', campaign_key, 'quantity', 'issued', 'opens_at'
   'minimum_order', 'maximum_discount', 'valid_days', 'seq')
 if not found[1] then
   return {'unknown'}
+end
+if #ARGV - user >= USERS_MAX then
+  error('more users than a call may serve')
 end
 local earlier = redis.call('HMGET', issues, unpack(ARGV, user))
 local now = clock_ms(now_ms)

@@ -31,6 +31,7 @@ from persistence.audited import (
 from persistence.conservation import LAWS, Law, breaches
 from persistence.database import translated
 from persistence.images import NO_PLACE, Image, Place, read_postgres, read_redis
+from persistence.together import all_of
 
 EXAMPLES_MAX = 10
 SALES_DAYS = 3
@@ -432,7 +433,7 @@ class Auditor:
             else:
                 owner = str(partition) if subject is Subject.RESERVATION else ""
                 grouped.setdefault(subject, []).append(Entity(subject, partition, id, owner))
-        names = await asyncio.gather(*(self._fields_of(partition, key) for _, partition, _, key in holders))
+        names = await all_of(self._fields_of(partition, key) for _, partition, _, key in holders)
         for (subject, partition, id, _), found in zip(holders, names, strict=True):
             grouped.setdefault(subject, []).extend(Entity(subject, partition, name, id) for name in found)
         return list(grouped.values())

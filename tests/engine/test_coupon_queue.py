@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -10,8 +11,9 @@ from engine.coupons import Coupon
 from engine.engine import Engine
 from engine.errors import CouponAlreadyIssued, CouponsExhausted, UnknownCampaign
 from engine.request_id import REQUEST_ID
-from engine.runner import Flow
-from tests.engine.shop import campaign, events
+from engine.runner import Flow, Reply
+from engine.statuses import Status
+from tests.engine.shop import PARTITIONS, campaign, events
 from tests.engine.trouble import Proxy
 
 
@@ -105,4 +107,44 @@ async def test_who_is_nearly_out_of_time_takes_nobody_elses(troubled: Engine, pr
     begun = runner.begin()
     flows = [Flow(begun.generation, now + seconds, begun.now_ms, "") for seconds in (2.0, 2.0 + DEADLINE_STEP_S, 2.0)]
     await asyncio.gather(*(queue.ask(flow, "spring", f"user-{at}") for at, flow in enumerate(flows)))
+    assert proxy.times_sent("issue_coupons") == 2
+
+
+async def test_a_full_line_is_served_after_those_who_came_before_it(engine: Engine) -> None:
+    """Though it is another line: its deadlines are later."""
+    await engine.coupons.put_campaign(campaign("few", quantity=SERVED_MAX))
+    now = asyncio.get_running_loop().time()
+    queue, begun = engine.coupons._queue, engine.runner.begin()
+
+    def ask_at(seconds: float, user: str) -> "asyncio.Future[Reply]":
+        return asyncio.ensure_future(queue.ask(Flow(begun.generation, now + seconds, begun.now_ms, ""), "few", user))
+
+    first = ask_at(2.0, "first")
+    later = [ask_at(2.0 + DEADLINE_STEP_S, f"later-{number}") for number in range(SERVED_MAX)]
+    assert (await first).text(1).startswith("1,")
+    assert [(await each).status for each in later] == [Status.ISSUED] * (SERVED_MAX - 1) + [Status.EXHAUSTED]
+
+
+async def test_what_fails_a_call_is_told_to_all_who_wait_for_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Be it an answer that this program cannot read."""
+    change = engine.runner.change
+
+    async def cut_short(*arguments: Any, **named: Any) -> Reply:
+        reply = await change(*arguments, **named)
+        if arguments[2] == "issue_coupons":
+            del reply.values[0][1:]
+        return reply
+
+    monkeypatch.setattr(engine.runner, "change", cut_short)
+    outcomes = await ask(engine, ["ann", "ben", "cho"])
+    assert isinstance(outcomes[0], Coupon)
+    assert [type(each) for each in outcomes[1:]] == [IndexError, IndexError]
+
+
+async def test_a_recovery_between_begins_all_of_them_anew(engine: Engine, troubled: Engine, proxy: Proxy) -> None:
+    for partition in range(PARTITIONS):
+        assert await engine.recovery.raise_generation(partition, 2) is not None
+    assert numbers(await ask(troubled, ["ann", "ben", "cho"])) == [1, 2, 3]
     assert proxy.times_sent("issue_coupons") == 2

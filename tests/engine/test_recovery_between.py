@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from engine.engine import Engine
-from engine.errors import Recovering
+from engine.errors import OutcomeUnknown
+from engine.idempotency import request_key
 from engine.stock import Stock
 from tests.engine.shop import PARTITIONS, UNTOUCHED, all_units, campaign, lines, stock_shop
 
@@ -46,6 +47,27 @@ async def test_a_coupon_is_not_granted_over_a_recovery(engine: Engine, monkeypat
         return await grant(*arguments, **named)
 
     monkeypatch.setattr(engine.coupons, "_grant", late)
-    with pytest.raises(Recovering):
+    with pytest.raises(OutcomeUnknown):
         await engine.coupons.issue("kim", "spring")
     assert await engine.coupons.list_coupons("kim") == []
+
+
+@pytest.mark.requirement("R4.9")
+async def test_a_coupon_that_a_recovery_has_kept_is_no_refusal_of_the_request_that_was_issued_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same key asks again: what is issued by then was issued to it."""
+    await engine.coupons.put_campaign(campaign())
+    grant = engine.coupons._grant
+
+    async def late(*arguments: Any, **named: Any) -> Any:
+        await recovered(engine)
+        return await grant(*arguments, **named)
+
+    monkeypatch.setattr(engine.coupons, "_grant", late)
+    with pytest.raises(OutcomeUnknown):
+        await engine.coupons.issue("kim", "spring", request_key("kim", "key", "", b"coupon"))
+    monkeypatch.undo()
+    coupon = await engine.coupons.issue("kim", "spring", request_key("kim", "key", "", b"coupon"))
+    assert (coupon.issue_number, coupon.replayed) == (1, False)
+    assert (await engine.coupons.issue("kim", "spring", request_key("kim", "key", "", b"coupon"))).replayed

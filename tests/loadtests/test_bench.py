@@ -8,6 +8,7 @@ import pytest
 
 from loadtests import traffic
 from loadtests.bench import Run
+from loadtests.ceilings import COPY_BATCH, COPY_BATCHES
 from loadtests.measure import Plan, measure
 from loadtests.systems import Firstcome, OneScript, WrongOutcome
 from loadtests.tables import of, summary
@@ -38,6 +39,18 @@ def test_a_tiny_run_measures_firstcome_and_finds_every_law_kept(folder: Path) ->
     assert (coupons["refused"], gone["accepted"]) == (0, 0)
     assert results["outcome_checked"] == ["firstcome"]
     assert "coupon issue" in summary(results)
+
+
+def test_the_ceilings_and_what_no_client_asks_for_are_measured(folder: Path) -> None:
+    run = Run(0.3, 1, 4, [], short=True, extras=True)
+    run.system(Firstcome, folder)
+    found = run.results()["ceilings"]
+    assert found["bare echo"]["answered_per_s"] > 0
+    assert found["best sellers at 500/s"]["p99_ms"] > 0
+    assert all(found[f"{path} without HTTP"]["durable_per_s"] > 0 for path in ("coupon", "checkout"))
+    assert found["COPY"]["orders"] == COPY_BATCH * COPY_BATCHES
+    assert round(found["writer catching up"]["redis_calls_per_order"], 1) <= 3
+    assert found["rebuild of Redis"]["users_per_s"] > 0
 
 
 def test_an_order_that_was_answered_and_is_not_on_record_fails_the_run(folder: Path) -> None:

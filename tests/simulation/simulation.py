@@ -38,6 +38,9 @@ from tests.simulation.witness import Violation, Witness
 STEPS = 30
 PAY_WITHIN_S = 40
 HEALS_WITHIN_S = 240.0
+Want = Callable[[Engine, str], Awaitable[None]]
+"""What a customer asks an API process for."""
+
 USERS = ("ann", "bob", "cho", "dan", "eve")
 PRODUCTS = {"tea": ("s", "m"), "cup": ("one",), "pot": ("one",), "jar": ("s",)}
 CAMPAIGNS = ("spring", "autumn")
@@ -312,7 +315,19 @@ class Simulation:
         if self.rng.random() < 0.3:  # a rush: others at the same moment
             for other in self.rng.sample(USERS, 2):
                 self.spawn(self._customer(self.rng.choice(self._apis).engine, other))
+        if self.rng.random() < 0.03:
+            self._rush()
         self._replace_the_dead()
+
+    def _rush(self) -> None:
+        """Many ask one process for a coupon of one campaign at the same moment, and one of them asks twice."""
+        engine, campaign_id = self.rng.choice(self._apis).engine, self.rng.choice(CAMPAIGNS)
+
+        async def take(engine: Engine, user: str) -> None:
+            await self._take_coupon(engine, user, campaign_id)
+
+        for user in [*self.rng.sample(USERS, len(USERS)), self.rng.choice(USERS)]:
+            self.spawn(self._ask(engine, user, take))
 
     def _replace_the_dead(self) -> None:
         self._apis = [api if api.process.is_alive else self._new_api() for api in self._apis]
@@ -364,7 +379,7 @@ class Simulation:
         self.witness.trace.append(f"{self.loop.now_ms()} -- {what}")
 
     async def _customer(self, engine: Engine, user: str) -> None:
-        wants: list[tuple[float, Callable[[Engine, str], Awaitable[None]]]] = [
+        wants: list[tuple[float, Want]] = [
             (0.12, self._charge),
             (0.26, self._checkout),
             (0.22, self._place),
@@ -376,6 +391,9 @@ class Simulation:
             (0.02, self._look),
         ]
         (want,) = self.rng.choices([want for _, want in wants], [weight for weight, _ in wants])
+        await self._ask(engine, user, want)
+
+    async def _ask(self, engine: Engine, user: str, want: Want) -> None:
         REQUEST_ID.set(f"{user}-{next(self._requests)}")
         with suppress(EngineError):  # customers hear all kinds of answers
             await want(engine, user)
@@ -440,8 +458,8 @@ class Simulation:
         assert order.status == "completed", f"{order.order_id} was answered as {order.status}"
         self.answers.completed.add((order.user_id, order.order_id))
 
-    async def _take_coupon(self, engine: Engine, user: str) -> None:
-        coupon = await engine.coupons.issue(user, self.rng.choice(CAMPAIGNS))
+    async def _take_coupon(self, engine: Engine, user: str, campaign_id: str = "") -> None:
+        coupon = await engine.coupons.issue(user, campaign_id or self.rng.choice(CAMPAIGNS))
         self.answers.coupons.add((user, coupon.campaign_id))
 
     async def _adjust(self, engine: Engine, user: str) -> None:
