@@ -5,7 +5,7 @@ coupon rush. Many users who are served together take Redis little more than one 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import NamedTuple
 
 from engine.runner import Flow, Reply, ScriptRunner
@@ -34,7 +34,11 @@ class _Asker(NamedTuple):
 
 
 class CouponQueue:
-    """Belongs to one event loop. Users are served in the order in which they ask."""
+    """Belongs to one event loop. Users are served in the order in which they ask.
+
+    Who comes first waits for the rest of the tick. Who is alone then asks alone, in its own task; several are asked for
+    by a task of their own, so that one of them who goes away takes nothing from the others.
+    """
 
     def __init__(self, runner: ScriptRunner) -> None:
         self._runner = runner
@@ -47,53 +51,67 @@ class CouponQueue:
         Status `UNKNOWN`; `ISSUED` or `ALREADY_ISSUED` (place, issue); `NOT_OPEN` (opens at, closes at, now, ms);
         `EXHAUSTED` (quantity).
         """
-        loop = asyncio.get_running_loop()
         line = _Line(campaign_id, flow.generation, flow.now_ms, int(flow.deadline / DEADLINE_STEP_S))
-        asker = _Asker(flow, user_id, loop.create_future())
+        asker = _Asker(flow, user_id, asyncio.get_running_loop().create_future())
         askers = self._lines.get(line)
-        if askers is None:
-            self._lines[line] = [asker]
-            loop.call_soon(self._serve, line)
-        else:
+        if askers is not None:
             askers.append(asker)
             if len(askers) == SERVED_MAX:
                 self._serve_until(line)
-        return await asker.answer
+            return await asker.answer
+        self._lines[line] = askers = [asker]
+        try:
+            await asyncio.sleep(0)  # the rest of the tick, in which others may come
+        except BaseException:
+            asker.answer.cancel()
+            self._serve(line, askers)
+            raise
+        if len(askers) > 1 or self._lines.get(line) is not askers:
+            self._serve(line, askers)
+            return await asker.answer
+        del self._lines[line]
+        return _answer(await self._send(line, flow, askers), 0)
 
     def _serve_until(self, line: _Line) -> None:
         """Serve a line that is full, after those who have waited for longer."""
-        for earlier in [*self._lines]:
-            self._serve(earlier)
+        for earlier, askers in [*self._lines.items()]:
+            self._serve(earlier, askers)
             if earlier == line:
                 return
 
-    def _serve(self, line: _Line) -> None:
-        """Serve a line. There is none any more, where it was full before the end of the tick."""
-        askers = [asker for asker in self._lines.pop(line, ()) if not asker.answer.done()]
-        if askers:
-            call = asyncio.get_running_loop().create_task(self._call(line, askers))
+    def _serve(self, line: _Line, askers: list[_Asker]) -> None:
+        """Serve those in line, unless they have been: it was full before the tick was over."""
+        if self._lines.get(line) is not askers:
+            return
+        del self._lines[line]
+        waiting = [asker for asker in askers if not asker.answer.done()]
+        if waiting:
+            call = asyncio.get_running_loop().create_task(self._call(line, waiting))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
 
-    async def _call(self, line: _Line, askers: Sequence[_Asker]) -> None:
+    def _send(self, line: _Line, flow: Flow, askers: Sequence[_Asker]) -> Awaitable[Reply]:
         runner, keys = self._runner, self._runner.keys
         partition = runner.partitions.of(line.campaign_id)
+        return runner.change(
+            flow,
+            partition,
+            "issue_coupons",
+            (
+                keys.meta(partition),
+                keys.events(partition),
+                keys.campaign(partition, line.campaign_id),
+                keys.issues(partition, line.campaign_id),
+            ),
+            (line.campaign_id, *(asker.user_id for asker in askers)),
+        )
+
+    async def _call(self, line: _Line, askers: Sequence[_Asker]) -> None:
         deadline = min(asker.flow.deadline for asker in askers)
         requests = ",".join(asker.flow.request for asker in askers)
         together = Flow(line.generation, deadline, line.now_ms, requests)
         try:
-            reply = await runner.change(
-                together,
-                partition,
-                "issue_coupons",
-                (
-                    keys.meta(partition),
-                    keys.events(partition),
-                    keys.campaign(partition, line.campaign_id),
-                    keys.issues(partition, line.campaign_id),
-                ),
-                (line.campaign_id, *(asker.user_id for asker in askers)),
-            )
+            reply = await self._send(line, together, askers)
             if together.sent_again:
                 _note_sent_again(askers)
             for index, asker in enumerate(askers):

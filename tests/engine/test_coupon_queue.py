@@ -101,6 +101,24 @@ async def test_who_has_gone_before_the_call_is_not_served_and_holds_up_nobody(en
     assert (await engine.coupons.read_campaign("spring")).issued == 1
 
 
+async def test_who_has_gone_does_not_take_a_place_from_who_comes_later(engine: Engine) -> None:
+    """Alone in the queue, and gone before the end of the tick: the next one is the first."""
+    gone = asyncio.ensure_future(engine.coupons.issue("ann", "spring"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.wait([gone])
+    assert engine.coupons._queue._lines == {}
+    assert numbers(await ask(engine, ["ben", "cho"])) == [1, 2]
+
+
+async def test_who_asks_alone_is_served_by_a_call_of_its_own(troubled: Engine, proxy: Proxy) -> None:
+    for number, user in enumerate(["ann", "ben"], 1):
+        assert numbers(await ask(troubled, [user])) == [number]
+        assert proxy.times_sent("issue_coupons") == number
+    proxy.lose_reply("issue_coupons")
+    assert numbers(await ask(troubled, ["cho"])) == [3]
+
+
 async def test_who_is_nearly_out_of_time_takes_nobody_elses(troubled: Engine, proxy: Proxy) -> None:
     now = asyncio.get_running_loop().time()
     queue, runner = troubled.coupons._queue, troubled.runner
