@@ -118,12 +118,13 @@ class CouponQueue:
                 if not asker.answer.done():
                     asker.answer.set_result(_answer(reply, index))
         except Exception as error:  # whatever it was, each of them waits for an answer
-            for asker in askers:
-                if not asker.answer.done():
-                    asker.answer.set_exception(error)
-        finally:
-            # An error's traceback holds this frame; if this held it, only the garbage collector would end the two.
-            del askers
+            _fail(askers, error)
+
+
+def _fail(askers: Sequence[_Asker], error: Exception) -> None:
+    for asker in askers:
+        if not asker.answer.done():
+            asker.answer.set_exception(error)
 
 
 def _note_sent_again(askers: Sequence[_Asker]) -> None:

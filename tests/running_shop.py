@@ -171,17 +171,17 @@ class RunningShop:
         with redis_client(self.redis_url) as client, psycopg.connect(self.database_url) as connection:
             pipeline = client.pipeline(transaction=False)
             for partition in range(PARTITIONS):
-                pipeline.hmget(self._keys.meta(partition), "seq", "durable")
+                pipeline.hmget(self._keys.meta(partition), "seq", "durable", "server")
             metas = pipeline.execute()
             rows = connection.execute("SELECT partition, epoch, seq FROM partition_cursor").fetchall()
             ((unsettled,),) = connection.execute(_UNSETTLED).fetchall()
         cursors = {partition: (epoch, seq) for partition, epoch, seq in rows}
         behind = [
-            partition
-            for partition, (seq, durable) in enumerate(metas)
+            f"{partition} (at {seq} by {server}, durable {durable}, in PostgreSQL {cursors[partition]})"
+            for partition, (seq, durable, server) in enumerate(metas)
             if not seq or seq != durable or int(seq) != cursors[partition][1]
         ]
-        what = f"partitions {behind} are behind, {unsettled} reservations, issues or alarms are left over"
+        what = f"partitions {', '.join(behind)} are behind, {unsettled} reservations, issues or alarms are left over"
         return Settlement(not behind and not unsettled, what, cursors)
 
     def settle(self, within_s: float = SETTLED_WITHIN_S) -> Settlement:
