@@ -8,6 +8,7 @@ from math import inf
 from engine.business_days import BusinessDays
 from engine.catalog import Catalog
 from engine.runner import ScriptRunner
+from engine.unawaited import look_at
 
 CACHE_S = 1.0
 """How long a ranking is kept in process: reading it costs ordering nothing, however often it is read."""
@@ -59,7 +60,7 @@ class BestSellers:
         read = self._read.get(days)
         if now_s - known_at >= RENEWED_S and not (read is not None and _stands(*read, now_s)):
             read = (now_s, asyncio.create_task(self._renew(days, now_s)))
-            read[1].add_done_callback(_look_at)
+            read[1].add_done_callback(look_at)
             self._read[days] = read
         if ranking is not None and now_s - known_at < CACHE_S:
             return ranking
@@ -105,9 +106,3 @@ def _stands(began_s: float, read: "asyncio.Task[Ranking]", now_s: float) -> bool
     if not read.done():
         return now_s - began_s < CACHE_S
     return (read.cancelled() or read.exception() is not None) and now_s - began_s < FAILED_S
-
-
-def _look_at(read: "asyncio.Task[Ranking]") -> None:
-    """A reading that nobody waits for may fail: who comes later reads again."""
-    if not read.cancelled():
-        read.exception()

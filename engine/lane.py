@@ -19,6 +19,7 @@ from engine.lane_counts import LaneCounts
 from engine.redis_address import RedisAddress
 from engine.scripts import Script
 from engine.server_identity import IDENTITY_COMMANDS, NotServing, ServerIdentity, read_identity
+from engine.unawaited import look_at
 
 # The server cannot run this now and did not: wait for it, or for another one at the same address.
 _SERVER_NOT_READY = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN"})
@@ -145,7 +146,7 @@ class Lane:
         self._loop = asyncio.get_running_loop()
         self._attention = asyncio.Event()
         self._first: asyncio.Future[None] = self._loop.create_future()
-        self._first.add_done_callback(_retrieve)
+        self._first.add_done_callback(look_at)
         self._trouble = trouble
 
     def begin(self) -> None:
@@ -239,7 +240,7 @@ class Lane:
         if connection is None or identity is None or not connection.writable:
             return False
         asking = self._own("ASKING")
-        asking[0].add_done_callback(_retrieve)
+        asking[0].add_done_callback(look_at)
         self._write(connection, (asking, call), identity)
         return True
 
@@ -500,9 +501,3 @@ class Lane:
             # A storm of error replies shall not become a storm of questions.
             await asyncio.wait({connection.lost}, timeout=_RECHECK_PAUSE_S)
         return self._refused or await connection.lost
-
-
-def _retrieve(future: asyncio.Future[Any]) -> None:
-    """Look at an outcome that nobody waits for, so that it is not reported as one that was forgotten."""
-    if not future.cancelled():
-        future.exception()

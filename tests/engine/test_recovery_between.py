@@ -37,9 +37,8 @@ async def test_what_a_cancelled_order_held_is_not_given_back_over_a_recovery(
     assert await all_units(engine) == UNTOUCHED
 
 
-async def test_a_coupon_is_not_granted_over_a_recovery(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its issue may have been lost, and the number given to another."""
-    await engine.coupons.put_campaign(campaign())
+def recover_before_the_grant(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every coupon meets a recovery between its issue and its grant."""
     grant = engine.coupons._grant
 
     async def late(*arguments: Any, **named: Any) -> Any:
@@ -47,6 +46,12 @@ async def test_a_coupon_is_not_granted_over_a_recovery(engine: Engine, monkeypat
         return await grant(*arguments, **named)
 
     monkeypatch.setattr(engine.coupons, "_grant", late)
+
+
+async def test_a_coupon_is_not_granted_over_a_recovery(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its issue may have been lost, and the number given to another."""
+    await engine.coupons.put_campaign(campaign())
+    recover_before_the_grant(engine, monkeypatch)
     with pytest.raises(OutcomeUnknown):
         await engine.coupons.issue("kim", "spring")
     assert await engine.coupons.list_coupons("kim") == []
@@ -58,13 +63,7 @@ async def test_a_coupon_that_a_recovery_has_kept_is_no_refusal_of_the_request_th
 ) -> None:
     """The same key asks again: what is issued by then was issued to it."""
     await engine.coupons.put_campaign(campaign())
-    grant = engine.coupons._grant
-
-    async def late(*arguments: Any, **named: Any) -> Any:
-        await recovered(engine)
-        return await grant(*arguments, **named)
-
-    monkeypatch.setattr(engine.coupons, "_grant", late)
+    recover_before_the_grant(engine, monkeypatch)
     with pytest.raises(OutcomeUnknown):
         await engine.coupons.issue("kim", "spring", request_key("kim", "key", "", b"coupon"))
     monkeypatch.undo()
