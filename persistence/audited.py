@@ -79,6 +79,20 @@ _SOURCES = {
     ),
 }
 
+SCOPES: dict[Subject, LiteralString] = {
+    Subject.WALLET: "user_id = ANY(%(ids)s)",
+    Subject.PRODUCT: "product_id = ANY(%(ids)s)",
+    Subject.ORDER: "order_id = ANY(%(ids)s::uuid[])",
+    Subject.COUPON: "coupon_id = ANY(%(ids)s)",
+    Subject.RESERVATION: "order_id = ANY(%(ids)s::uuid[]) AND partition = ANY(%(owners)s::smallint[])",
+    Subject.CAMPAIGN: "campaign_id = ANY(%(ids)s)",
+    Subject.ISSUE: "campaign_id = ANY(%(owners)s) AND user_id = ANY(%(ids)s)",
+    Subject.PARTITION: "partition = ANY(%(partitions)s)",
+}
+"""How a query on one table is narrowed to some entities: ``{scope}`` in it. Where an id has two columns, the rows are
+some more than those asked for: each column by itself finds them by index, whatever the planner believes of how many
+there are. Asked for by pairs, it has held all reservations there were, one by one, against each pair."""
+
 SUBJECTS = tuple(_SOURCES)
 """The subjects that are rows of a table."""
 

@@ -12,20 +12,8 @@ from typing import Any, LiteralString
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from persistence.audited import Entity, Subject
+from persistence.audited import SCOPES, Entity, Subject
 from persistence.database import translated
-
-# How a law's query is narrowed to some entities. It stands where the columns of one table are meant.
-_SCOPES: dict[Subject, LiteralString] = {
-    Subject.WALLET: "user_id = ANY(%(ids)s)",
-    Subject.PRODUCT: "product_id = ANY(%(ids)s)",
-    Subject.ORDER: "order_id = ANY(%(ids)s::uuid[])",
-    Subject.COUPON: "coupon_id = ANY(%(ids)s)",
-    Subject.RESERVATION: "(partition, order_id) IN (SELECT * FROM unnest(%(partitions)s::smallint[], %(ids)s::uuid[]))",
-    Subject.CAMPAIGN: "campaign_id = ANY(%(ids)s)",
-    Subject.ISSUE: "(campaign_id, user_id) IN (SELECT * FROM unnest(%(owners)s::text[], %(ids)s::text[]))",
-    Subject.PARTITION: "partition = ANY(%(partitions)s)",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +34,7 @@ class Law:
 
     def statement(self, entities: Sequence[Entity] | None, before: datetime) -> tuple[sql.Composed, dict[str, Any]]:
         """The query for these entities, or for all, and its values: for any driver's connection."""
-        scope: LiteralString = "TRUE" if entities is None else _SCOPES[self.subject]
+        scope: LiteralString = "TRUE" if entities is None else SCOPES[self.subject]
         some = entities or ()
         values = {
             "ids": [each.id for each in some],

@@ -55,7 +55,13 @@ class ContinuousAudit:
         self._last = next((number for number in sorted(share) if number > self._last), min(share))
         await auditor.recent(self._last)
         for subject in SUBJECTS:
-            self._marks[subject] = await auditor.walk(subject, self._marks[subject], share)
+            # Each campaign's issues are counted: that is as much as a walk through them, so it is done once for each.
+            if (
+                subject is not Subject.CAMPAIGN
+                or self._marks[Subject.ISSUE] is None
+                or self._marks[subject] is not None
+            ):
+                self._marks[subject] = await auditor.walk(subject, self._marks[subject], share)
         self.steps += 1
         self.compared += sum(tally.compared for tally in auditor.report.tallies.values())
         self.mismatches += auditor.report.mismatches

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Any, LiteralString
 
 import orjson
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from engine.engine import Engine
-from persistence.audited import Entity, Subject
+from persistence.audited import SCOPES, Entity, Subject
 from persistence.database import translated
 
 HASHES_MAX = 32
@@ -52,12 +52,19 @@ class Recorded:
     images: Mapping[Entity, Image]
 
 
+def recorded_statement(subject: Subject, entities: Sequence[Entity]) -> tuple[sql.Composed, dict[str, Any]]:
+    """The query for these entities of one subject, and its values."""
+    query, _ = _QUERIES[subject]
+    values = {"ids": [each.id for each in entities], "owners": [each.owner for each in entities]}
+    return sql.SQL(query).format(scope=sql.SQL(SCOPES[subject])), values
+
+
 async def read_postgres(
     connection: AsyncConnection[TupleRow], subject: Subject, entities: Sequence[Entity]
 ) -> Recorded:
     """What PostgreSQL has of these entities of one subject. Raises `DatabaseError`."""
-    query, names = _QUERIES[subject]
-    values = {"ids": [each.id for each in entities], "owners": [each.owner for each in entities]}
+    statement, values = recorded_statement(subject, entities)
+    _, names = _QUERIES[subject]
     with translated():
         async with connection.transaction():
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -66,7 +73,7 @@ async def read_postgres(
                 (list({each.partition for each in entities}),),
             )
             found = {partition: (epoch, seq) for partition, epoch, seq in await cursors.fetchall()}
-            rows = await (await connection.execute(query, values)).fetchall()
+            rows = await (await connection.execute(statement, values)).fetchall()
     images = {}
     for partition, id, owner, place, may_be_cold, *cells in rows:
         fields = _words(subject, dict(zip(names, map(_word, cells), strict=True)), cells)
@@ -117,7 +124,7 @@ _QUERIES: dict[Subject, tuple[LiteralString, tuple[str, ...]]] = {
         """SELECT w.partition, w.user_id, '', w.place, FALSE, w.balance, w.coupon_number,
                   (SELECT o.order_id FROM orders o
                    WHERE o.user_id = w.user_id AND o.status = 'awaiting_payment' ORDER BY o.ordered_at DESC LIMIT 1)
-           FROM wallet w WHERE w.user_id = ANY(%(ids)s)""",
+           FROM wallet w WHERE {scope}""",
         ("balance", "coupon number", "open order"),
     ),
     Subject.PRODUCT: (
@@ -125,7 +132,7 @@ _QUERIES: dict[Subject, tuple[LiteralString, tuple[str, ...]]] = {
                   (SELECT json_agg(json_build_array(s.stock_id, s.option, s.available, s.reserved, s.sold)
                                    ORDER BY s.added_seq, s.added_index)
                    FROM stock_item s WHERE s.product_id = p.product_id)
-           FROM product p WHERE p.product_id = ANY(%(ids)s)""",
+           FROM product p WHERE {scope}""",
         ("name", "price", "items"),
     ),
     Subject.ORDER: (
@@ -135,7 +142,7 @@ _QUERIES: dict[Subject, tuple[LiteralString, tuple[str, ...]]] = {
                    (SELECT json_agg(json_build_array(l.product_id, l.stock_id, l.name, l.option, l.unit_price,
                                                      l.quantity, l.amount) ORDER BY l.line_no)
                     FROM order_line l WHERE l.order_id = o.order_id)
-            FROM orders o WHERE o.order_id = ANY(%(ids)s::uuid[])""",
+            FROM orders o WHERE {scope}""",
         (
             "user", "status", "failure", "subtotal", "discount", "total", "coupon", "ordered at", "pay before",
             "paid at", "lines",
@@ -145,7 +152,7 @@ _QUERIES: dict[Subject, tuple[LiteralString, tuple[str, ...]]] = {
         """SELECT partition, coupon_id, user_id, place, state = 'used' OR valid_until < now(), state, campaign_id,
                    issue_number, kind, value, minimum_order, maximum_discount, issued_at, valid_from,
                    valid_until, order_id, used_at, coupon_id
-            FROM coupon WHERE coupon_id = ANY(%(ids)s)""",
+            FROM coupon WHERE {scope}""",
         (
             "state", "campaign", "number", "kind", "value", "minimum order", "maximum discount", "issued at",
             "valid from", "valid until", "order", "used at", "coupon of the campaign",
@@ -154,15 +161,14 @@ _QUERIES: dict[Subject, tuple[LiteralString, tuple[str, ...]]] = {
     Subject.RESERVATION: (
         """SELECT partition, order_id::text, partition::text, place, state <> 'held', user_id, state, lines,
                    at, finished_at
-            FROM reservation
-            WHERE (partition, order_id) IN (SELECT * FROM unnest(%(owners)s::smallint[], %(ids)s::uuid[]))""",
+            FROM reservation WHERE {scope}""",
         ("user", "state", "lines", "at", "finished at"),
     ),
     Subject.CAMPAIGN: (
         """SELECT c.partition, c.campaign_id, '', c.place, FALSE, c.name, c.kind, c.value, c.minimum_order,
                    c.maximum_discount, c.quantity, c.issued, c.opens_at, c.closes_at, c.valid_days,
                    (SELECT count(*) FROM coupon_issue i WHERE i.campaign_id = c.campaign_id)
-            FROM campaign c WHERE c.campaign_id = ANY(%(ids)s)""",
+            FROM campaign c WHERE {scope}""",
         (
             "name", "kind", "value", "minimum order", "maximum discount", "quantity", "issued", "opens at", "closes at",
             "valid days", "issues",
@@ -171,8 +177,7 @@ _QUERIES: dict[Subject, tuple[LiteralString, tuple[str, ...]]] = {
     Subject.ISSUE: (
         """SELECT partition, user_id, campaign_id, '', FALSE, number, issued_at, kind, value, minimum_order,
                    maximum_discount, valid_days
-            FROM coupon_issue
-            WHERE (campaign_id, user_id) IN (SELECT * FROM unnest(%(owners)s::text[], %(ids)s::text[]))""",
+            FROM coupon_issue WHERE {scope}""",
         ("number", "issued at", "kind", "value", "minimum order", "maximum discount", "valid days"),
     ),
 }  # fmt: skip

@@ -412,3 +412,20 @@ async def test_the_worker_raises_an_alarm_for_a_mismatch_and_closes_it_when_it_i
     )
     await _step_through(continuous, connection, engine)
     assert await value(connection, "SELECT count(*) FROM alarm WHERE cleared_at IS NULL") == 0
+
+
+async def test_campaigns_whose_issues_are_counted_are_looked_at_once_for_each_walk_through_issues(
+    engine: Engine, connection: Connection, client: redis.asyncio.Redis, sold: dict[str, str], database_url: str
+) -> None:
+    settings = WorkerSettings(database_url=database_url, audit_age_ms=0, audit_confirm_ms=0, audit_page_rows=2)
+    continuous, everywhere = ContinuousAudit(engine, settings), range(engine.partitions.count)
+    await client.xtrim(engine.keys.events(engine.partitions.of("spring")), maxlen=0, approximate=False)
+
+    alarms = []
+    await continuous.step(connection, everywhere)  # two of the three issues
+    await connection.execute("UPDATE campaign SET issued = issued - 1")
+    for _ in ("the third issue", "from the first one on"):
+        await continuous.step(connection, everywhere)
+        alarms.append([subject for (subject,) in await rows(connection, "SELECT subject FROM alarm ORDER BY subject")])
+
+    assert alarms == [[], ["campaign:spring", "issued-within-quantity:spring"]]
