@@ -58,6 +58,7 @@ from api.problems import (
     ProblemType,
     invalid_request,
 )
+from api.whole_answers import Header, WholeSend
 from engine.request_id import REQUEST_ID
 
 BODY_BYTES_MAX: Final = 64 * 1024
@@ -70,8 +71,6 @@ IDEMPOTENCY_KEY_LENGTH_MAX: Final = 255
 REQUEST_ID_LENGTH_MAX: Final = 128
 QUERY_FIELDS_MAX: Final = 20
 ERROR_MESSAGE_LENGTH_MAX: Final = 300
-
-Header = tuple[bytes, bytes]
 
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
 _REQUEST_ID_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~:-"
@@ -675,6 +674,8 @@ def _headers(scope: Scope) -> dict[bytes, bytes]:
 
 
 async def _send(send: Send, status: int, headers: list[Header], body: bytes) -> None:
+    if type(send) is WholeSend and send.whole(status, headers, body):
+        return
     try:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -9,7 +9,8 @@ import msgspec
 from engine.idempotency import RequestKey, request_key
 
 if TYPE_CHECKING:
-    from api.asgi import Call, Header
+    from api.asgi import Call
+    from api.whole_answers import Header
 
 KEYS_ARE_HONOURED: Final[bool] = True
 """A POST may carry `Idempotency-Key`. Its form is checked in any case; only where this is true does a key do anything,

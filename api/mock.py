@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from api.asgi import Answer, Application, Call, Handler, Header, Surface
+from api.asgi import Answer, Application, Call, Handler, Surface
 from api.documents import document_routes
 from api.examples import Example
 from api.guards.admission import make_admission
@@ -19,6 +19,7 @@ from api.operations import OPERATIONS, Operation
 from api.problem_examples import ProblemExample, examples_of
 from api.problems import invalid_request
 from api.settings import ApiSettings
+from api.whole_answers import Header
 
 
 def create_mock_app(settings: ApiSettings | None = None) -> Application:

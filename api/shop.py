@@ -6,10 +6,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
-from api.asgi import WAIT_SECONDS_DEFAULT, Call, Header
+from api.asgi import WAIT_SECONDS_DEFAULT, Call
 from api.idempotency import replayed_headers
 from api.problems import invalid_request
 from api.settings import ApiSettings
+from api.whole_answers import Header
 from engine.engine import Engine
 from engine.positions import Position, last_of_each, parse_position
 from persistence.history import History

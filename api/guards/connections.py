@@ -19,6 +19,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.problems import OVERLOADED, PROBLEM_MEDIA_TYPE, REQUEST_TIMEOUT, Problem
+from api.whole_answers import takes_whole_answers
 
 HEAD_BYTES_MAX: Final = 32 * 1024
 BODY_GRACE_S: Final = 1.0
@@ -62,6 +63,7 @@ class GuardedConnection(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.logger = _log
+        self.app = takes_whole_answers(self.app)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Closes what is too many at once; for everything else the time for the first headers begins."""

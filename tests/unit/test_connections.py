@@ -82,10 +82,11 @@ async def serving(
     body_s: float = 0.2,
     send_s: float = 0.2,
     keep_alive_s: int = 60,
+    within: Callable[[Surface], Any] = lambda surface: surface,
 ) -> AsyncIterator[Server]:
     surface = Surface({operation.operation_id: respond for operation in OPERATIONS}, body_seconds_max=body_s)
     config = uvicorn.Config(
-        surface,
+        within(surface),
         http=limited_to(ConnectionLimits(connections_max, head_s, body_s, send_s)),
         lifespan="off",
         log_config=None,
@@ -255,3 +256,92 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(WITHIN_S):
         while not condition():  # noqa: ASYNC110 - what is waited for is the server's to know
             await asyncio.sleep(0.005)
+
+
+HEAD: Final = b" HTTP/1.1\r\nHost: shop\r\nX-Request-Id: same\r\n"
+ASKED: Final = {
+    "a read": b"GET /v1/policies" + HEAD + b"\r\n",
+    "a read of its headers alone": b"HEAD /v1/policies" + HEAD + b"\r\n",
+    "what the client has already": b"GET /v1/policies" + HEAD + b"If-None-Match: *\r\n\r\n",
+    "an address that is none": b"GET /v1/nothing" + HEAD + b"\r\n",
+    "a method that is not taken": b"POST /v1/policies" + HEAD + b"Content-Length: 0\r\n\r\n",
+    "a change": CHARGE.replace(b" HTTP/1.1\r\nHost: shop\r\n", HEAD) + b'{"amount":1}',
+    "a change that waits to be let go on": CHARGE.replace(b" HTTP/1.1\r\n", HEAD + b"Expect: 100-continue\r\n")
+    + b'{"amount":1}',
+    "a body that is too large": b"POST /v1/users/mina/balance/charges" + HEAD + b"Content-Length: 99999\r\n\r\n",
+    "one after the other at once": (b"GET /v1/policies" + HEAD + b"\r\n") * 3,
+    "one and no more": b"GET /v1/policies" + HEAD + b"Connection: close\r\n\r\n",
+    "an older protocol": b"GET /v1/policies HTTP/1.0\r\nX-Request-Id: same\r\n\r\n",
+}
+HEADERS: Final = [(b"x-of-its-own", b"1"), (b"x-not-allowed", b"1\r\nx-smuggled: 1"), (b"connection", b"close")]
+
+
+def in_messages(surface: Surface) -> Any:
+    """The surface within what looks at each message that it sends, as what traces requests does."""
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        async def look(message: Any) -> None:
+            await send(message)
+
+        await surface(scope, receive, look)
+
+    return serve
+
+
+async def said(within: Callable[[Surface], Any], requests: bytes, respond: Respond = nothing) -> list[bytes]:
+    """The lines that are answered until the connection ends, but for the date."""
+    async with serving(respond, keep_alive_s=0, within=within) as server:
+        received = await server.tell(requests)
+    return [line for line in received.split(b"\r\n") if not line.startswith(b"date: ")]
+
+
+@pytest.mark.parametrize("requests", ASKED.values(), ids=list(ASKED))
+async def test_an_answer_in_one_piece_is_what_it_is_in_messages(requests: bytes) -> None:
+    whole = await said(lambda surface: surface, requests)
+
+    assert whole == await said(in_messages, requests)
+    assert b"x-request-id: same" in whole
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=lambda header: header[0].decode())
+async def test_an_answers_own_header_is_what_it_is_in_messages(header: tuple[bytes, bytes]) -> None:
+    async def respond(_: Call[Any, Any]) -> Answer:
+        return Answer(200, b"{}", [header])
+
+    whole = await said(
+        lambda surface: surface, POLICIES.replace(b"\r\n\r\n", b"\r\nX-Request-Id: same\r\n\r\n"), respond
+    )
+
+    assert whole == await said(in_messages, POLICIES.replace(b"\r\n\r\n", b"\r\nX-Request-Id: same\r\n\r\n"), respond)
+    assert b"x-smuggled: 1" not in whole
+
+
+async def test_an_answer_that_is_there_leaves_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as server:
+        reader, writer = await server.connect()
+        writer.write(POLICIES)
+        await reader.readuntil(b"\r\n\r\n{}")
+        (connection,) = server.connections
+        written: list[bytes] = []
+        monkeypatch.setattr(connection, "transport", Written(connection.transport, written))
+        writer.write(POLICIES)
+        await until(lambda: bool(written))
+        writer.close()
+
+    assert [piece.count(b"HTTP/1.1 200 OK") + piece.endswith(b"\r\n\r\n{}") for piece in written] == [2]
+
+
+class Written:
+    """A transport that remembers what is written to it."""
+
+    def __init__(self, transport: Any, written: list[bytes]) -> None:
+        self._transport = transport
+        self._written = written
+
+    def write(self, data: bytes) -> None:
+        """Remembered, and written."""
+        self._written.append(bytes(data))
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
