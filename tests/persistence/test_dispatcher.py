@@ -1,6 +1,7 @@
 """The dispatcher against a real HTTP server that is down for a part, answers 500 and closes connections (R3.5)."""
 
 import asyncio
+import sys
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -53,6 +54,8 @@ class Platform:
         """Order ids that are always answered 500."""
         self.silent = False
         """Whether it reads and never answers."""
+        self.taken_max = sys.maxsize
+        """How many events it takes before it is silent."""
         self.never_ends = False
         """Whether it answers 200 and a body without an end."""
         self._server: asyncio.Server | None = None
@@ -113,6 +116,7 @@ class Platform:
         status = self.answers.pop(0) if self.answers else 204
         if status == 204 and not self.silent:
             self.taken += events
+            self.silent = len(self.taken) >= self.taken_max
         return status
 
 
@@ -398,14 +402,16 @@ async def test_a_dispatcher_that_ends_leaves_its_work_to_the_next(
     bought = await _buy(engine, 4, 5)
     await write_all(engine, database_url)
     settings = _settings(database_url, platform, delivery_in_flight_max=1)
+    platform.taken_max = 3
 
     async with _dispatching(settings):
 
         async def has_some() -> bool:
-            return len(platform.taken) >= 3
+            return platform.silent
 
         await until(has_some)
     assert len(platform.taken) < 20
+    platform.taken_max, platform.silent = sys.maxsize, False
     async with _dispatching(settings):
         await _all_delivered(connection)
 
