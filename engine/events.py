@@ -1,4 +1,8 @@
-"""A partition's events, as entries of its stream."""
+"""A partition's events, as entries of its stream.
+
+An entry is `type`, `v`, `at` and `request`, and in `data` the names and values that are the type's own, by turns with a
+NUL between any two. In version 1 they were fields of the entry.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +27,18 @@ class Event:
         return f"{self.epoch}-{self.seq}"
 
 
+def pairs_of(flat: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    """Name and value of each of an entry's fields, those in `data` in its place. Raises ``ValueError`` for no entry."""
+    pairs = list(zip(flat[::2], flat[1::2], strict=True))
+    if (b"v", b"2") in pairs and pairs[-1][0] == b"data":
+        parts = pairs.pop()[1].split(b"\0")
+        pairs += zip(parts[::2], parts[1::2], strict=True)
+    return pairs
+
+
 def decode_event(partition: int, entry: Sequence[Any]) -> Event:
-    """From a stream entry: the id and the flat fields. Raises ``ValueError`` or ``KeyError`` for what is no event."""
+    """From a stream entry: the id and the fields. Raises ``ValueError`` or ``KeyError`` for what is no event."""
     place, flat = entry
     epoch, _, seq = place.partition(b"-")
-    texts = [item.decode() for item in flat]
-    fields = dict(zip(texts[::2], texts[1::2], strict=True))
+    fields = {name.decode(): value.decode() for name, value in pairs_of(flat)}
     return Event(partition, int(epoch), int(seq), fields["type"], fields["v"], int(fields["at"]), fields)

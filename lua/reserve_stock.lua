@@ -69,12 +69,12 @@ end
 
 -- Each stock item once, in the order it was first asked for; the same one given twice is added up. What is held
 -- already is what it was asked for then, however the product has changed since.
-local items, item_of, products, product_keys = {}, {}, {}, {}
+local items, item_of, key_of = {}, {}, {}
 local required, limit
 for index = line, #ARGV, 4 do
   local key = KEYS[product_key + whole(ARGV[index], 1)]
   local product, stock, quantity = ARGV[index + 1], ARGV[index + 2], whole(ARGV[index + 3], 1)
-  products[#products + 1], product_keys[#product_keys + 1] = product, key
+  key_of[product] = key
   if not held[1] and stock == '' then
     local only = redis.call('HMGET', key, 'only', 'name')
     if not only[2] then
@@ -89,14 +89,14 @@ for index = line, #ARGV, 4 do
   elseif item then
     item.quantity = item.quantity + quantity
   else
-    item = {key = key, product = product, stock = stock, quantity = quantity}
+    item = {key = key, product = product, stock = stock, quantity = quantity, available = 0, reserved = 0}
     items[#items + 1] = item
     item_of[name] = item
   end
 end
 if held[1] then
   items = unpack_lines(held[3])
-  if not key_lines(items, keys_by_id(product_keys, products)) then
+  if not key_lines(items, key_of) then
     return redis.error_reply('RESERVATION other products are held than were asked for')
   end
 end
@@ -113,14 +113,14 @@ for _, item in ipairs(items) do
     limit = limit or item
   end
   if not held[1] and item.available < item.quantity then
-    for _, field in ipairs({item.product, item.stock, quantity, found[1], found[2]}) do
-      short[#short + 1] = field
-    end
+    local last = #short
+    short[last + 1], short[last + 2], short[last + 3] = item.product, item.stock, quantity
+    short[last + 4], short[last + 5] = found[1], found[2]
   end
   packed[#packed + 1] = item.product .. ':' .. item.stock .. ':' .. quantity
-  for _, field in ipairs({item.product, item.stock, quantity, found[4], found[3], found[5]}) do
-    reply[#reply + 1] = field
-  end
+  local last = #reply
+  reply[last + 1], reply[last + 2], reply[last + 3] = item.product, item.stock, quantity
+  reply[last + 4], reply[last + 5], reply[last + 6] = found[4], found[3], found[5]
 end
 if required then
   return {'stock_id_required', required}
@@ -134,8 +134,10 @@ end
 if held[1] then
   return {'reserved', held[2], reply}
 end
-if whole(hold, 0) == 0 then
+if hold == '0' then
   return {'available'}
+elseif hold ~= '1' then
+  error('to hold is 1, to look only 0')
 end
 
 local lines = table.concat(packed, ',')

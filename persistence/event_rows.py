@@ -1,7 +1,7 @@
 """Events to rows: a pure fold. Many changes of one wallet, stock item or order collapse into one row change.
 
-An event comes as the stream holds it: flat fields, first ``type``, ``v`` and ``at``. Whatever is wrong with it is
-found before the batch is touched, so a batch always holds whole events.
+An event comes as the stream holds it: see `engine.events`. Whatever is wrong with it is found before the batch is
+touched, so a batch always holds whole events.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,10 @@ import orjson
 
 from persistence.row_text import NULL, Row
 
-EVENT_VERSION = "1"
+_HEAD = [b"type", b"v", b"at", b"request", b"data"]
+_VERSION = b"2"
+_OLD_HEAD = ["type", "v", "at"]
+_OLD_VERSION = "1"
 
 # A cell list that later events of the batch still change.
 Cells = list[str]
@@ -116,7 +119,7 @@ class RowBatch:
     completed: list[CompletedOrder] = field(default_factory=list)
     # lines of the orders placed in this batch, for those that are also paid in it
     _lines: dict[str, tuple[tuple[str, str, int], ...]] = field(default_factory=dict)
-    _layouts: dict[bytes, "_Layout"] = field(default_factory=dict)
+    _layouts: dict[str, "_Layout"] = field(default_factory=dict, compare=False)
 
 
 class _Event(NamedTuple):
@@ -145,14 +148,17 @@ def read_events(
                 trouble = LaterEpoch if int(place.split("-")[0]) > epoch else SequenceGap
                 raise trouble(partition, place, f"expected {epoch}-{seq + 1}")
             try:
-                values = _values(flat)
-                layout = batch._layouts.get(flat[1])
-                if layout is None or layout.names != flat[::2]:
-                    layout = batch._layouts[flat[1]] = _layout(partition, place, flat, values)
-                if values[1] != EVENT_VERSION:
-                    raise UnknownEvent(partition, place, f"version {values[1]!r} of {values[0]!r}")
-                at_ms = int(values[2])
-                request = values[_REQUEST] if layout.has_request else ""
+                if flat[::2] == _HEAD and flat[3] == _VERSION:
+                    kind, at, request, data = flat[1].decode(), flat[5], flat[7].decode(), flat[9].decode().split("\0")
+                    if "\0" in request:
+                        raise ValueError("a NUL in its request")
+                else:
+                    kind, at, request, data = _read_old(partition, place, flat)
+                names, values = data[::2], data[1::2]
+                layout = batch._layouts.get(kind)
+                if layout is None or layout.names != names or len(values) != len(names):
+                    layout = batch._layouts[kind] = _layout(partition, place, kind, names, values)
+                at_ms = int(at)
                 event = _Event(cell, place, at_ms, _moment(at_ms), request or NULL)
                 layout.apply(batch, event, *layout.choose(values))
                 if layout.choose_key is not None:
@@ -167,12 +173,19 @@ def read_events(
             batch.events += seq - first
 
 
-def _values(flat: Sequence[bytes]) -> list[str]:
-    # NUL cannot be in a text of PostgreSQL, so it separates the values for decoding all of them in one go.
-    values = b"\0".join(flat[1::2]).decode().split("\0")
-    if len(values) * 2 != len(flat):
-        raise ValueError("a NUL in a value, or a field without a value")
-    return values
+def _read_old(partition: int, place: str, flat: Sequence[bytes]) -> tuple[str, bytes, str, list[str]]:
+    """Type, time, request, and names and values by turns, of what an earlier release wrote: all of it fields."""
+    texts = [part.decode() for part in flat]
+    if texts[:6:2] != _OLD_HEAD:
+        raise ValueError("it does not begin with type, v and at")
+    if flat[3] == _VERSION:
+        raise ValueError("its fields are not those of version 2")
+    if texts[3] != _OLD_VERSION or texts[1] not in _APPLY:
+        raise UnknownEvent(partition, place, f"type {texts[1]!r}, version {texts[3]!r}")
+    if any("\0" in text for text in texts):  # which PostgreSQL cannot hold
+        raise ValueError("a NUL in a field")
+    request, first = (texts[7], 8) if texts[6:7] == ["request"] else ("", 6)
+    return texts[1], flat[5], request, texts[first:]
 
 
 class _Layout(NamedTuple):
@@ -181,36 +194,29 @@ class _Layout(NamedTuple):
     Scripts write the fields of a type always alike, so a batch makes as many of these as it has types.
     """
 
-    names: list[bytes]
+    names: list[str]
     choose: Callable[[Sequence[str]], tuple[str, ...]]
     apply: Callable[..., None]
     choose_key: Callable[[Sequence[str]], tuple[str, ...]] | None
     """Owner, key, fingerprint and result, where the events of the type may spend an idempotency key."""
-    has_request: bool
-    """False for what an earlier release wrote."""
 
 
-_REQUEST = 3
-"""Place of the request's id among the values, where there is one."""
-
-
-def _layout(partition: int, place: str, flat: Sequence[bytes], values: list[str]) -> _Layout:
-    names = list(flat[::2])
-    if names[:3] != [b"type", b"v", b"at"]:
-        raise ValueError("it does not begin with type, v and at")
-    apply = _APPLY.get(values[0])
-    if apply is None or values[1] != EVENT_VERSION:
-        raise UnknownEvent(partition, place, f"type {values[0]!r}, version {values[1]!r}")
+def _layout(partition: int, place: str, kind: str, names: list[str], values: list[str]) -> _Layout:
+    apply = _APPLY.get(kind)
+    if apply is None:
+        raise UnknownEvent(partition, place, f"type {kind!r}")
+    if len(values) != len(names) or len(set(names)) != len(names):
+        raise ValueError("a field without a value, or twice")
     # The parameters after the batch and the event are the names of the fields.
     _, _, *wanted = signature(apply).parameters
     choose_key = None
-    if b"result" in names:
+    if "result" in names:
         # An operator's key has no user; its digest says what it belongs to.
-        chosen = itemgetter(*[names.index(name) for name in (b"key", b"fingerprint", b"result")])
-        owner = names.index(b"user") if b"user" in names else None
+        chosen = itemgetter(*[names.index(name) for name in ("key", "fingerprint", "result")])
+        owner = names.index("user") if "user" in names else None
         choose_key = _choose_key(owner, chosen)
-    choose = itemgetter(*[names.index(name.encode()) for name in wanted])
-    return _Layout(names, choose, apply, choose_key, names[_REQUEST : _REQUEST + 1] == [b"request"])
+    choose = itemgetter(*[names.index(name) for name in wanted])
+    return _Layout(names, choose, apply, choose_key)
 
 
 def _choose_key(

@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from engine.engine import Engine
+from engine.events import pairs_of
 from persistence.alarms import STOPPED, UNKNOWN_EVENT, clear_alarms
 from persistence.database import translated
 
@@ -83,8 +84,13 @@ async def next_event(engine: Engine, partition: int, epoch: int, seq: int) -> St
 
 
 def _pairs(flat: Sequence[bytes]) -> tuple[tuple[str, str], ...]:
-    texts = [item.decode(errors="backslashreplace") for item in flat]
-    return tuple(zip(texts[::2], texts[1::2], strict=True))
+    try:
+        pairs = pairs_of(flat)
+    except ValueError:  # what it holds is not by turns: shown as it came
+        pairs = list(zip(flat[::2], flat[1::2], strict=True))
+    return tuple(
+        (name.decode(errors="backslashreplace"), value.decode(errors="backslashreplace")) for name, value in pairs
+    )
 
 
 async def retry(connection: Connection, partition: int) -> bool:

@@ -9,6 +9,7 @@ import orjson
 from engine.catalog import NewStockItem
 from engine.coupons import Campaign, Discount
 from engine.engine import Engine, open_engine
+from engine.events import pairs_of
 from engine.hashes import hash_of
 from engine.orders import Order
 from engine.scripts import load_scripts
@@ -115,5 +116,5 @@ async def events(engine: Engine) -> list[dict[str, str]]:
     for partition in range(PARTITIONS):
         entries = await execute(engine, "XRANGE", engine.keys.events(partition), "-", "+")
         assert [entry[0].partition(b"-")[2] for entry in entries] == [b"%d" % n for n in range(1, len(entries) + 1)]
-        found += [hash_of(entry[1]) for entry in entries]
+        found += [{name.decode(): value.decode() for name, value in pairs_of(entry[1])} for entry in entries]
     return found

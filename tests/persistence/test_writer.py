@@ -357,7 +357,7 @@ async def test_events_that_left_the_stream_before_they_were_written_stop_the_par
     assert "not in the stream" in await value(connection, "SELECT stopped FROM partition_cursor WHERE partition = 0")
 
 
-@pytest.mark.parametrize("newer", [{"kind": "wallet.painted"}, {"kind": "wallet.charged", "version": "2"}])
+@pytest.mark.parametrize("newer", [{"kind": "wallet.painted"}, {"kind": "wallet.charged", "version": "3"}])
 async def test_an_unknown_event_is_left_to_a_newer_worker(
     engine: Engine, events: Events, connection: Connection, database_url: str, newer: dict[str, str]
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import redis
 
+from engine.events import pairs_of
 from engine.keys import Keys
 from engine.order_ids import make_order_id
 from engine.partitions import Partitions
@@ -224,8 +225,8 @@ class Partition:
         place, event = after[-1]
         assert place == f"1-{seq + 1}"
         assert self.seq() == seq + 1
-        assert list(event)[:3] == ["type", "v", "at"]
-        assert (event["type"], event["v"], event["at"]) == (kind, "1", str(event["at"]))
+        assert list(event)[:4] == ["type", "v", "at", "request"]
+        assert (event["type"], event["v"]) == (kind, "2")
         assert event["type"] in _events_of_heads()
         assert {name: event.get(name) for name in fields} == {name: str(value) for name, value in fields.items()}
         seen.update(event)
@@ -235,7 +236,10 @@ class Partition:
 
     def _stream(self, key: str) -> list[tuple[str, dict[str, str]]]:
         entries: Any = self.client.xrange(key)
-        return [(_text(place), _text(fields)) for place, fields in entries]
+        return [
+            (_text(place), {_text(name): _text(value) for name, value in pairs_of(list(sum(fields.items(), ())))})
+            for place, fields in entries
+        ]
 
     def _keys_of(self, script: Script, given: dict[str, Any], rest: Sequence[str | int]) -> list[str]:
         keys, at = self.keys, self.index

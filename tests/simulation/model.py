@@ -182,7 +182,7 @@ class Model:
         self.meta["seq"] = str(seq)
         place = f"{self.meta['epoch']}-{seq}"
         texts = {name: str(value) for name, value in values.items()}
-        event = {"type": type_, "v": "1", "at": str(self.now), "request": self.request, **texts}
+        event = {"type": type_, "v": "2", "at": str(self.now), "request": self.request, **texts}
         self.events.append((place, event))
         return place
 

@@ -101,7 +101,7 @@ class Witness:
 
     def _compare_events(self, server: Server, executed: Executed, content: list[Any]) -> None:
         expected = self.live[server.partition].events
-        found = [(entry[0].decode(), _flat(entry[1])) for entry in content[: len(expected)]][::-1]
+        found = [(place.decode(), _event(flat)) for place, flat in content[: len(expected)]][::-1]
         if found != expected:
             raise self._violation(server, executed, f"the events are {found}, where {expected} were right")
 
@@ -240,6 +240,13 @@ def _canonical(key: str, content: dict[str, str]) -> dict[str, Any]:
     if kind in {"products", "campaigns", "sales"}:
         found = {name: int(float(value)) for name, value in found.items()}
     return found
+
+
+def _event(flat: list[bytes]) -> dict[str, str]:
+    """Its head, and what stands in its data."""
+    *head, name, data = flat
+    assert name == b"data"
+    return {**_flat(head), **_flat(data.split(b"\0"))}
 
 
 def _flat(content: list[bytes]) -> dict[str, str]:

@@ -28,11 +28,17 @@ THIRD = "019ab000-0000-7000-8000-000000000003"
 Entry = tuple[bytes, list[bytes]]
 
 
-def _event(event_type: str, /, **fields: Any) -> list[bytes]:
-    flat: list[bytes] = []
-    for name, value in {"type": event_type, "v": "1", "at": AT, **fields}.items():
-        flat += [name.encode(), value if isinstance(value, bytes) else str(value).encode()]
-    return flat
+def _event(event_type: str, /, *, v: Any = "2", at: Any = AT, request: Any = "", **fields: Any) -> list[bytes]:
+    data = [part if isinstance(part, bytes) else str(part).encode() for field in fields.items() for part in field]
+    head = {"type": event_type, "v": v, "at": at, "request": request}
+    return [str(part).encode() for field in head.items() for part in field] + [b"data", b"\0".join(data)]
+
+
+def _before(event: list[bytes], *, with_request: bool = True) -> list[bytes]:
+    """The event as the releases before wrote it: each of its fields is one of the entry; at first without a request."""
+    assert event[2:4] == [b"v", b"2"]
+    head = [*event[:2], b"v", b"1", *event[4 : 8 if with_request else 6]]
+    return head + event[9].split(b"\0")
 
 
 def _entries(*events: list[bytes], epoch: int = 1, after: int = 0) -> list[Entry]:
@@ -171,7 +177,7 @@ def test_only_completed_orders_are_told_to_the_data_platform() -> None:
 
 def test_what_is_told_says_the_request_that_paid_for_it() -> None:
     paid, other = _checked_out(), _checked_out(order=OTHER)
-    paid[6:6], other[6:6] = [b"request", b"of-ann"], [b"request", b""]
+    paid[7] = b"of-ann"
 
     assert [row[-1] for row in _fold(paid, other).outbox] == ["of-ann", NULL]
 
@@ -339,7 +345,14 @@ def test_an_entry_that_does_not_follow_the_last_is_a_gap(name: bytes) -> None:
     assert batch.cursors == {0: (1, 1)}, "what came before is taken in"
 
 
-@pytest.mark.parametrize("event", [_event("wallet.painted", user="ann"), _event("wallet.charged", v="2", user="a")])
+@pytest.mark.parametrize(
+    "event",
+    [
+        _event("wallet.painted", user="ann"),
+        _event("wallet.charged", v="3", user="a"),
+        _before(_event("wallet.painted")),
+    ],
+)
 def test_unknown_types_and_versions_are_told_apart_from_bad_events(event: list[bytes]) -> None:
     batch = RowBatch()
     with pytest.raises(UnknownEvent):
@@ -358,6 +371,12 @@ _BAD = {
     "a time that is no number": _event("wallet.charged", at="now", user="ann", amount=1, balance=1),
     "a field without a value": _charged()[:-1],
     "no type first": _charged()[2:],
+    "a field twice": _charged("ann\0user\0bob"),
+    "a NUL in its request": _event("wallet.charged", request="a\0b", user="ann", amount=1, balance=1),
+    "no data": _charged()[:8],
+    "no data, as it was before": _before(_charged())[:6],
+    "a NUL in a field, as it was before": [*_before(_charged())[:-1], b"a\0b"],
+    "a field without a value, as it was before": _before(_charged())[:-1],
     "nothing": [],
     "lines that are not JSON": _order("order.placed", pay_before=AT, lines="["),
     "a line without a product": _order("order.placed", pay_before=AT, lines="[{}]"),
@@ -380,13 +399,18 @@ _BAD = {
 def test_a_bad_event_leaves_nothing_in_the_batch(event: list[bytes]) -> None:
     batch, same = RowBatch(), RowBatch()
     read_events(same, 0, 1, 0, _entries(_charged()))
-    same._layouts.clear()
 
     with pytest.raises(UnreadableEvent):
         read_events(batch, 0, 1, 0, _entries(_charged(), event))
 
-    batch._layouts.clear()
     assert batch == same
+
+
+@pytest.mark.parametrize("with_request", [True, False])
+def test_what_an_earlier_release_wrote_is_read_as_what_this_one_writes(with_request: bool) -> None:
+    events = [_charged(), _placed(), _paid(), _reserved(), _charged("bob")]
+
+    assert _fold(*(_before(event, with_request=with_request) for event in events)) == _fold(*events)
 
 
 @pytest.mark.parametrize("again", [_paid(), _failed()])
