@@ -168,7 +168,8 @@ class Catalog:
             hashes = await self._runner.alone(lambda flow: self._runner.read(flow, partition, "read_hashes", names))
             return [_product(product_id, hash_of(flat)) for product_id, flat in zip(ids, hashes, strict=True) if flat]
 
-        groups = await asyncio.gather(*(read_partition(*group) for group in by_partition.items()))
+        reads = [read_partition(*group) for group in by_partition.items()]
+        groups = [await reads[0]] if len(reads) == 1 else await asyncio.gather(*reads)
         found = {product.product_id: product for group in groups for product in group}
         return [found[product_id] for product_id in wanted if product_id in found]
 

@@ -41,6 +41,7 @@ READ_CONNECTIONS = 16
 @click.option("--seconds", type=float, help="How long each path is loaded.")
 @click.option("--processes", default=1, show_default=True, help="Processes that serve HTTP, of each system.")
 @click.option("--connections", default=CONNECTIONS, show_default=True, help="Connections of a closed loop.")
+@click.option("--rounds", default=0, show_default=True, help="How often the compared paths are run once more, in turn.")
 @click.option("--only", multiple=True, metavar="NAME", help="Only these systems (firstcome, row-locks, ...).")
 @click.option("--path", "paths", multiple=True, metavar="NAME", help="Only these paths (coupon, checkout, ...).")
 @click.option("--steady", type=float, default=0.0, help="Check out for so long at 80 % of the peak, in seconds.")
@@ -50,6 +51,7 @@ def main(
     seconds: float | None,
     processes: int,
     connections: int,
+    rounds: int,
     only: Sequence[str],
     paths: Sequence[str],
     steady: float,
@@ -69,9 +71,13 @@ def main(
         with tempfile.TemporaryDirectory(prefix="firstcome-bench-") as name:
             folder = Path(name)
             folder.chmod(0o755)
-            for kind in SYSTEMS:
-                if not only or kind.name in only:
-                    run.system(kind, folder)
+            kinds = [kind for kind in SYSTEMS if not only or kind.name in only]
+            for kind in kinds:
+                run.system(kind, folder)
+            for number in range(1, rounds + 1):
+                tell(f"side by side once more, {number} of {rounds}")
+                for kind in kinds:
+                    run.once_more(kind, folder / f"round-{number}", number)
     except (WrongOutcome, GeneratorFailed) as error:
         raise click.ClickException(str(error)) from error
     results = run.results()
@@ -98,11 +104,13 @@ class Run:
         self._connections = connections
         self._paths = paths
         self._short = short
+        self._warm_up_s = min(3.0, seconds // 2)
         self._extras = extras
         self._steady_s = steady_s
         self._by_connections: list[Figures] = []
         self._steady: dict[str, Any] = {}
         self._figures: list[Figures] = []
+        self._rounds: list[dict[str, Any]] = []
         self._began = datetime.now(UTC)
         self._checked: list[str] = []
         self._ceilings: dict[str, Any] = {}
@@ -120,11 +128,24 @@ class Run:
                     self._sweep(system)
             if isinstance(system, Firstcome) and self._steady_s:
                 self._hold(system)
-            broken = system.broken_laws()
-            if broken:
-                raise WrongOutcome(f"{kind.title}: {'; '.join(broken)}")
+            self._require_lawful(system)
             self._checked.append(kind.name)
-            tell(f"{kind.title}: every law holds")
+
+    def once_more(self, kind: type[System], folder: Path, number: int) -> None:
+        """Measure the compared paths of a system in another round: a machine is not equally fast all the time."""
+        with kind(folder, self._processes) as system:
+            for path in self._paths:
+                if path in traffic.COMPARED:
+                    figures = measure(system, path, Plan(self._seconds, self._connections, self._warm_up_s))
+                    self._rounds.append({"round": number, **_in_short(figures)})
+                    tell(f"  {kind.title}, {path.name}: {figures.accepted_per_s:,.0f}/s")
+            self._require_lawful(system)
+
+    def _require_lawful(self, system: System) -> None:
+        broken = system.broken_laws()
+        if broken:
+            raise WrongOutcome(f"{system.title}: {'; '.join(broken)}")
+        tell(f"{system.title}: every law holds")
 
     def _by_itself(self, system: Firstcome, folder: Path) -> None:
         """The ceilings, and what no client asks for."""
@@ -164,8 +185,7 @@ class Run:
         tell(f"  {self._steady_s:g} s at {rate:,.0f} orders/s: lag at most {rest.lag_ms_max:,.0f} ms")
 
     def _path(self, system: System, path: traffic.Path) -> None:
-        warm_up_s = min(3.0, self._seconds // 2)
-        closed = measure(system, path, Plan(self._seconds, self._connections, warm_up_s))
+        closed = measure(system, path, Plan(self._seconds, self._connections, self._warm_up_s))
         self._keep(closed)
         is_looked_at = isinstance(system, Firstcome) or path in traffic.COMPARED
         if is_looked_at and not (self._short and path not in traffic.COMPARED):
@@ -197,9 +217,16 @@ class Run:
             "outcome_checked": self._checked,
             "ceilings": self._ceilings,
             "figures": [figures.saved() for figures in self._figures],
+            "rounds": self._rounds,
             "by_connections": [figures.saved() for figures in self._by_connections],
             "steady": self._steady,
         }
+
+
+def _in_short(figures: Figures) -> dict[str, Any]:
+    """What a comparison needs of them."""
+    names = ("system", "path", "loop", "answered_per_s", "accepted_per_s", "durable_per_s", "cpu_us")
+    return {name: getattr(figures, name) for name in names}
 
 
 _tell: Callable[[str], None] = click.echo

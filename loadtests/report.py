@@ -71,6 +71,7 @@ def document(results: Found) -> str:
         "under what else ran there.",
         "## Side by side",
         markdown(("Firstcome, durable, against", *(TITLES[each.name] for each in BASELINES)), ratios(results)),
+        *_rounds(results),
         "Of Firstcome and the row locks the durable rate counts (all of it in PostgreSQL, the time until the last "
         "of it was there included); the two on Redis alone are never durable.",
         *(f"![{PATHS[path.name]}](plots/{path.name}.svg)" for path in traffic.COMPARED),
@@ -104,6 +105,16 @@ def document(results: Found) -> str:
             growth.summary(grown),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def _rounds(results: Found) -> list[str]:
+    count = max((each["round"] for each in results.get("rounds", ())), default=0)
+    if not count:
+        return []
+    return [
+        f"The middle of {count + 1} rounds, and their range: in each, every system had servers of its own and ran "
+        "alone, one after the other. The tables below are of the first round."
+    ]
 
 
 def _held() -> list[str]:

@@ -1,5 +1,6 @@
 """Results as tables: what a run prints, and what the documents show."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,17 +28,28 @@ def counted(figures: Found) -> float:
 
 
 def ratios(results: Found) -> list[list[str]]:
-    """Firstcome's durable rate over each baseline's, path by path."""
+    """Firstcome's durable rate over each baseline's, path by path: the median of all rounds, and their range."""
+    rounds: dict[tuple[str, str], dict[int, float]] = {}
+    for figures in (*results["figures"], *results.get("rounds", ())):
+        if figures["loop"] == "closed":
+            rounds.setdefault((figures["system"], figures["path"]), {})[figures.get("round", 0)] = counted(figures)
     rows = []
     for path in traffic.COMPARED:
-        own = of(results, Firstcome.name, path.name)
+        own = rounds.get((Firstcome.name, path.name), {})
         row = [path.title]
         for baseline in BASELINES:
-            other = of(results, baseline.name, path.name)
-            row.append(f"{counted(own) / counted(other):.1f} x" if own and other else "")
+            other = rounds.get((baseline.name, path.name), {})
+            row.append(_middle([own[number] / other[number] for number in own if number in other]))
         if any(row[1:]):
             rows.append(row)
     return rows
+
+
+def _middle(found: Sequence[float]) -> str:
+    if not found:
+        return ""
+    middle = f"{statistics.median(found):.1f} x"
+    return middle if len(found) == 1 else f"{middle} ({min(found):.1f} to {max(found):.1f})"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from loadtests.bench import Run
 from loadtests.ceilings import COPY_BATCH, COPY_BATCHES
 from loadtests.measure import Plan, measure
 from loadtests.systems import Firstcome, OneScript, WrongOutcome
-from loadtests.tables import of, summary
+from loadtests.tables import of, ratios, summary
 from tests.servers import reachable_folder
 
 TINY = Plan(seconds=0.3, connections=4, rate=100)
@@ -30,6 +31,7 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_tiny_run_measures_firstcome_and_finds_every_law_kept(folder: Path) -> None:
     run = Run(0.3, 1, 4, [traffic.COUPON, traffic.CHECKOUT_GONE], short=True)
     run.system(Firstcome, folder)
+    run.once_more(Firstcome, folder / "again", 1)
     results = run.results()
     coupons, gone = of(results, "firstcome", "coupon"), of(results, "firstcome", "checkout-gone")
     assert coupons is not None
@@ -39,6 +41,30 @@ def test_a_tiny_run_measures_firstcome_and_finds_every_law_kept(folder: Path) ->
     assert (coupons["refused"], gone["accepted"]) == (0, 0)
     assert results["outcome_checked"] == ["firstcome"]
     assert "coupon issue" in summary(results)
+    (again,) = results["rounds"]
+    assert (again["round"], again["system"], again["path"]) == (1, "firstcome", "coupon")
+    assert again["durable_per_s"] > 0
+
+
+def test_systems_are_compared_within_each_round() -> None:
+    def found(system: str, rate: float, **more: int) -> dict[str, Any]:
+        durable = rate if system == "firstcome" else None
+        figures = {
+            "system": system,
+            "path": "coupon",
+            "loop": "closed",
+            "accepted_per_s": rate,
+            "durable_per_s": durable,
+        }
+        return figures | more
+
+    first = [found("firstcome", 1_000), found("one-script", 500), found("redis-locks", 100)]
+    once = {"figures": first}
+    again = [found("firstcome", 300, round=1), found("one-script", 100, round=1)]
+    third = [found("firstcome", 400, round=2), found("one-script", 400, round=2)]
+
+    assert ratios(once) == [["coupon issue", "", "10.0 x", "2.0 x"]]
+    assert ratios({**once, "rounds": again + third}) == [["coupon issue", "", "10.0 x", "2.0 x (1.0 to 3.0)"]]
 
 
 def test_the_ceilings_and_what_no_client_asks_for_are_measured(folder: Path) -> None:
