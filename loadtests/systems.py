@@ -74,6 +74,8 @@ class System(ABC):
     title: ClassVar[str]
     durable: ClassVar[bool]
     application: ClassVar[str] = ""
+    starves: ClassVar[bool] = False
+    """Whether it may refuse what it has no time for, and be given up by clients."""
 
     def __init__(self, folder: Path, processes: int) -> None:
         self.folder = folder / self.name
@@ -494,6 +496,7 @@ class RedisLocks(RedisOnly):
     name = "redis-locks"
     title = "Redis locks"
     application = "loadtests.baselines.redis_locks:make_app"
+    starves = True
 
 
 class OneScript(RedisOnly):
