@@ -281,7 +281,6 @@ class Surface:
             peer[0] if peer else "",
         )
         foreign = self._foreign(headers)
-        kind: ProblemType | None = None
         try:
             answer = await endpoint.answer(call, scope["query_string"], receive)
             status = answer.status
@@ -290,8 +289,9 @@ class Surface:
             return
         except Exception as error:
             problem = self._problem(error, call)
-            kind = problem.kind
-            status = kind.status
+            # Whoever has an answer finds it counted.
+            if count is not None:
+                count(problem.kind.status, problem.kind, perf_counter_ns() - started_ns)
             head = scope["method"] == "HEAD"
             await _send_problem(send, problem, request_id, foreign, repeatable=call.repeatable, head=head)
         else:
@@ -306,13 +306,13 @@ class Surface:
                     status = 304
             else:
                 own.append(_NO_STORE)
+            if count is not None:
+                count(status, None, perf_counter_ns() - started_ns)
             if status == 304:
                 await _send(send, status, own, b"")
             else:
                 own += [_CONTENT_TYPE, (b"content-length", b"%d" % len(body))]
                 await _send(send, status, own, b"" if scope["method"] == "HEAD" else body)
-        if count is not None:
-            count(status, kind, perf_counter_ns() - started_ns)
 
     async def refuse(self, problem: Problem, scope: Scope, send: Send) -> None:
         """Answers a problem to a request that no operation is concerned with."""

@@ -138,7 +138,10 @@ MATCHER = re.compile(r'(\w+)=~?"([^"]+)"')
 def test_every_metric_that_an_alert_or_the_dashboard_names_is_there(
     file: str, counted_shop: RunningShop, worker_url: str
 ) -> None:
-    wait_until(lambda: ("firstcome_workers",) in scrape(worker_url), timeout_s=WITHIN_S, what="the worker has looked")
+    looked_at = {"firstcome_workers", "firstcome_partition_lag_seconds"}
+    wait_until(
+        lambda: looked_at <= {name[0] for name in scrape(worker_url)}, timeout_s=WITHIN_S, what="the worker has looked"
+    )
     samples = {**scrape(counted_shop.url()), **scrape(worker_url)}
     names = {name[0] for name in samples}
     text = (ROOT / "deploy" / file).read_text(encoding="utf-8")

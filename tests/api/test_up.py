@@ -116,10 +116,15 @@ def test_a_newcomer_runs_the_shop_and_buys_something(data_folder: Path) -> None:
 
 def assert_counted(addresses: Addresses, up: ChildProcess) -> None:
     """Whichever of the API's processes is asked, it shows what all of them did; each worker has a page of its own."""
-    api = httpx.get(f"{addresses.api_url}/metrics", trust_env=False).text
-    assert "firstcome_api_processes 2.0" in api
-    for operation in ("charge_balance", "issue_coupon", "checkout"):
-        assert f'firstcome_requests_total{{operation="{operation}",outcome="done"}} 1.0' in api
+    done = 'firstcome_requests_total{{operation="{}",outcome="done"}} 1.0'
+    counted = {done.format(operation) for operation in ("charge_balance", "issue_coupon", "checkout")}
+
+    def shown() -> set[str]:
+        return set(httpx.get(f"{addresses.api_url}/metrics", trust_env=False).text.splitlines())
+
+    # A process shows the others ten times a second what it has gathered.
+    wait_until(lambda: counted <= shown(), timeout_s=DURABLE_WITHIN_S, what="every process shows what was done")
+    assert "firstcome_api_processes 2.0" in shown()
     pages = re.findall(r"http://\S+/metrics", up.log_tail(lines=40))
     assert len(set(pages)) == 3
     for page in pages[1:]:

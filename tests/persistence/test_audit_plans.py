@@ -95,7 +95,7 @@ async def some(connection: Connection, subject: Subject) -> list[Entity]:
 OF_ROWS = [subject for subject in SUBJECTS if subject != Subject.CAMPAIGN]
 
 
-@pytest.mark.parametrize("analysed", ["never", "when it was small", "lately"])
+@pytest.mark.parametrize("analysed", ["when it was small", "lately"])
 async def test_an_audit_reads_the_rows_that_it_is_asked_for(connection: Connection, analysed: str) -> None:
     await grow(connection, 1, FEW)
     if analysed == "when it was small":
