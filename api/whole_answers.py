@@ -25,15 +25,17 @@ class WholeSend:
 
     def __call__(self, message: Message) -> Awaitable[None]:
         """As ASGI has it."""
+        self._look_for_client()
         return self._cycle.send(message)  # type: ignore[arg-type]
 
     def whole(self, status: int, headers: Sequence[Header], body: bytes) -> bool:
         """Answers; or does nothing and returns False, where it takes messages: the client is not to be answered at
-        once, the connection ends with this answer, or a header is not what HTTP allows.
+        once, the connection ends with this answer, or a line break is in a header.
 
         `headers` have lower-case names and the body's length; `body` is nothing where none may follow.
         """
         cycle = self._cycle
+        self._look_for_client()
         if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or not cycle.keep_alive:
             return False
         lines = [STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in cycle.default_headers)]
@@ -47,6 +49,13 @@ class WholeSend:
         cycle.message_event.set()
         cycle.on_response()
         return True
+
+    def _look_for_client(self) -> None:
+        """Of a client that has gone uvicorn tells the newest request of its connection alone, and uvloop's transport
+        raises at what is written to nobody.
+        """
+        if self._cycle.transport.is_closing():
+            self._cycle.disconnected = True
 
 
 def takes_whole_answers(app: Any) -> Any:

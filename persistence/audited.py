@@ -86,12 +86,25 @@ SCOPES: dict[Subject, LiteralString] = {
     Subject.COUPON: "coupon_id = ANY(%(ids)s)",
     Subject.RESERVATION: "order_id = ANY(%(ids)s::uuid[]) AND partition = ANY(%(owners)s::smallint[])",
     Subject.CAMPAIGN: "campaign_id = ANY(%(ids)s)",
-    Subject.ISSUE: "campaign_id = ANY(%(owners)s) AND user_id = ANY(%(ids)s)",
+    Subject.ISSUE: """campaign_id = ANY(%(owners)s) AND user_id = ANY(%(ids)s)
+                      AND (campaign_id || chr(31) || user_id) = ANY(%(names)s)""",
     Subject.PARTITION: "partition = ANY(%(partitions)s)",
 }
-"""How a query on one table is narrowed to some entities: ``{scope}`` in it. Where an id has two columns, the rows are
-some more than those asked for: each column by itself finds them by index, whatever the planner believes of how many
-there are. Asked for by pairs, it has held all reservations there were, one by one, against each pair."""
+"""How a query on one table is narrowed to some entities: ``{scope}`` in it. Where an id has two columns, each by itself
+finds rows by index, whatever the planner believes of how many there are; joined with the pairs, it has held all
+reservations there were, one by one, against each pair. An order has few partitions, so some more rows come than are
+asked for; a user may have a coupon of every campaign, so of the issues found those are chosen that are asked for."""
+
+
+def scope_values(entities: Sequence[Entity]) -> dict[str, Any]:
+    """The values of a scope's query for these entities of one subject."""
+    return {
+        "ids": [each.id for each in entities],
+        "owners": [each.owner for each in entities],
+        "names": [f"{each.owner}\x1f{each.id}" for each in entities],
+        "partitions": [each.partition for each in entities],
+    }
+
 
 SUBJECTS = tuple(_SOURCES)
 """The subjects that are rows of a table."""

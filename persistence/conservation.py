@@ -12,7 +12,7 @@ from typing import Any, LiteralString
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from persistence.audited import SCOPES, Entity, Subject
+from persistence.audited import SCOPES, Entity, Subject, scope_values
 from persistence.database import translated
 
 
@@ -35,13 +35,7 @@ class Law:
     def statement(self, entities: Sequence[Entity] | None, before: datetime) -> tuple[sql.Composed, dict[str, Any]]:
         """The query for these entities, or for all, and its values: for any driver's connection."""
         scope: LiteralString = "TRUE" if entities is None else SCOPES[self.subject]
-        some = entities or ()
-        values = {
-            "ids": [each.id for each in some],
-            "owners": [each.owner for each in some],
-            "partitions": [each.partition for each in some],
-            "before": before,
-        }
+        values = {**scope_values(entities or ()), "before": before}
         return sql.SQL(self.query).format(scope=sql.SQL(scope)), values
 
 

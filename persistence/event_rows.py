@@ -14,12 +14,11 @@ from typing import NamedTuple
 
 import orjson
 
+from engine.events import HEAD, SEPARATOR, VERSION
 from persistence.row_text import NULL, Row
 
-_HEAD = [b"type", b"v", b"at", b"request", b"data"]
-_VERSION = b"2"
-_OLD_HEAD = ["type", "v", "at"]
-_OLD_VERSION = "1"
+_OLD_HEAD = [b"type", b"v", b"at"]
+_OLD_VERSION = b"1"
 
 # A cell list that later events of the batch still change.
 Cells = list[str]
@@ -148,24 +147,27 @@ def read_events(
                 trouble = LaterEpoch if int(place.split("-")[0]) > epoch else SequenceGap
                 raise trouble(partition, place, f"expected {epoch}-{seq + 1}")
             try:
-                if flat[::2] == _HEAD and flat[3] == _VERSION:
-                    kind, at, request, data = flat[1].decode(), flat[5], flat[7].decode(), flat[9].decode().split("\0")
-                    if "\0" in request:
-                        raise ValueError("a NUL in its request")
+                if flat[::2] == HEAD and flat[3] == VERSION:
+                    kind, at, request, data = flat[1].decode(), flat[5], flat[7].decode(), flat[9].decode()
+                    if "\0" in request or "\0" in data:
+                        raise ValueError("a NUL, which PostgreSQL cannot hold")
+                    fields = data.split(SEPARATOR)
                 else:
-                    kind, at, request, data = _read_old(partition, place, flat)
-                names, values = data[::2], data[1::2]
+                    kind, at, request, fields = _read_old(flat)
+                names, values = fields[::2], fields[1::2]
                 layout = batch._layouts.get(kind)
                 if layout is None or layout.names != names or len(values) != len(names):
-                    layout = batch._layouts[kind] = _layout(partition, place, kind, names, values)
-                at_ms = int(at)
-                event = _Event(cell, place, at_ms, _moment(at_ms), request or NULL)
+                    layout = batch._layouts[kind] = _layout(kind, names, values)
+                happened_ms = int(at)
+                event = _Event(cell, place, happened_ms, _moment(happened_ms), request or NULL)
                 layout.apply(batch, event, *layout.choose(values))
                 if layout.choose_key is not None:
                     _spend_key(batch, event, *layout.choose_key(values))
-            except (LookupError, ValueError, TypeError) as error:
+            except (LookupError, ValueError, TypeError, ArithmeticError, OSError) as error:
+                # A time that is out of all bounds is one of the last two.
+                _require_known(partition, place, flat)
                 raise UnreadableEvent(partition, place, f"{type(error).__name__}: {error}") from error
-            seq += 1
+            seq, at_ms = seq + 1, happened_ms
     finally:
         if seq > first:
             batch.cursors[partition] = (epoch, seq)
@@ -173,19 +175,25 @@ def read_events(
             batch.events += seq - first
 
 
-def _read_old(partition: int, place: str, flat: Sequence[bytes]) -> tuple[str, bytes, str, list[str]]:
+def _read_old(flat: Sequence[bytes]) -> tuple[str, bytes, str, list[str]]:
     """Type, time, request, and names and values by turns, of what an earlier release wrote: all of it fields."""
+    if flat[:6:2] != _OLD_HEAD or flat[3] != _OLD_VERSION:
+        raise ValueError("its fields are not those of its version")
     texts = [part.decode() for part in flat]
-    if texts[:6:2] != _OLD_HEAD:
-        raise ValueError("it does not begin with type, v and at")
-    if flat[3] == _VERSION:
-        raise ValueError("its fields are not those of version 2")
-    if texts[3] != _OLD_VERSION or texts[1] not in _APPLY:
-        raise UnknownEvent(partition, place, f"type {texts[1]!r}, version {texts[3]!r}")
-    if any("\0" in text for text in texts):  # which PostgreSQL cannot hold
-        raise ValueError("a NUL in a field")
+    if any("\0" in text for text in texts):
+        raise ValueError("a NUL, which PostgreSQL cannot hold")
     request, first = (texts[7], 8) if texts[6:7] == ["request"] else ("", 6)
     return texts[1], flat[5], request, texts[first:]
+
+
+def _require_known(partition: int, place: str, flat: Sequence[bytes]) -> None:
+    """Raises `UnknownEvent` where an event that cannot be read is one that a newer worker may read."""
+    head = dict(zip(flat[::2], flat[1::2], strict=False))
+    kind, version = head.get(b"type"), head.get(b"v")
+    if kind is None or version is None:
+        return
+    if version not in {_OLD_VERSION, VERSION} or kind.decode(errors="replace") not in _APPLY:
+        raise UnknownEvent(partition, place, f"type {kind.decode(errors='replace')!r}, version {version!r}")
 
 
 class _Layout(NamedTuple):
@@ -201,17 +209,14 @@ class _Layout(NamedTuple):
     """Owner, key, fingerprint and result, where the events of the type may spend an idempotency key."""
 
 
-def _layout(partition: int, place: str, kind: str, names: list[str], values: list[str]) -> _Layout:
-    apply = _APPLY.get(kind)
-    if apply is None:
-        raise UnknownEvent(partition, place, f"type {kind!r}")
+def _layout(kind: str, names: list[str], values: list[str]) -> _Layout:
+    apply = _APPLY[kind]
     if len(values) != len(names) or len(set(names)) != len(names):
         raise ValueError("a field without a value, or twice")
     # The parameters after the batch and the event are the names of the fields.
     _, _, *wanted = signature(apply).parameters
     choose_key = None
     if "result" in names:
-        # An operator's key has no user; its digest says what it belongs to.
         chosen = itemgetter(*[names.index(name) for name in ("key", "fingerprint", "result")])
         owner = names.index("user") if "user" in names else None
         choose_key = _choose_key(owner, chosen)

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from engine.engine import Engine
-from persistence.audited import SCOPES, Entity, Subject
+from persistence.audited import SCOPES, Entity, Subject, scope_values
 from persistence.database import translated
 
 HASHES_MAX = 32
@@ -55,8 +55,7 @@ class Recorded:
 def recorded_statement(subject: Subject, entities: Sequence[Entity]) -> tuple[sql.Composed, dict[str, Any]]:
     """The query for these entities of one subject, and its values."""
     query, _ = _QUERIES[subject]
-    values = {"ids": [each.id for each in entities], "owners": [each.owner for each in entities]}
-    return sql.SQL(query).format(scope=sql.SQL(SCOPES[subject])), values
+    return sql.SQL(query).format(scope=sql.SQL(SCOPES[subject])), scope_values(entities)
 
 
 async def read_postgres(

@@ -52,7 +52,7 @@ class StoppingEvent:
     @property
     def type(self) -> str:
         """Its type, or nothing."""
-        return dict(self.fields).get("type", "")
+        return next((value for name, value in self.fields if name == "type"), "")
 
 
 async def stopped_partitions(connection: Connection) -> list[StoppedPartition]:

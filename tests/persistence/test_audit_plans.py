@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow
 from persistence.audited import SUBJECTS, Entity, Subject, page
 from persistence.auditor import PLANNER
 from persistence.conservation import LAWS
-from persistence.images import recorded_statement
+from persistence.images import read_postgres, recorded_statement
 
 Connection = AsyncConnection[TupleRow]
 
@@ -28,7 +28,7 @@ AS_IF_LARGE = """SET min_parallel_index_scan_size = 0; SET min_parallel_table_sc
 LATER_MS = 4_000_000_000_000
 FEW = 100
 
-# Each user has an order of one line, and a coupon of the one campaign.
+# Each user has an order of one line, and a coupon of one campaign in twenty.
 GROWN: tuple[LiteralString, ...] = (
     """CREATE TEMPORARY TABLE made ON COMMIT DROP AS
        SELECT n, n %% 64 AS partition, 'u' || n AS user_id, 'p' || n AS product_id,
@@ -52,10 +52,11 @@ GROWN: tuple[LiteralString, ...] = (
     """INSERT INTO reservation (partition, order_id, user_id, state, lines, at, finished_at, place)
        SELECT partition, order_id, user_id, 'sold', product_id || ':s:1', now(), now(), '1-1' FROM made""",
     """INSERT INTO coupon_issue (campaign_id, user_id, partition, number, kind, value, valid_days, issued_at)
-       SELECT 'spring', user_id, 7, n, 'amount', 1, 7, now() FROM made""",
+       SELECT 'spring-' || (n % 20), user_id, 7, n, 'amount', 1, 7, now() FROM made""",
     """INSERT INTO coupon (coupon_id, partition, user_id, campaign_id, issue_number, kind, value, issued_at, valid_from,
                            valid_until, state, place)
-       SELECT 'c' || n, partition, user_id, 'spring', n, 'amount', 1, now(), now(), now(), 'free', '1-1' FROM made""",
+       SELECT 'c' || n, partition, user_id, 'spring-' || (n % 20), n, 'amount', 1, now(), now(), now(), 'free', '1-1'
+       FROM made""",
 )
 
 
@@ -116,3 +117,18 @@ async def test_an_audit_reads_the_rows_that_it_is_asked_for(connection: Connecti
 
     assert all(len(each) == ASKED for each in entities.values())
     assert {name: rows for name, rows in read.items() if rows > ROWS_MAX[analysed]} == {}
+
+
+async def test_of_issues_those_come_that_are_asked_for_however_many_campaigns_a_user_has_a_coupon_of(
+    connection: Connection,
+) -> None:
+    await connection.execute(
+        """INSERT INTO coupon_issue (campaign_id, user_id, partition, number, kind, value, valid_days, issued_at)
+           SELECT 'c' || c, 'u' || u, c % 64, u, 'amount', 1, 7, now()
+           FROM generate_series(1, 50) c, generate_series(1, 50) u"""
+    )
+    asked = [Entity(Subject.ISSUE, number % 64, f"u{number}", f"c{number}") for number in range(1, 51)]
+
+    recorded = await read_postgres(connection, Subject.ISSUE, asked)
+
+    assert set(recorded.images) == set(asked)

@@ -10,6 +10,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from engine.engine import Engine
+from engine.events import SEPARATOR
 from persistence.database import connect
 from persistence.settings import WorkerSettings
 from persistence.stopped_events import CannotSetAside, next_event, retry, set_aside, stopped_partitions
@@ -46,7 +47,8 @@ async def put_event(
 
 def adjusted(reason: bytes) -> dict[str, Any]:
     """Of a product that there is not."""
-    data = b"product\0nothing\0stock\0s\0delta\x001\0available\x001\0key\0\0fingerprint\0\0reason\0" + reason
+    fields = b"product|nothing|stock|s|delta|1|available|1|key||fingerprint||reason|"
+    data = fields.replace(b"|", SEPARATOR.encode()) + reason
     return {"type": "stock.adjusted", "v": "2", "at": "1700000000000", "request": "", "data": data}
 
 

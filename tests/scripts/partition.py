@@ -41,6 +41,13 @@ local redis = {error_reply = server.error_reply, call = function(command, ...)
   if writes[command] then
     assert(written or command == 'XADD', 'the first write is not the event: ' .. command)
     written = true
+    if command == 'XADD' then
+      for index = 1, select('#', ...) do
+        local field = select(index, ...)
+        assert(type(field) == 'string' and not field:find('%%z'), 'a release before would stop at this event')
+        assert(not field:find('%%de%%+%%d'), 'a number was written as Lua writes large ones: ' .. field)
+      end
+    end
   end
   return server.call(command, ...)
 end}

@@ -13,6 +13,7 @@ import psycopg
 import redis
 from psycopg.rows import TupleRow
 
+from engine.events import SEPARATOR
 from tests.simulation.laws import broken_between, broken_within
 from tests.simulation.model import Model, Order, packed
 from tests.simulation.network import Executed, Network, Server
@@ -246,7 +247,7 @@ def _event(flat: list[bytes]) -> dict[str, str]:
     """Its head, and what stands in its data."""
     *head, name, data = flat
     assert name == b"data"
-    return {**_flat(head), **_flat(data.split(b"\0"))}
+    return {**_flat(head), **_flat(data.split(SEPARATOR.encode()))}
 
 
 def _flat(content: list[bytes]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 import uvicorn
+import uvloop
 
 from api.asgi import Answer, Call, Surface
 from api.guards.connections import ConnectionLimits, limited_to
@@ -38,6 +40,7 @@ class Server:
 
     port: int
     connections: set[Any]
+    tasks: set[Any]
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
@@ -99,7 +102,7 @@ async def serving(
         serving = asyncio.create_task(server.serve([listener]))
         try:
             await until(lambda: server.started)
-            yield Server(listener.getsockname()[1], server.server_state.connections)
+            yield Server(listener.getsockname()[1], server.server_state.connections, server.server_state.tasks)
         finally:
             server.should_exit = True
             await serving
@@ -345,3 +348,34 @@ class Written:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+
+@pytest.mark.parametrize("within", [lambda surface: surface, in_messages], ids=["whole", "messages"])
+@pytest.mark.parametrize("being_answered", [1, 2])
+def test_a_client_that_leaves_before_its_answers_is_on_no_line_of_the_log(
+    within: Callable[[Surface], Any], being_answered: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def leave() -> None:
+        begun = 0
+        answer = asyncio.Event()
+
+        async def respond(_: Call[Any, Any]) -> Answer:
+            nonlocal begun
+            begun += 1
+            if begun >= being_answered:
+                await answer.wait()
+            return Answer(200, b"{}")
+
+        async with serving(respond, head_s=5, body_s=5, within=within) as server:
+            _, writer = await server.connect()
+            writer.write(POLICIES * 3)
+            await until(lambda: begun == being_answered)
+            writer.transport.abort()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+            answer.set()
+            await until(lambda: not server.tasks)
+
+    # The server's own loop: a transport of asyncio's takes what nobody will read, one of uvloop's raises.
+    uvloop.run(leave())
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []

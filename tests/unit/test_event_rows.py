@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.events import SEPARATOR
 from persistence.event_rows import (
     EVENT_TYPES,
     LaterEpoch,
@@ -31,14 +32,14 @@ Entry = tuple[bytes, list[bytes]]
 def _event(event_type: str, /, *, v: Any = "2", at: Any = AT, request: Any = "", **fields: Any) -> list[bytes]:
     data = [part if isinstance(part, bytes) else str(part).encode() for field in fields.items() for part in field]
     head = {"type": event_type, "v": v, "at": at, "request": request}
-    return [str(part).encode() for field in head.items() for part in field] + [b"data", b"\0".join(data)]
+    return [str(part).encode() for field in head.items() for part in field] + [b"data", SEPARATOR.encode().join(data)]
 
 
 def _before(event: list[bytes], *, with_request: bool = True) -> list[bytes]:
     """The event as the releases before wrote it: each of its fields is one of the entry; at first without a request."""
     assert event[2:4] == [b"v", b"2"]
     head = [*event[:2], b"v", b"1", *event[4 : 8 if with_request else 6]]
-    return head + event[9].split(b"\0")
+    return head + event[9].split(SEPARATOR.encode())
 
 
 def _entries(*events: list[bytes], epoch: int = 1, after: int = 0) -> list[Entry]:
@@ -351,6 +352,11 @@ def test_an_entry_that_does_not_follow_the_last_is_a_gap(name: bytes) -> None:
         _event("wallet.painted", user="ann"),
         _event("wallet.charged", v="3", user="a"),
         _before(_event("wallet.painted")),
+        _event("wallet.painted", request="a\0b"),
+        _event("wallet.painted", user=b"\xff"),
+        [*_event("wallet.painted"), b"more", b"of it"],
+        _event("wallet.charged", v="3", user=b"\xff"),
+        [b"v", b"3", b"type", b"wallet.charged"],
     ],
 )
 def test_unknown_types_and_versions_are_told_apart_from_bad_events(event: list[bytes]) -> None:
@@ -371,7 +377,9 @@ _BAD = {
     "a time that is no number": _event("wallet.charged", at="now", user="ann", amount=1, balance=1),
     "a field without a value": _charged()[:-1],
     "no type first": _charged()[2:],
-    "a field twice": _charged("ann\0user\0bob"),
+    "half a field": _charged(f"ann{SEPARATOR}bob"),
+    "a time out of all bounds": _event("wallet.charged", at=10**20, user="ann", amount=1, balance=1),
+    "a field twice": _charged(f"ann{SEPARATOR}user{SEPARATOR}bob"),
     "a NUL in its request": _event("wallet.charged", request="a\0b", user="ann", amount=1, balance=1),
     "no data": _charged()[:8],
     "no data, as it was before": _before(_charged())[:6],

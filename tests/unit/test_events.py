@@ -5,7 +5,8 @@ import pytest
 from engine.events import Event, decode_event, pairs_of
 
 FIELDS = {"type": "wallet.charged", "v": "2", "at": "17", "request": "of-ann", "user": "ann", "key": ""}
-WRITTEN = [b"type", b"wallet.charged", b"v", b"2", b"at", b"17", b"request", b"of-ann", b"data", b"user\0ann\0key\0"]
+DATA = b"user\x1fann\x1fkey\x1f"
+WRITTEN = [b"type", b"wallet.charged", b"v", b"2", b"at", b"17", b"request", b"of-ann", b"data", DATA]
 BEFORE = [b"type", b"wallet.charged", b"v", b"1", b"at", b"17", b"user", b"ann", b"data", b"a\0b"]
 
 
@@ -17,7 +18,7 @@ def test_in_the_release_before_each_was_a_field() -> None:
     assert pairs_of(BEFORE) == [(BEFORE[index], BEFORE[index + 1]) for index in range(0, 10, 2)]
 
 
-@pytest.mark.parametrize("flat", [WRITTEN[:-1], [*WRITTEN[:-1], b"user"], [*WRITTEN[:-1], b"user\0a\0b"]])
+@pytest.mark.parametrize("flat", [WRITTEN[:-1], [*WRITTEN[:-1], b"user"], [*WRITTEN[:-1], b"user\x1fa\x1fb"]])
 def test_a_name_without_a_value_is_no_field(flat: list[bytes]) -> None:
     with pytest.raises(ValueError, match="zip"):
         pairs_of(flat)
