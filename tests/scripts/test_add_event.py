@@ -1,6 +1,7 @@
 """The include that writes events, by itself."""
 
 from importlib.resources import files
+from typing import Any
 
 import pytest
 import redis
@@ -20,7 +21,8 @@ SCRIPT = resolve_includes(
 def test_names_and_values_are_one_field_by_turns(partition: Partition) -> None:
     assert partition.client.eval(SCRIPT, 2, "{a}events", "{a}meta", "o1", "") == b"1-1"
 
-    ((_, fields),) = partition.client.xrange("{a}events")
+    entries: Any = partition.client.xrange("{a}events")
+    ((_, fields),) = entries
     assert pairs_of(list(sum(fields.items(), ())))[4:] == [(b"order", b"o1"), (b"user", b"")]
 
 
