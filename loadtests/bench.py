@@ -38,12 +38,14 @@ READ_CONNECTIONS = 16
 
 @click.command(help=__doc__)
 @click.option("--short", is_flag=True, help="At most three minutes: a look, not a record.")
-@click.option("--seconds", type=float, help="How long each path is loaded.")
+@click.option("--seconds", type=float, help="How long each path is loaded: 10 s unless told, 3 s where it is short.")
 @click.option("--processes", default=1, show_default=True, help="Processes that serve HTTP, of each system.")
 @click.option("--connections", default=CONNECTIONS, show_default=True, help="Connections of a closed loop.")
-@click.option("--rounds", default=0, show_default=True, help="How often the compared paths are run once more, in turn.")
-@click.option("--only", multiple=True, metavar="NAME", help="Only these systems (firstcome, row-locks, ...).")
-@click.option("--path", "paths", multiple=True, metavar="NAME", help="Only these paths (coupon, checkout, ...).")
+@click.option("--rounds", default=0, show_default=True, help="Rounds of the compared paths after the first, in turn.")
+@click.option("--only", multiple=True, type=click.Choice([kind.name for kind in SYSTEMS]), help="Only this system.")
+@click.option(
+    "--path", "paths", multiple=True, type=click.Choice([path.name for path in traffic.ALL]), help="Only this."
+)
 @click.option("--steady", type=float, default=0.0, help="Check out for so long at 80 % of the peak, in seconds.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Where the results go, as JSON.")
 def main(

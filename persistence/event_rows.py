@@ -50,8 +50,7 @@ class LaterEpoch(EventError):
     """The event belongs to an epoch that has not begun in PostgreSQL: recovery has to end the one before."""
 
 
-@dataclass(frozen=True, slots=True)
-class CompletedOrder:
+class CompletedOrder(NamedTuple):
     """An order that became completed in this batch. ``lines`` is None where an earlier batch held them.
 
     ``lines``: (product id, stock id, quantity) of each.
@@ -333,8 +332,7 @@ _ORDER_LINE_TEXTS = itemgetter("product_id", "stock_id", "name", "option")
 _ORDER_LINE_NUMBERS = itemgetter("unit_price", "quantity", "amount")
 
 
-@dataclass(frozen=True, slots=True)
-class _NewOrder:
+class _NewOrder(NamedTuple):
     order: str
     user: str
     subtotal: str

@@ -8,8 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -34,8 +33,7 @@ Answer = TypeVar("Answer")
 Step = TypeVar("Step")
 
 
-@dataclass(frozen=True, slots=True)
-class Confirm:
+class Confirm(NamedTuple):
     """A completed order's reservation in one partition; ``day`` (yyyymmdd) is that of its payment."""
 
     partition: int
@@ -44,8 +42,7 @@ class Confirm:
     day: str
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(NamedTuple):
     """A reservation in one partition whose order has failed or never was."""
 
     partition: int

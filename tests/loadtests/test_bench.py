@@ -3,14 +3,15 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from click.testing import CliRunner
 
 from loadtests import traffic
-from loadtests.bench import Run
+from loadtests.bench import Run, main
 from loadtests.ceilings import COPY_BATCH, COPY_BATCHES
-from loadtests.measure import Plan, measure
+from loadtests.measure import Lag, Plan, measure
 from loadtests.systems import Firstcome, OneScript, WrongOutcome
 from loadtests.tables import of, ratios, summary
 from tests.servers import reachable_folder
@@ -93,3 +94,38 @@ def test_units_that_went_elsewhere_are_found(folder: Path) -> None:
         assert system.broken_laws() == []
         system.redis.hincrby("product:product-3", "available:one", -1)
         assert system.broken_laws() == ["units went elsewhere: ['product-3']"]
+
+
+def test_a_lag_is_told_from_what_was_there_before_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = [(100, 100), (150, 130), (150, 150)]
+
+    class Progress:
+        def progress(self) -> tuple[int, int]:
+            return looks.pop(0) if len(looks) > 1 else looks[0]
+
+    monkeypatch.setattr("loadtests.measure.SAMPLE_EVERY_S", 0.02)
+    with Lag(cast(Firstcome, Progress())) as lag:
+        while len(lag.lag_ms) < 3:
+            assert lag.error is None
+    (at_s, first_ms), *others = lag.lag_ms
+
+    assert first_ms == pytest.approx(at_s * 1000 * 0.4, abs=10)
+    assert [ms for _, ms in others] == [0.0] * len(others)
+
+
+@pytest.mark.parametrize("asked", [("--only", "nope"), ("--path", "nope")])
+def test_what_there_is_not_is_not_measured(asked: tuple[str, str]) -> None:
+    result = CliRunner().invoke(main, asked)
+
+    assert result.exit_code == 2
+    assert "checkout-hot" in result.output or "row-locks" in result.output
+    assert "every law holds" not in result.output
+
+
+def test_a_baseline_that_accepts_nothing_has_no_ratio() -> None:
+    figures = {"path": "coupon", "loop": "closed", "durable_per_s": None, "answered_per_s": 0.0}
+    found = [
+        figures | {"system": name, "accepted_per_s": rate} for name, rate in (("firstcome", 9), ("redis-locks", 0))
+    ]
+
+    assert ratios({"figures": found}) == []
