@@ -7,6 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import click
+
 from loadtests import growth, traffic
 from loadtests.baselines import one_script, redis_locks, row_locks
 from loadtests.systems import BASELINES, SYSTEMS, Firstcome, OneScript, RedisLocks, RowLocks
@@ -328,15 +330,21 @@ def with_headline(readme: str, results: Found) -> str:
     return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, readme, flags=re.DOTALL)
 
 
+@click.command()
 def main() -> None:
-    """Write the page, the plots, the headline."""
+    """Write docs/performance.md, the plots in docs/plots and the README's table of figures anew.
+
+    All of it comes from the results that are saved in loadtests/results; nothing is measured.
+    """
     results: Any = load()
-    DOCUMENT.write_text(document(results), encoding="utf-8")
-    PLOTS.mkdir(exist_ok=True)
-    for name, drawing in plots(results).items():
-        (PLOTS / name).write_text(drawing, encoding="utf-8")
     readme = ROOT / "README.md"
-    readme.write_text(with_headline(readme.read_text(encoding="utf-8"), results), encoding="utf-8")
+    written = {DOCUMENT: document(results)}
+    written |= {PLOTS / name: drawing for name, drawing in plots(results).items()}
+    written[readme] = with_headline(readme.read_text(encoding="utf-8"), results)
+    PLOTS.mkdir(exist_ok=True)
+    for path, text in written.items():
+        path.write_text(text, encoding="utf-8")
+        click.echo(f"wrote {path.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
