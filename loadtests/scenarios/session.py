@@ -36,6 +36,8 @@ NOT_PREPARED: Final = 4
 UNDER_WAY_S_MAX: Final = 15.0
 """What is under way when a run ends has so long to be answered."""
 REPORTS_S_MAX: Final = UNDER_WAY_S_MAX + 15.0
+SENT_WITHIN_S: Final = 0.5
+"""What is told to load generators is on its way by then."""
 POLL_S: Final = 0.05
 
 
@@ -113,14 +115,26 @@ class Session:
             with self._admin() as client:
                 prepare(client, self.plan)
         except (httpx.HTTPError, SettingError) as error:
-            log.error("The shop at %s cannot be prepared: %s", self._environment.host, error)
-            self._checked = True
-            self._environment.process_exit_code = NOT_PREPARED
-            gevent.spawn(self._runner.quit)
+            self._give_up(error)
             return
         self.prepared.set()
         self._watch = Watch()
         gevent.spawn(self._keep_watch, self._watch, self.closing)
+
+    def _give_up(self, error: Exception) -> None:
+        """Ends the run before there are users; without a web page also the process, which has no figures to print."""
+        log.error("The shop at %s cannot be prepared: %s", self._environment.host, error)
+        if isinstance(error, httpx.NetworkError | httpx.TimeoutException):
+            log.error("Is the shop running at %s? `make run` starts one.", self._environment.host)
+        self._checked = True
+        self._environment.process_exit_code = NOT_PREPARED
+        if self._environment.web_ui:
+            gevent.spawn(self._runner.quit)
+            return
+        if isinstance(self._runner, MasterRunner):
+            self._runner.send_message("quit")
+            gevent.sleep(SENT_WITHIN_S)
+        raise SystemExit(NOT_PREPARED)
 
     def _keep_watch(self, watch: Watch, closing: Event) -> None:
         with self._admin() as client:

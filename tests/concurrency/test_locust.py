@@ -18,6 +18,7 @@ from tests.shop_servers import opened_shop
 
 SECRET = "of-the-load-tests-and-long-enough-for-HS256"
 WRONG_OUTCOME = 3
+NOT_PREPARED = 4
 WITHIN_S = 60
 
 
@@ -38,6 +39,18 @@ def locust(shop: RunningShop, *arguments: str) -> subprocess.Popen[str]:
     }
     return subprocess.Popen(
         [sys.executable, *command, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def loadtest(*arguments: str, **settings: str) -> subprocess.Popen[str]:
+    """What `make loadtest` runs, under way."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "loadtests.loadtest", *arguments],
         cwd=ROOT,
         env={**os.environ, **settings},
         stdout=subprocess.PIPE,
@@ -98,6 +111,17 @@ def take_a_coupon_as_a_stranger(shop: RunningShop, campaign: str) -> bool:
                 return True
             time.sleep(0.01)
     return False
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_shop_that_is_not_there_ends_the_run_before_it_begins_and_the_remedy_is_named(processes: str) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    code, printed = ended(loadtest("--url", url, "--scenario", "shopping", "--users", "20", "--processes", processes))
+    assert code == NOT_PREPARED, printed
+    assert f"The shop at {url} cannot be prepared: " in printed
+    assert f"Is the shop running at {url}? `make run` starts one." in printed
+    for further in ("Ramping to", "All users spawned", "# reqs"):
+        assert further not in printed
 
 
 @pytest.mark.soak
