@@ -35,6 +35,11 @@ SECRET_FILE = "data-platform-secret"
 WORKER_LOGIN = "firstcome_worker"
 API_LOGIN = "firstcome_api"
 
+OPEN_TO_ALL = (
+    "Without a key the shop serves this machine only and asks for no token: whoever reaches it may act as any user, "
+    "and as an operator."
+)
+
 READY_TIMEOUT_S = 60.0
 READY_POLL_TIMEOUT_S = 2.0
 
@@ -266,6 +271,8 @@ class _Up:
         self._console.print("\n[bold green]The shop is open.[/] Ctrl-C closes it.\n")
         for name, value in rows:
             self._console.print(f"[bold]{name:22}[/]{escape(value)}", soft_wrap=True, highlight=False)
+        if not self._operator.has_key:
+            self._console.print(f"\n{OPEN_TO_ALL}", soft_wrap=True, highlight=False)
         self._console.print("\nA first purchase, from another terminal:\n")
         for line in first_purchase(addresses.api_url, with_token=self._operator.has_key):
             self._console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)

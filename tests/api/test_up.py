@@ -17,7 +17,7 @@ from api.commands.api import program
 from api.commands.data_folder import Addresses
 from api.commands.demo import CAMPAIGN_ID, PRODUCTS, first_purchase
 from api.commands.processes import ChildProcess, command_line, wait_until
-from api.commands.up import SECRET_FILE
+from api.commands.up import OPEN_TO_ALL, SECRET_FILE
 from persistence.webhooks import read_secrets
 
 OPEN_WITHIN_S = 60
@@ -31,13 +31,13 @@ def clean_environment() -> dict[str, str]:
 
 
 @contextmanager
-def shop(folder: Path, *arguments: str) -> Iterator[tuple[ChildProcess, Addresses]]:
+def shop(folder: Path, *arguments: str, **settings: str) -> Iterator[tuple[ChildProcess, Addresses]]:
     """A running `up` on `folder` and its addresses; ended if the test has not done so."""
     up = ChildProcess(
         "up",
         [*program(), "up", "--port", "0", "--data", str(folder), *arguments],
         folder.parent / f"{folder.name}.log",
-        clean_environment(),
+        clean_environment() | settings,
         stop_timeout_s=STOPPED_WITHIN_S,
     )
     up.start()
@@ -149,6 +149,18 @@ def test_the_printed_purchase_works_as_it_is_printed(data_folder: Path) -> None:
         for line in printed:
             answer = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True)
             assert "problems" not in answer.stdout, f"{line}\n{answer.stdout}"
+
+
+def test_a_shop_says_that_everybody_may_be_anybody_just_where_it_is_so(data_folder: Path) -> None:
+    orders = "/v1/users/mina/orders"
+    with shop(data_folder / "open") as (up, addresses):
+        assert httpx.get(addresses.api_url + orders, trust_env=False).status_code == httpx.codes.OK
+        assert OPEN_TO_ALL in up.log_tail(lines=40)
+    with shop(data_folder / "closed", FIRSTCOME_TOKEN_SECRET="s" * 32) as (up, addresses):
+        assert httpx.get(addresses.api_url + orders, trust_env=False).status_code == httpx.codes.UNAUTHORIZED
+        printed = up.log_tail(lines=40)
+        assert "The shop is open" in printed
+        assert OPEN_TO_ALL not in printed
 
 
 def test_two_shops_run_side_by_side_and_one_folder_serves_one(data_folder: Path) -> None:
