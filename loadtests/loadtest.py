@@ -20,6 +20,7 @@ from api.commands.api import program
 from api.commands.data_folder import Addresses
 from api.commands.listening import free_port
 from api.commands.processes import ChildProcess, Interrupted, ProcessFailed, stop_signals, wait_until
+from loadtests.scenarios.plan import NOT_PREPARED
 
 ROOT = Path(__file__).resolve().parents[1]
 READY_S = 120.0
@@ -74,7 +75,8 @@ def main(
         except Interrupted:
             exit_code = 130
         except ProcessFailed as error:
-            raise click.ClickException(str(error)) from error
+            click.echo(f"Error: {error}", err=True)
+            exit_code = NOT_PREPARED
     sys.exit(exit_code)
 
 

@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
@@ -22,6 +22,8 @@ STOCK_ITEM = "one"
 PLENTY = 10_000_000
 HTTP_TIMEOUT_S = 30.0
 WAITS_FOR_OPENING = timedelta(days=1)
+NOT_PREPARED: Final = 4
+"""The exit code where a plan cannot be made in a shop, or there is no shop."""
 
 
 CAMPAIGN, GIFT, SALE, SHELF = "campaign", "gift", "sale", "shelf"

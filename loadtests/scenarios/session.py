@@ -24,7 +24,7 @@ from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from engine.settings import SettingError
 from loadtests.scenarios.outcome import Finding, check, printed
-from loadtests.scenarios.plan import Plan, admin_client, make_plan, open_campaign, prepare
+from loadtests.scenarios.plan import NOT_PREPARED, Plan, admin_client, make_plan, open_campaign, prepare
 from loadtests.scenarios.tally import Tally
 from loadtests.scenarios.watch import EVERY_S, Watch
 
@@ -32,7 +32,6 @@ log = logging.getLogger("firstcome")
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 WRONG_OUTCOME: Final = 3
-NOT_PREPARED: Final = 4
 UNDER_WAY_S_MAX: Final = 15.0
 """What is under way when a run ends has so long to be answered."""
 REPORTS_S_MAX: Final = UNDER_WAY_S_MAX + 15.0

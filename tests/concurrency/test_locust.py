@@ -124,6 +124,13 @@ def test_a_shop_that_is_not_there_ends_the_run_before_it_begins_and_the_remedy_i
         assert further not in printed
 
 
+def test_a_shop_of_its_own_that_does_not_start_is_no_verdict_on_requests() -> None:
+    code, printed = ended(loadtest("--scenario", "browse", FIRSTCOME_HOT_DAYS="few"))
+    assert code == NOT_PREPARED, printed
+    assert "Error: the shop has ended" in printed
+    assert "FIRSTCOME_HOT_DAYS" in printed
+
+
 @pytest.mark.soak
 def test_make_loadtest_of_five_thousand_users_for_five_hundred_coupons_ends_with_0() -> None:
     command = ["make", "loadtest", "SCENARIO=rush", "USERS=5000", "ARGS=--coupons 500"]
