@@ -47,7 +47,8 @@ _PROBLEM_EXAMPLES: Final = (
         "The balance is 41,000 short",
         Problem(
             problems.INSUFFICIENT_BALANCE,
-            "The order costs 91000, the balance is 50000; the order is failed and everything given back.",
+            "The balance is 50000, the total 91000: 41000 too little. The order is failed; what it held is given back. "
+            "Charge the balance, then order again under a new key.",
             order_id=ORDER_ID,
             balance=50_000,
             total=91_000,
@@ -104,7 +105,7 @@ _PROBLEM_EXAMPLES: Final = (
         "Another order awaits its payment",
         Problem(
             problems.ORDER_IN_PROGRESS,
-            "Pay or cancel the order in progress first.",
+            f"Order {ORDER_ID} awaits its payment until 2026-03-03T10:05:00.120Z. Pay or cancel it, then order again.",
             order_id=ORDER_ID,
             pay_before="2026-03-03T10:05:00.120Z",
         ),
@@ -252,7 +253,10 @@ _PROBLEM_EXAMPLES: Final = (
     ProblemExample(
         "idempotency-key-reused",
         "Another amount under the same key",
-        Problem(problems.IDEMPOTENCY_KEY_REUSED, "This key was sent with another request."),
+        Problem(
+            problems.IDEMPOTENCY_KEY_REUSED,
+            "This Idempotency-Key belongs to another request. Take a new key for a new request.",
+        ),
     ),
     ProblemExample(
         "too-many-requests",

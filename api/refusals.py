@@ -24,7 +24,9 @@ def translate(error: Exception) -> Problem | None:
 
 
 def _not_found(error: errors.NotFound) -> Problem:
-    return Problem(problems.NOT_FOUND, f"{error.reason or 'There is no such thing'}.")
+    # An error's reason goes on from its class's sentence; here it is one of its own.
+    reason = error.reason or "There is no such thing"
+    return Problem(problems.NOT_FOUND, f"{reason[0].upper()}{reason[1:]}.")
 
 
 def _charge_limit(error: errors.ChargeLimit) -> Problem:
@@ -123,7 +125,7 @@ def _order_in_progress(error: errors.OrderInProgress) -> Problem:
     pay_before = format_time(error.pay_before_ms)
     return Problem(
         problems.ORDER_IN_PROGRESS,
-        f"Order {error.order_id} awaits its payment until {pay_before}.",
+        f"Order {error.order_id} awaits its payment until {pay_before}. Pay or cancel it, then order again.",
         order_id=error.order_id,
         pay_before=pay_before,
     )
@@ -148,7 +150,10 @@ def _payment_limit(error: errors.PaymentLimit) -> Problem:
 
 
 def _key_reused(_: errors.IdempotencyKeyReused) -> Problem:
-    return Problem(problems.IDEMPOTENCY_KEY_REUSED, "This Idempotency-Key belongs to another request.")
+    return Problem(
+        problems.IDEMPOTENCY_KEY_REUSED,
+        "This Idempotency-Key belongs to another request. Take a new key for a new request.",
+    )
 
 
 def _request_in_progress(_: errors.RequestInProgress) -> Problem:
@@ -160,9 +165,13 @@ def _as_before(replayed: bool) -> Mapping[str, str]:
 
 
 def _insufficient_balance(error: errors.InsufficientBalance) -> Problem:
+    # The balance may be one that was read later, when it had been charged already.
+    missing = error.total - error.balance
+    short = f": {missing} too little" if missing > 0 else ""
     return Problem(
         problems.INSUFFICIENT_BALANCE,
-        f"The balance is {error.balance}, the total {error.total}. The order is failed; what it held is given back.",
+        f"The balance is {error.balance}, the total {error.total}{short}. The order is failed; what it held is given "
+        "back. Charge the balance, then order again under a new key.",
         headers=_as_before(error.replayed),
         order_id=error.order_id,
         balance=error.balance,

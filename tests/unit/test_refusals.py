@@ -37,3 +37,36 @@ def test_an_order_that_took_too_long_is_not_blamed_on_a_recovery() -> None:
 
 def test_what_nobody_foresaw_has_no_problem_of_its_own() -> None:
     assert translate(ZeroDivisionError()) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "detail"),
+    [
+        (errors.NotFound(), "There is no such thing."),
+        (errors.NotFound("there is no order o-1"), "There is no order o-1."),
+        (errors.NotFound("user zoe has no order o-1"), "User zoe has no order o-1."),
+        (
+            errors.OrderInProgress("o-1", 1_772_445_600_000),
+            "Order o-1 awaits its payment until 2026-03-02T10:00:00.000Z. Pay or cancel it, then order again.",
+        ),
+        (
+            errors.IdempotencyKeyReused(),
+            "This Idempotency-Key belongs to another request. Take a new key for a new request.",
+        ),
+        (
+            errors.InsufficientBalance("o-1", 50, 91),
+            "The balance is 50, the total 91: 41 too little. The order is failed; what it held is given back. "
+            "Charge the balance, then order again under a new key.",
+        ),
+        # Charged between the refusal and the reading of the balance.
+        (
+            errors.InsufficientBalance("o-1", 95, 91),
+            "The balance is 95, the total 91. The order is failed; what it held is given back. "
+            "Charge the balance, then order again under a new key.",
+        ),
+    ],
+)
+def test_a_refusal_is_a_sentence_and_says_what_to_do(error: Exception, detail: str) -> None:
+    problem = translate(error)
+    assert problem is not None
+    assert problem.detail == detail
