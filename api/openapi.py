@@ -61,9 +61,9 @@ connection's end.
 **Problems** are `application/problem+json` (RFC 9457). `type` leads to a page that says what it means and what to do,
 `retryable` says whether the same request may do better; `x-problems` lists them all. An unknown address answers 404
 `not-found`, a wrong method 405 `method-not-allowed` with `Allow`: OpenAPI describes answers by method, so the answer to
-a method that is not there can stand in no operation. What is no request of HTTP/1.1, or has headers of more than
-32 KiB, belongs to no operation either: 400 or 431, whose `type` is `about:blank`. Each operation lists its checks in
-their order.
+a method that is not there can stand in no operation. What is no request of HTTP/1.1, or has more than 32 KiB
+of address and headers, belongs to no operation either: 400 or 431, whose `type` is `about:blank`. Each operation lists
+its checks in their order.
 
 **Reading.** `HEAD` answers as `GET` does, without the body. `Accept` may be left out; where it excludes JSON the answer
 is 406. Lists come in pages: send `next_cursor` back as `cursor` until it is null. A cursor is opaque.

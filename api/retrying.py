@@ -76,7 +76,8 @@ _WITHOUT_PROBLEM: Final = (
         "400, 431",
         None,
         "no",
-        "With the type `about:blank`: it was no request of HTTP/1.1, or its headers were too large. Mend the client.",
+        "With the type `about:blank`: it was no request of HTTP/1.1, or its address and headers were too large. Mend "
+        "the client.",
     ),
 )
 _AGAIN: Final[Mapping[Retry, str]] = MappingProxyType(

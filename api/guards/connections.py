@@ -10,11 +10,13 @@ import asyncio
 import enum
 import logging
 import secrets
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
+import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -25,6 +27,9 @@ HEAD_BYTES_MAX: Final = 32 * 1024
 BODY_GRACE_S: Final = 1.0
 """The application's own deadline for a body comes first, for it can tell the client; this one is for what it never
 reads."""
+
+_TOO_LARGE: Final = f"The address and the headers together have more than {HEAD_BYTES_MAX} bytes."
+_NO_REQUEST: Final = "What came is no request of HTTP/1.1"
 
 _log: Final = logging.getLogger(__name__)
 
@@ -126,7 +131,11 @@ class GuardedConnection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuses what the parser, or this connection while it parses, does not take."""
         too_large = self._head_is_too_large
-        self._refuse_unread(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST)
+        if too_large:
+            self._refuse_unread(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        else:
+            # uvicorn's own message is the same for all; what the parser found is the error that it handles just now.
+            self._refuse_unread(HTTPStatus.BAD_REQUEST, _what_is_wrong(sys.exception()))
 
     def pause_writing(self) -> None:
         """The client does not take its answer as fast as it comes; it has a while for that."""
@@ -186,7 +195,7 @@ class GuardedConnection(HttpToolsProtocol):
         body = problem.encode(request_id=request_id, repeatable=True)
         self._answer(HTTPStatus(problem.kind.status), request_id, body, problem.headers)
 
-    def _refuse_unread(self, status: HTTPStatus) -> None:
+    def _refuse_unread(self, status: HTTPStatus, detail: str = _TOO_LARGE) -> None:
         """Answers what is no request, so that no operation's problems apply: the status says all (RFC 9457, 4.2.1).
 
         Where an earlier request on this connection is not answered yet, nothing is said: it would be taken for that
@@ -201,7 +210,7 @@ class GuardedConnection(HttpToolsProtocol):
             "type": "about:blank",
             "title": status.phrase,
             "status": status.value,
-            "detail": _UNREAD[status],
+            "detail": f"{detail} Nothing was changed.",
             "retryable": False,
             "request_id": request_id,
         }
@@ -231,11 +240,14 @@ class GuardedConnection(HttpToolsProtocol):
         self.transport.close()
 
 
-_UNREAD: Final = {
-    HTTPStatus.BAD_REQUEST: "What came is no request of HTTP/1.1. Nothing was changed.",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: f"The headers have more than {HEAD_BYTES_MAX} bytes. Nothing was "
-    "changed.",
-}
+def _what_is_wrong(error: BaseException | None) -> str:
+    """What the parser found, in a sentence. Its own messages are fixed texts, so nothing of the request is in them."""
+    if isinstance(error, httptools.HttpParserInvalidMethodError):
+        # TLS, too, begins with what is no method. A load balancer ends it, and this port never does.
+        return f"{_NO_REQUEST}: it begins with no method that is known. This port speaks http://, not https://."
+    if isinstance(error, httptools.HttpParserError) and not isinstance(error, httptools.HttpParserCallbackError):
+        return f"{_NO_REQUEST}: {error}."
+    return f"{_NO_REQUEST}."
 
 
 def limited_to(limits: ConnectionLimits) -> type[GuardedConnection]:

@@ -185,6 +185,16 @@ async def test_headers_that_are_too_large_are_refused_also_where_they_come_at_on
         for pieces in ((whole,), (whole[:20_000], whole[20_000:])):
             status, problem = answered(await server.tell(*pieces))
             assert (status, problem["type"], problem["retryable"]) == (431, "about:blank", False)
+            assert "The address and the headers together have more than 32768 bytes." in problem["detail"]
+
+
+async def test_an_address_that_is_too_long_is_no_mystery() -> None:
+    async with serving(head_s=WITHIN_S) as server:
+        whole = POLICIES.replace(b"policies", b"policies?a=" + b"x" * 40_000)
+        for pieces in ((whole,), (whole[:20_000], whole[20_000:])):
+            status, problem = answered(await server.tell(*pieces))
+            assert status == 431
+            assert problem["detail"].startswith("The address and the headers together have more than 32768 bytes.")
 
 
 async def test_a_large_body_that_comes_with_its_headers_is_no_large_head() -> None:
@@ -211,6 +221,29 @@ async def test_what_is_no_http_is_refused_with_a_problem_and_on_no_line_of_the_l
     )
     assert problem["request_id"]
     assert "Invalid HTTP" not in caplog.text
+
+
+NO_METHOD: Final = ": it begins with no method that is known. This port speaks http://, not https://."
+
+
+@pytest.mark.parametrize(
+    ("nonsense", "what"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", NO_METHOD),
+        (POLICIES.replace(b"GET", b"FETCH"), NO_METHOD),
+        (
+            CHUNKED.replace(b"Host", b"Content-Length: 2\r\nHost"),
+            ": Transfer-Encoding can't be present with Content-Length.",
+        ),
+        (POLICIES.replace(b"Host", b"No <b>name</b>"), ": Invalid header token."),
+        (b"GET http://[ HTTP/1.1\r\n\r\n", "."),
+    ],
+)
+async def test_what_is_no_http_is_told_what_is_wrong_with_it(nonsense: bytes, what: str) -> None:
+    async with serving() as server:
+        status, problem = answered(await server.tell(nonsense))
+    assert status == 400
+    assert problem["detail"] == f"What came is no request of HTTP/1.1{what} Nothing was changed."
 
 
 async def test_nonsense_is_not_answered_in_the_place_of_a_request_that_may_be_done() -> None:
