@@ -172,6 +172,10 @@ def location(path: str) -> Header:
     return b"location", path.replace("|", "%7C").encode("ascii")
 
 
+def _nowhere() -> Problem:
+    return Problem(NOT_FOUND, "There is nothing at this address. See /docs.")
+
+
 class InFlight:
     """How many requests are being handled, and how many may be. Those whose body is still on its way do not count, so
     that slow clients take nobody's place."""
@@ -257,7 +261,7 @@ class Surface:
         """Serves any HTTP request, an unknown address included."""
         found = self.find(_path(scope))
         if found is None:
-            await self.refuse(Problem(NOT_FOUND, "There is nothing at this address."), scope, send)
+            await self.refuse(_nowhere(), scope, send)
         else:
             await self.serve(found, scope, receive, send)
 
@@ -435,7 +439,7 @@ class _Refusal(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._allow is None:
-            await self._surface.refuse(Problem(NOT_FOUND, "There is nothing at this address."), scope, send)
+            await self._surface.refuse(_nowhere(), scope, send)
         else:
             await self._surface.refuse_method(self._allow, scope, send)
 

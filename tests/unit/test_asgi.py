@@ -162,6 +162,7 @@ async def test_an_unknown_address_is_not_found(path: str) -> None:
         response = await client.get(path)
     assert problem_name(response) == "not-found"
     assert response.status_code == 404
+    assert response.json()["detail"] == "There is nothing at this address. See /docs."
     assert not shop.calls
 
 
@@ -671,8 +672,10 @@ async def test_an_application_serves_other_routes_and_refuses_with_problems() ->
     async with shop.client(app) as client:
         assert (await client.get("/page")).text == "hello"
         assert (await client.get("/v1/policies")).status_code == 200
-        assert problem_name(await client.get("/nowhere")) == "not-found"
+        nowhere = await client.get("/nowhere")
         refused = await client.post("/page")
+    assert problem_name(nowhere) == "not-found"
+    assert nowhere.json()["detail"] == "There is nothing at this address. See /docs."
     assert problem_name(refused) == "method-not-allowed"
     assert set(refused.headers["allow"].split(", ")) == {"GET", "HEAD"}
 
