@@ -44,7 +44,6 @@ from api.operations import HEALTH, OPERATIONS, Operation
 from api.problems import (
     BODY_TOO_LARGE,
     INTERNAL_ERROR,
-    INVALID_REQUEST,
     MALFORMED_BODY,
     METHOD_NOT_ALLOWED,
     NOT_ACCEPTABLE,
@@ -52,11 +51,17 @@ from api.problems import (
     OVERLOADED,
     PROBLEM_MEDIA_TYPE,
     REQUEST_TIMEOUT,
-    UNSUPPORTED_MEDIA_TYPE,
-    FieldError,
     Problem,
     ProblemType,
     invalid_request,
+)
+from api.request_faults import (
+    invalid_id,
+    invalid_part,
+    invalid_query,
+    malformed_body,
+    shortened,
+    unsupported_media_type,
 )
 from api.whole_answers import Header, WholeSend
 from engine.request_id import REQUEST_ID
@@ -70,7 +75,6 @@ WAIT_SECONDS_MAX: Final = 10
 IDEMPOTENCY_KEY_LENGTH_MAX: Final = 255
 REQUEST_ID_LENGTH_MAX: Final = 128
 QUERY_FIELDS_MAX: Final = 20
-ERROR_MESSAGE_LENGTH_MAX: Final = 300
 
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
 _REQUEST_ID_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~:-"
@@ -539,10 +543,7 @@ class _Endpoint:
         path_params = call.path_params
         for parameter in self._parameters:
             if not parameter.allows(path_params[parameter.name]):
-                raise invalid_request(
-                    f"path.{parameter.name}",
-                    f"Expected 1 to {parameter.length_max} characters of [{parameter.characters}], not `.` or `..`",
-                )
+                raise invalid_id(parameter, path_params[parameter.name])
         call.query = self._read_query(query_string) if query_string else self._query_default
         call.body = None if self._decode is None else await self._read_body(headers, receive)
         in_flight.require_room()
@@ -568,13 +569,13 @@ class _Endpoint:
         values: dict[str, str | int] = {}
         for name, value in pairs:
             if name in values:
-                raise invalid_request(f"query.{_shorten(name)}", "Expected this parameter once")
+                raise invalid_request(f"query.{shortened(name)}", "Expected this parameter once")
             whole = name in self._query_integers and value.isascii() and value.removeprefix("-").isdigit()
             values[name] = int(value) if whole and len(value) <= 17 else value
         try:
             return msgspec.convert(values, self._query_type)
         except msgspec.ValidationError as error:
-            raise _invalid("query", error) from None
+            raise invalid_query(self._query_type, values, error) from None
 
     async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> msgspec.Struct | None:
         declared = headers.get(b"content-length")
@@ -602,8 +603,9 @@ class _Endpoint:
                 return None
             raise Problem(MALFORMED_BODY, "The body is empty; it must be JSON.")
         content_type = headers.get(b"content-type", b"")
-        if (content_type != _JSON and not _declares_json(content_type)) or b"content-encoding" in headers:
-            raise Problem(UNSUPPORTED_MEDIA_TYPE, "The body must be application/json in UTF-8, without an encoding.")
+        declares_json = content_type == _JSON or _declares_json(content_type)
+        if not declares_json or b"content-encoding" in headers:
+            raise unsupported_media_type(headers, declares_json=declares_json)
         return self._decode_body(body)
 
     async def _receive_all(self, first: Awaitable[Message], receive: Receive) -> bytes:
@@ -636,9 +638,9 @@ class _Endpoint:
         except msgspec.ValidationError as error:
             # The decoder stops at the first wrong type; what is not JSON further on is still not JSON.
             _require_json(body)
-            raise _invalid("body", error) from None
+            raise invalid_part("body", error) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _malformed(error) from None
+            raise malformed_body(error, body) from None
         # The decoder takes the last of two members of one name, another reader the first. As many colons as the decoded
         # value has leave no room for a second member.
         if body.count(b":") != self.encode(decoded).count(b":") or b"\\" in body:
@@ -724,23 +726,6 @@ def _resume(coroutine: Coroutine[Any, Any, Message], waits_for: Any) -> Generato
             return cast("Message", finished.value)
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= ERROR_MESSAGE_LENGTH_MAX else f"{text[:ERROR_MESSAGE_LENGTH_MAX]}..."
-
-
-def _invalid(part: str, error: msgspec.ValidationError) -> Problem:
-    """The decoder's message, `Expected ... - at `$.a[0]``, as a problem with a location such as `body.a[0]`."""
-    message, _, place = str(error).replace(r"\\Z", "$").partition(" - at `$")
-    message = _shorten(message)
-    where = _shorten(part + place.rstrip("`"))
-    return Problem(INVALID_REQUEST, f"{where}: {message}", errors=[FieldError(location=where, message=message)])
-
-
-def _malformed(error: Exception) -> Problem:
-    reason = "nested too deeply" if isinstance(error, RecursionError) else _shorten(str(error))
-    return Problem(MALFORMED_BODY, f"The body is not JSON: {reason}.")
-
-
 def _require_json(body: bytes) -> None:
     _require_shallow(body)
     try:
@@ -749,7 +734,7 @@ def _require_json(body: bytes) -> None:
             msgspec.json.decode(body)
         _require_unique_names(body)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise _malformed(error) from None
+        raise malformed_body(error, body) from None
 
 
 def _require_shallow(body: bytes) -> None:

@@ -202,15 +202,18 @@ _PROBLEM_EXAMPLES: Final = (
     ProblemExample(
         "unsupported-media-type",
         "A form instead of JSON",
-        Problem(problems.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json in UTF-8, without an encoding."),
+        Problem(
+            problems.UNSUPPORTED_MEDIA_TYPE,
+            "The header Content-Type is `application/x-www-form-urlencoded`; send `application/json`.",
+        ),
     ),
     ProblemExample(
         "invalid-request",
         "A field of the wrong type",
         Problem(
             problems.INVALID_REQUEST,
-            "body.amount: Expected `int`, got `str`",
-            errors=[FieldError(location="body.amount", message="Expected `int`, got `str`")],
+            "body.amount: Expected `integer`, got `string`",
+            errors=[FieldError(location="body.amount", message="Expected `integer`, got `string`")],
         ),
     ),
     ProblemExample(

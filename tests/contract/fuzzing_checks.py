@@ -16,7 +16,7 @@ from schemathesis.generation import GenerationMode
 
 BEYOND_JSON_SCHEMA: Final = {
     # JSON Schema takes 1.0 for an integer; the specification's introduction says that it is none here.
-    r"body\..*": r"Expected `int( \| null)?`, got `float`",
+    r"body\..*": r"Expected `integer( \| null)?`, got `number`",
     # `uniqueItems` compares whole items, not a member of each; how many a product has by now is not in the request.
     r"body\.stock": "(Expected each `stock_id` once in `stock`|The product would have .*)",
     # A setting of each shop, at `/v1/policies`; the specification is the same for all.

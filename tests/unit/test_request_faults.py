@@ -1,0 +1,155 @@
+"""What is wrong with a request, in words: each text names the fault, and what is taken."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from api.asgi import Answer, Call, Surface
+from api.operations import OPERATIONS
+
+CHARGES: Final = "/v1/users/mina/balance/charges"
+PRODUCT: Final = "/admin/v1/products/tea"
+CAMPAIGN: Final = "/admin/v1/campaigns/spring"
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a surface on which whatever is valid succeeds."""
+
+    async def nothing(_: Call[Any, Any]) -> Answer:
+        return Answer(200, b"{}")
+
+    surface = Surface({operation.operation_id: nothing for operation in OPERATIONS})
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=surface), base_url="http://shop") as client:
+        yield client
+
+
+def told(response: httpx.Response, status: int) -> str:
+    """The detail of a refusal with this status; what `errors` say is the same."""
+    problem = response.json()
+    assert response.status_code == status, problem
+    for error in problem.get("errors", ()):
+        assert problem["detail"] == f"{error['location']}: {error['message']}"
+    return str(problem["detail"])
+
+
+@pytest.mark.parametrize(
+    ("headers", "detail"),
+    [
+        ({}, "The header Content-Type is missing; send `application/json`."),
+        ({"Content-Type": "  "}, "The header Content-Type is missing; send `application/json`."),
+        ({"Content-Type": "text/plain"}, "The header Content-Type is `text/plain`; send `application/json`."),
+        (
+            {"Content-Type": "application/json; charset=utf-16"},
+            "The header Content-Type is `application/json; charset=utf-16`; "
+            "send the body in UTF-8, and `application/json` alone.",
+        ),
+        (
+            {"Content-Type": "application/json", "Content-Encoding": "gzip"},
+            "The header Content-Encoding is `gzip`; send the body as it is, without it.",
+        ),
+        (
+            {"Content-Type": "text/plain", "Content-Encoding": "br"},
+            "The header Content-Type is `text/plain`; send `application/json`. "
+            "The header Content-Encoding is `br`; send the body as it is, without it.",
+        ),
+        ({"Content-Type": b"te`xt\xff\x1b"}, "The header Content-Type is `te?xt??`; send `application/json`."),
+        (
+            {"Content-Type": "x" * 5_000},
+            f"The header Content-Type is `{'x' * 100}...`; send `application/json`.",
+        ),
+    ],
+)
+async def test_a_body_that_is_not_declared_as_json_is_told_which_header_is_wrong(
+    client: httpx.AsyncClient, headers: dict[str, Any], detail: str
+) -> None:
+    assert told(await client.post(CHARGES, content=b'{"amount":1}', headers=headers), 415) == detail
+
+
+@pytest.mark.parametrize(
+    ("content", "byte", "value"),
+    [
+        (b'{"\xff":1}', 2, "0xff"),
+        (b'{"amount":"\xff"}', 11, "0xff"),
+        ('{"한":"'.encode() + b'\xed\xa0\x80"}', 8, "0xed"),
+        (b'{"amount":1,"note":"abc\xc3"}', 23, "0xc3"),
+    ],
+)
+async def test_what_is_not_utf8_is_told_the_byte_of_the_whole_body(
+    client: httpx.AsyncClient, content: bytes, byte: int, value: str
+) -> None:
+    response = await client.post(CHARGES, content=content, headers={"Content-Type": "application/json"})
+    assert told(response, 400) == f"The body is not JSON: it is not UTF-8 (byte {byte} is {value})."
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "detail"),
+    [
+        ("POST", CHARGES, {"amount": "1"}, "body.amount: Expected `integer`, got `string`"),
+        ("POST", CHARGES, {"amount": 1.5}, "body.amount: Expected `integer`, got `number`"),
+        ("POST", CHARGES, {"amount": True}, "body.amount: Expected `integer`, got `boolean`"),
+        ("POST", CHARGES, {"amount": None}, "body.amount: Expected `integer`, got `null`"),
+        ("POST", CHARGES, {"amount": []}, "body.amount: Expected `integer`, got `array`"),
+        ("POST", CHARGES, 1, "body: Expected `object`, got `integer`"),
+        ("PUT", PRODUCT, {"name": ""}, "body.name: Expected `string` of length >= 1"),
+        ("PUT", PRODUCT, {"price": -1}, "body.price: Expected `integer` >= 0"),
+        (
+            "PUT",
+            CAMPAIGN,
+            {"discount": {"kind": "percent", "value": 1, "minimum_order": "1"}},
+            "body.discount.minimum_order: Expected `integer | null`, got `string`",
+        ),
+        # What the client sent is quoted as it came.
+        ("POST", CHARGES, {"int": 1}, "body: Object contains unknown field `int`"),
+        ("PUT", CAMPAIGN, {"discount": {"kind": "`str`"}}, "body.discount.kind: Invalid enum value '`str`'"),
+    ],
+)
+async def test_types_are_called_as_json_calls_them(
+    client: httpx.AsyncClient, method: str, path: str, body: Any, detail: str
+) -> None:
+    assert told(await client.request(method, path, json=body), 422) == detail
+
+
+@pytest.mark.parametrize(
+    ("address", "detail"),
+    [
+        ("/v1/best-sellers?colour=red", "query: Unknown parameter `colour`; this address takes `days`, `limit`"),
+        ("/v1/policies?colour=red", "query: Unknown parameter `colour`; this address takes none"),
+        (
+            f"/v1/products?{'x' * 200}=1",
+            f"query: Unknown parameter `{'x' * 100}...`; this address takes `limit`, `cursor`",
+        ),
+        ("/v1/products?limit=many", "query.limit: Expected `integer`, got `string`"),
+        ("/v1/products?limit=0&colour=red", "query.limit: Expected `integer` >= 1"),
+        ("/v1/campaigns?state=1", "query.state: Invalid enum value '1'"),
+    ],
+)
+async def test_a_wrong_query_is_told_what_the_address_takes(
+    client: httpx.AsyncClient, address: str, detail: str
+) -> None:
+    assert told(await client.get(address), 422) == detail
+
+
+LETTERS: Final = "Expected only the characters A-Z a-z 0-9 . _ ~ @ | -, not "
+
+
+@pytest.mark.parametrize(
+    ("path", "detail"),
+    [
+        ("/v1/users/a%20b/balance", f"path.user_id: {LETTERS}a space"),
+        ("/v1/users/a,b/balance", f"path.user_id: {LETTERS}`,`"),
+        ("/v1/users/%EA%B0%80/balance", f"path.user_id: {LETTERS}U+AC00"),
+        ("/v1/users/a%0A/balance", f"path.user_id: {LETTERS}U+000A"),
+        (f"/v1/users/{'x' * 65}/balance", "path.user_id: Expected at most 64 characters, got 65"),
+        ("/v1/users/%2E%2E/balance", "path.user_id: Expected an id, not `.` or `..`"),
+        ("/v1/positions/now", "path.position: Expected only the characters 0-9 : , -, not `n`"),
+    ],
+)
+async def test_an_id_of_another_shape_is_told_which_rule_it_breaks(
+    client: httpx.AsyncClient, path: str, detail: str
+) -> None:
+    assert told(await client.get(path), 422) == detail
