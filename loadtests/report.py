@@ -159,8 +159,8 @@ def _what_is_compared() -> list[str]:
         ),
         "Valkey syncs its append-only file each second, PostgreSQL its log at each commit, in all of them alike.",
         "Each baseline is at the limit of its one Python process (the last columns of [What it takes](#what-it-takes) "
-        "are the cores in use), and Firstcome at the limit of both cores, which it shares with the generator: its "
-        "ratio says what one process of each serves, not what a request takes. What a request takes is in that table.",
+        "are the cores in use), while Firstcome spreads over an API process, Redis, a worker and PostgreSQL. So a "
+        "ratio says what each serves with one API process on this machine; what a request takes is in that table.",
     ]  # fmt: skip
 
 
