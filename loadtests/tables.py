@@ -51,13 +51,13 @@ def _ratios(results: Found, path: str, baseline: str) -> list[float]:
 def ratios(results: Found) -> list[list[str]]:
     """Firstcome's durable rate over each baseline's, path by path: the median of all rounds, and their range."""
     rows = [
-        [path.title, *(_middle(_ratios(results, path.name, baseline.name)) for baseline in BASELINES)]
+        [path.title, *(_with_range(_ratios(results, path.name, baseline.name)) for baseline in BASELINES)]
         for path in traffic.COMPARED
     ]
     return [row for row in rows if any(row[1:])]
 
 
-def _middle(found: Sequence[float]) -> str:
+def _with_range(found: Sequence[float]) -> str:
     if not found:
         return ""
     middle = f"{statistics.median(found):.1f} x"
@@ -121,6 +121,7 @@ def costs(results: Found) -> list[list[str]]:
 
 ROLES = ("api", "redis", "worker", "postgres", "generator")
 RATE_HEAD = ("path", "accepted/s", "refused/s", "durable/s", "p50 ms", "p99 ms", "p99.9 ms", "lag ms")
+RATIO_HEAD = (f"{Firstcome.title}, durable, against", *(each.title for each in BASELINES))
 COST_HEAD = ("CPU, us for each answer", *ROLES, "API, cores", "all, cores")
 
 
@@ -128,12 +129,16 @@ def summary(results: Found) -> str:
     """What a run prints at its end: ratios first."""
     parts = []
     if compared := ratios(results):
-        parts.append(markdown(("Firstcome, durable, against", *(TITLES[each.name] for each in BASELINES)), compared))
+        parts.append(markdown(RATIO_HEAD, compared))
     parts.append(markdown(RATE_HEAD, rates(results)))
     if opened := rates(results, "open"):
         parts.append("Open loop: latencies count from when a request was due.\n" + markdown(RATE_HEAD, opened))
     parts.append(markdown(COST_HEAD, costs(results)))
     return "\n" + "\n\n".join(parts)
+
+
+def _goal(what: str, goal: str, found: str, is_met: bool) -> list[str]:
+    return [what, goal, found, "yes" if is_met else "no"]
 
 
 BUDGET_HEAD = ("of the design's budget", "goal", "measured", "met")
@@ -163,37 +168,34 @@ def budgets(results: Found) -> list[list[str]]:
     # An order is one event in each partition that it touches, and so is each call.
     events_per_s = checkout["accepted_per_s"] * behind["redis_calls_per_order"]
 
-    def row(what: str, goal: str, found: str, is_met: bool) -> list[str]:
-        return [what, goal, found, "yes" if is_met else "no"]
-
     def rate(what: str, goal: int, found: float) -> list[str]:
-        return row(what, f"{goal:,}/s", f"{found:,.0f}/s", found >= goal)
+        return _goal(what, f"{goal:,}/s", f"{found:,.0f}/s", found >= goal)
 
     return [
         *_compared(results),
         rate("coupon issue over HTTP, accepted", 8_000, typical("coupon", lambda figures: figures["accepted_per_s"])),
-        row("CPU of the API for a coupon", "2 x a bare echo", f"{api_share:.1f} x", api_share <= 2),
+        _goal("CPU of the API for a coupon", "2 x a bare echo", f"{api_share:.1f} x", api_share <= 2),
         rate("checkout of two lines, durable", 5_000, typical("checkout", lambda figures: figures["durable_per_s"])),
-        row("its p99, closed loop, at the rate reached", "50 ms", f"{late_ms:.0f} ms", late_ms < 50),
-        row("writer lag, the worst look at any path", "1,000 ms", f"{lag_ms:,.0f} ms", lag_ms < 1_000),
+        _goal("its p99, closed loop, at the rate reached", "50 ms", f"{late_ms:.0f} ms", late_ms < 50),
+        _goal("writer lag, the worst look at any path", "1,000 ms", f"{lag_ms:,.0f} ms", lag_ms < 1_000),
         rate("product detail", 10_000, paths["product"]["answered_per_s"]),
         rate("balance", 10_000, paths["balance"]["answered_per_s"]),
-        row(f"best sellers, p99, at {traffic.READ_RATE}/s", "1 ms", f"{shown_ms:.2f} ms", shown_ms < 1),
-        row("refusals against acceptances", "faster", f"{gone:.1f} x", gone > 1),
-        row(
+        _goal(f"best sellers, p99, at {traffic.READ_RATE}/s", "1 ms", f"{shown_ms:.2f} ms", shown_ms < 1),
+        _goal("refusals against acceptances", "faster", f"{gone:.1f} x", gone > 1),
+        _goal(
             "writer catching up, events/s over those an API process makes",
             "2 x",
             f"{behind['events_per_s'] / events_per_s:.1f} x",
             behind["events_per_s"] >= 2 * events_per_s,
         ),
-        row(
+        _goal(
             "CPU of the worker for an order, confirmed too",
             "60 us",
             f"{behind['worker_cpu_us_per_settled_order']:.0f} us",
             behind["worker_cpu_us_per_settled_order"] < 60,
         ),
         rate("rebuild of Redis, users while users are loaded", 100_000, rebuilt["users_per_s"]),
-        row(
+        _goal(
             "calls to Redis for a checkout of two lines, mostly in three partitions",
             "3",
             f"{behind['redis_calls_per_order']:.2f}",
@@ -218,5 +220,5 @@ def _compared(results: Found) -> list[list[str]]:
         found = _ratios(results, path.name, baseline.name)
         if found:
             what = f"{path.title}, over {baseline.title.split(',')[0]}"
-            rows.append([what, f"{goal:g} x", _middle(found), "yes" if statistics.median(found) >= goal else "no"])
+            rows.append(_goal(what, f"{goal:g} x", _with_range(found), statistics.median(found) >= goal))
     return rows

@@ -87,7 +87,7 @@ SCOPES: dict[Subject, LiteralString] = {
     Subject.RESERVATION: "order_id = ANY(%(ids)s::uuid[]) AND partition = ANY(%(owners)s::smallint[])",
     Subject.CAMPAIGN: "campaign_id = ANY(%(ids)s)",
     Subject.ISSUE: """campaign_id = ANY(%(owners)s) AND user_id = ANY(%(ids)s)
-                      AND (campaign_id || chr(31) || user_id) = ANY(%(names)s)""",
+                      AND (campaign_id || ':' || user_id) = ANY(%(names)s)""",
     Subject.PARTITION: "partition = ANY(%(partitions)s)",
 }
 """How a query on one table is narrowed to some entities: ``{scope}`` in it. Where an id has two columns, each by itself
@@ -101,7 +101,7 @@ def scope_values(entities: Sequence[Entity]) -> dict[str, Any]:
     return {
         "ids": [each.id for each in entities],
         "owners": [each.owner for each in entities],
-        "names": [f"{each.owner}\x1f{each.id}" for each in entities],
+        "names": [each.name for each in entities],
         "partitions": [each.partition for each in entities],
     }
 

@@ -188,11 +188,11 @@ def _read_old(flat: Sequence[bytes]) -> tuple[str, bytes, str, list[str]]:
 def _require_known(partition: int, place: str, flat: Sequence[bytes]) -> None:
     """Raises `UnknownEvent` where an event that cannot be read is one that a newer worker may read."""
     head = dict(zip(flat[::2], flat[1::2], strict=False))
-    kind, version = head.get(b"type"), head.get(b"v")
-    if kind is None or version is None:
+    if b"type" not in head or b"v" not in head:
         return
-    if version not in {_OLD_VERSION, VERSION} or kind.decode(errors="replace") not in _APPLY:
-        raise UnknownEvent(partition, place, f"type {kind.decode(errors='replace')!r}, version {version!r}")
+    kind, version = (head[name].decode(errors="replace") for name in (b"type", b"v"))
+    if head[b"v"] not in {_OLD_VERSION, VERSION} or kind not in _APPLY:
+        raise UnknownEvent(partition, place, f"type {kind!r}, version {version!r}")
 
 
 class _Layout(NamedTuple):

@@ -361,7 +361,7 @@ def test_an_entry_that_does_not_follow_the_last_is_a_gap(name: bytes) -> None:
 )
 def test_unknown_types_and_versions_are_told_apart_from_bad_events(event: list[bytes]) -> None:
     batch = RowBatch()
-    with pytest.raises(UnknownEvent):
+    with pytest.raises(UnknownEvent, match=r"type 'wallet\.(painted|charged)', version '[123]'"):
         read_events(batch, 0, 1, 0, _entries(_charged(), event, _charged()))
 
     assert batch.cursors == {0: (1, 1)}
