@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import random
 import secrets
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +15,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from api.commands.embedded_valkey import EmbeddedValkey, Passwords
-from api.commands.processes import ProcessFailed, wait_until
+from api.commands.listening import free_port, is_free
+from api.commands.processes import wait_until
 from api.commands.redis_users import APPLICATION
 from api.commands.server_files import RedisProgram
 from engine.partitions import CLUSTER_SLOTS
@@ -25,10 +24,6 @@ from engine.partitions import CLUSTER_SLOTS
 HOST = "127.0.0.1"
 PRIMARIES = 3
 READY_TIMEOUT_S = 60.0
-BUS_PORT_OFFSET = 10_000
-PORT_MIN, PORT_MAX = 15_000, 22_000
-"""Below the ports that the system gives away by itself, and so are those of the cluster bus."""
-
 PORTS_NAME = "ports.json"
 PASSWORDS_NAME = "passwords.json"
 
@@ -116,7 +111,7 @@ class EmbeddedCluster:
 
     def add_node(self) -> EmbeddedValkey:
         """Starts one more node that knows the others: a primary without slots."""
-        self.ports.append(choose_port(self.ports))
+        self.ports.append(free_port(HOST, with_bus=True))
         node = self._node(len(self.nodes), self.ports[-1])
         self.nodes.append(node)
         node.start()
@@ -183,10 +178,8 @@ class EmbeddedCluster:
         self.nodes = [self._node(number, port) for number, port in enumerate(self.ports[: self._count])]
         for node in self.nodes:
             node.end_left_over()
-        if len(self.ports) != self._count or not all(map(_is_free, self.ports)):
-            self.ports = []
-            for _ in range(self._count):
-                self.ports.append(choose_port(self.ports))
+        if len(self.ports) != self._count or not all(is_free(port, HOST, with_bus=True) for port in self.ports):
+            self.ports = [free_port(HOST, with_bus=True) for _ in range(self._count)]
             file.write_text(json.dumps(self.ports), encoding="utf-8")
             self.nodes = [self._node(number, port) for number, port in enumerate(self.ports)]
 
@@ -270,22 +263,3 @@ class EmbeddedCluster:
 
     def _url(self, user: str, password: str) -> str:
         return f"redis+cluster://{user}:{password}@{','.join(f'{HOST}:{port}' for port in self.ports)}"
-
-
-def choose_port(taken: Sequence[int]) -> int:
-    """A port that is free, and so is that of its cluster bus."""
-    for _ in range(1_000):
-        port = random.randrange(PORT_MIN, PORT_MAX)
-        if port not in taken and _is_free(port):
-            return port
-    raise ProcessFailed(f"no port from {PORT_MIN} to {PORT_MAX} is free")
-
-
-def _is_free(port: int) -> bool:
-    with contextlib.suppress(OSError):
-        for number in (port, port + BUS_PORT_OFFSET):
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((HOST, number))
-        return True
-    return False

@@ -3,13 +3,21 @@
 import contextlib
 import errno
 import ipaddress
+import itertools
 import os
+import random
 import re
 import socket
 import sys
 from pathlib import Path
 
 BACKLOG = 2048
+BUS_PORT_OFFSET = 10_000
+"""From a cluster node's port to that of its bus (Redis Cluster specification)."""
+FREE_PORTS = range(15_000, 22_000)
+"""Below those that Linux (from 32,768) and macOS (from 49,152) give to outgoing connections, with their bus too."""
+
+_CANDIDATES = itertools.cycle(random.SystemRandom().sample(FREE_PORTS, len(FREE_PORTS)))
 _LISTEN = "0A"
 
 
@@ -57,11 +65,27 @@ def listen(host: str, port: int, processes: int = 1) -> list[socket.socket]:
     return listeners
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on at the moment."""
-    with _bind(host, 0, share_port=False) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+def free_port(host: str = "127.0.0.1", *, with_bus: bool = False) -> int:
+    """A port that nobody listens on, for a process that will; `with_bus`: the one of a cluster node's bus is free too.
+
+    The port that the system gives for 0 may be an outgoing connection's by the time that somebody listens on it. None
+    is given to those from `FREE_PORTS`, and no two calls of a process give the same. Raises CannotListen.
+    """
+    _bind(host, 0, share_port=False).close()
+    for port in itertools.islice(_CANDIDATES, len(FREE_PORTS)):
+        if is_free(port, host, with_bus=with_bus):
+            return port
+    raise CannotListen(f"no port from {FREE_PORTS.start} to {FREE_PORTS.stop - 1} is free: stop what listens on them")
+
+
+def is_free(port: int, host: str = "127.0.0.1", *, with_bus: bool = False) -> bool:
+    """Whether nobody uses a port of this machine at the moment, nor the one of its cluster bus."""
+    try:
+        for number in (port, port + BUS_PORT_OFFSET) if with_bus else (port,):
+            _bind(host, number, share_port=False).close()
+    except CannotListen:
+        return False
+    return True
 
 
 def http_url(host: str, port: int) -> str:

@@ -292,9 +292,9 @@ def kept_secret(file: Path) -> str:
 
 def _checked_port(host: str, port: int) -> int:
     """The port to serve on, free at the moment. Raises CannotListen before anything is started."""
-    with listen(host, port)[0] as probe:
-        number: int = probe.getsockname()[1]
-        return number
+    number = port or free_port(host)
+    listen(host, number)[0].close()
+    return number
 
 
 def _recovering(client: httpx.Client) -> int | None:

@@ -18,7 +18,15 @@ from api.commands import COMMANDS, main
 from api.commands.api import environment, program
 from api.commands.checks import Check
 from api.commands.doctor import examine
-from api.commands.listening import CannotListen, free_port, http_url, listen, require_loopback
+from api.commands.listening import (
+    BUS_PORT_OFFSET,
+    FREE_PORTS,
+    CannotListen,
+    free_port,
+    http_url,
+    listen,
+    require_loopback,
+)
 from api.commands.processes import ChildProcess, Supervisor, stop_signals, wait_until
 from api.commands.rebuild import Shown
 from api.commands.redis_memory import SAMPLE_MAX, sample
@@ -106,6 +114,27 @@ def test_a_port_in_use_is_refused_with_its_holder(processes: int) -> None:
     finally:
         for holder in set(holders):
             holder.close()
+
+
+def test_a_free_port_is_none_that_an_outgoing_connection_could_take_before_it_is_used() -> None:
+    outgoing_from = 32_768
+    if sys.platform == "linux":
+        outgoing_from = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert max(FREE_PORTS) + BUS_PORT_OFFSET < outgoing_from
+    given = [free_port(with_bus=True) for _ in range(50)]
+    assert set(given) <= set(FREE_PORTS)
+    assert len(set(given)) == len(given)
+
+
+@pytest.mark.parametrize("above", [0, BUS_PORT_OFFSET])
+def test_a_port_in_use_is_passed_over(above: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, other = free_port(with_bus=True), free_port(with_bus=True)
+    with socket.create_server(("127.0.0.1", held + above)):
+        monkeypatch.setattr("api.commands.listening._CANDIDATES", iter([held, held, other]))
+        assert free_port(with_bus=True) == other
+        monkeypatch.setattr("api.commands.listening._CANDIDATES", iter([held]))
+        with pytest.raises(CannotListen, match="no port from 15000 to 21999 is free: stop"):
+            free_port(with_bus=True)
 
 
 def test_up_refuses_a_port_in_use_before_it_starts_anything(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_what_the_image_is_built_of_is_all_that_its_commands_need(tmp_path: Path
 def test_six_nodes_become_a_cluster_once_and_a_shop_sells_on_it(
     secrets: Path, tmp_path: Path, databases: Databases
 ) -> None:
-    ports = [free_port() for _ in range(6)]
+    ports = [free_port(with_bus=True) for _ in range(6)]
     settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
     with contextlib.ExitStack() as stack:
         for port in ports:

@@ -7,7 +7,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from api.commands.embedded_cluster import BUS_PORT_OFFSET, HOST, EmbeddedCluster
+from api.commands.embedded_cluster import HOST, EmbeddedCluster
+from api.commands.listening import BUS_PORT_OFFSET
 from api.commands.processes import wait_until
 
 NODE_HOST = "127.0.0.{}"

@@ -12,7 +12,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from api.commands.doctor import examine
-from api.commands.embedded_cluster import HOST, choose_port
+from api.commands.embedded_cluster import HOST
+from api.commands.listening import free_port
 from api.commands.processes import wait_until
 from api.commands.redis_users import APPLICATION, APPLICATION_RULE
 from api.commands.server_files import RedisProgram, redis_programs
@@ -78,9 +79,7 @@ def tls_cluster(request: pytest.FixtureRequest) -> Iterator[TlsCluster]:
     folder = reachable_folder()
     certificate = folder / "server.pem"
     certificate.write_bytes(self_signed_certificate())
-    ports: list[int] = []
-    for _ in range(3):
-        ports.append(choose_port(ports))
+    ports = [free_port(HOST, with_bus=True) for _ in range(3)]
     cluster = TlsCluster(ports, certificate)
     nodes: list[subprocess.Popen[bytes]] = []
     try:

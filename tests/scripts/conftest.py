@@ -4,8 +4,9 @@ from time import monotonic, sleep
 import pytest
 import redis
 
+from api.commands.listening import free_port
 from api.commands.server_files import RedisProgram, redis_programs
-from tests.engine.valkey_process import ValkeyProcess, free_port
+from tests.engine.valkey_process import ValkeyProcess
 from tests.scripts.partition import Partition
 
 
