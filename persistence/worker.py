@@ -134,8 +134,11 @@ class Worker:
             await asyncio.sleep(self._settings.trust_every_ms / 1000)
 
     async def _write(self, connection: AsyncConnection[TupleRow], stop: asyncio.Event) -> None:
-        writer = Writer(self._engine, connection, self._settings)
-        await writer.start()
+        with contextlib.closing(Writer(self._engine, connection, self._settings)) as writer:
+            await writer.start()
+            await self._write_rounds(writer, stop)
+
+    async def _write_rounds(self, writer: Writer, stop: asyncio.Event) -> None:
         poll_s, idle_s = self._settings.poll_ms / 1000, self._settings.poll_idle_ms / 1000
         stragglers: set[int] = set()
         looked_at = asyncio.get_running_loop().time()

@@ -8,9 +8,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from math import inf
-from operator import itemgetter
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -20,6 +18,7 @@ from engine.errors import EngineError
 from engine.events import decode_event
 from persistence.alarms import STOPPED, UNKNOWN_EVENT, Alarm, raise_alarm
 from persistence.database import RowsRefused, translated
+from persistence.event_reader import READ_WITHIN_S, Entry, EventReader, Head
 from persistence.event_rows import (
     CompletedOrder,
     EventError,
@@ -27,7 +26,6 @@ from persistence.event_rows import (
     RowBatch,
     SequenceGap,
     UnknownEvent,
-    read_events,
 )
 from persistence.row_statements import prepare, write_rows
 from persistence.settings import WorkerSettings
@@ -36,14 +34,7 @@ DUTY = "writer"
 SESSION = f"firstcome {DUTY}"
 """What a writer's connection calls itself in PostgreSQL."""
 
-READ_WITHIN_S = 2.0
 RECOVERY_TAKES_S = 0.2
-FIRST_PASS_EVENTS = 128
-"""How many events a round reads before it knows how large they are."""
-
-BATCH_BYTES_MAX = 8 * 1024 * 1024
-"""Most bytes of events in one transaction, but for its last pass: parsed within seconds, however long the orders."""
-
 LEFT_FOR_S = 5.0
 """How long a partition that is stopped, or has an unknown event, is left alone before this worker looks again."""
 
@@ -60,20 +51,6 @@ _STOPPED_REMEDY = (
 _UNKNOWN_REMEDY = "Upgrade the workers: they must be as new as the newest API process"
 
 _log = logging.getLogger("firstcome.writer")
-
-Entry = tuple[bytes, Sequence[bytes]]
-"""An entry of a stream: its id, and its fields and values in turn."""
-
-_FIELDS = itemgetter(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """How far a partition has come, as its meta says; ``server`` is the identity of the server that said so."""
-
-    server: str
-    seq: int
-    durable: int
 
 
 @dataclass(slots=True)
@@ -98,6 +75,7 @@ class Writer:
         self._engine = engine
         self._connection = connection
         self._settings = settings
+        self._reader = EventReader(engine)
         # Where the cursors are as far as is known here; the row under lock is the truth.
         self._written: dict[int, int] = {}
         self._left_until: dict[int, float] = {}
@@ -109,10 +87,15 @@ class Writer:
         with translated():
             await prepare(self._connection)
 
+    def close(self) -> None:
+        """Leave nothing running. The connection is its owner's."""
+        self._reader.close()
+
     async def round(self, partitions: Collection[int]) -> Round:
         """Write what these partitions have, at most one batch of it. Raises `DatabaseError`, except for bad events:
         they stop their own partition, with an alarm.
         """
+        await self._reader.finish_ahead()
         heads = await self._heads(partitions)
         now = asyncio.get_running_loop().time()
         behind = {
@@ -198,32 +181,24 @@ class Writer:
         return await self._write_apart(behind, events_max // 2)
 
     async def _write(self, behind: dict[int, Head], events_max: int) -> Round:
-        batch = RowBatch()
-        troubles: list[EventError] = []
         with translated():
             async with self._connection.transaction():
                 cursors, unmarked = await self._lock(behind)
-                streams, full = await self._read(cursors, behind, events_max)
-                for partition, entries in streams.items():
-                    epoch, seq = cursors[partition]
-                    try:
-                        if not entries and behind[partition].seq > seq:
-                            raise SequenceGap(partition, f"{epoch}-{seq + 1}", "it is not in the stream")
-                        read_events(batch, partition, epoch, seq, entries)
-                    except EventError as error:
-                        troubles.append(error)
+                reading = await self._reader.read(cursors, behind, events_max)
+                batch = reading.batch
+                self._reader.begin_ahead(reading, events_max)
                 if batch.events:
                     await write_rows(self._connection, batch)
                     await self._advance(batch)
         for partition, (_, seq) in batch.cursors.items():
             self._written[partition] = seq
         await self._mark_durable(unmarked | batch.cursors)
-        for trouble in troubles:
+        for trouble in reading.troubles:
             await self._set_aside(trouble)
         if _log.isEnabledFor(logging.DEBUG):
             for partition, (_, seq) in batch.cursors.items():
-                _tell_durable(partition, streams[partition][: seq - cursors[partition][1]])
-        return Round(batch.events, full, batch.completed)
+                _tell_durable(partition, reading.entries[partition][: seq - reading.began[partition][1]])
+        return Round(batch.events, reading.full, batch.completed)
 
     async def _lock(self, behind: dict[int, Head]) -> tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]]:
         """Lock the cursors that no other writer holds and whose server is the one that is read; (epoch, seq) of each.
@@ -255,63 +230,6 @@ class Writer:
         """Whether Redis still says that it has events to write: it may have been emptied between two questions."""
         head = (await self._heads([partition])).get(partition)
         return head is not None and head.seq > self._written.get(partition, -1)
-
-    async def _read(
-        self, cursors: dict[int, tuple[int, int]], heads: dict[int, Head], events_max: int
-    ) -> tuple[dict[int, list[Entry]], bool]:
-        """The events after the cursors, from the servers that the locked rows name and from no other; whether there
-        may be more.
-
-        An event may be an order of some hundred lines, so a batch is bounded by its bytes too: the first pass takes
-        few events, each next one twice as many for as long as they are small. The row locks are not held for ever.
-        """
-        streams: dict[int, list[Entry]] = {}
-        after = dict(cursors)
-        events = size = 0
-        pass_max = FIRST_PASS_EVENTS
-        while after and events < events_max and size < BATCH_BYTES_MAX:
-            count = max(1, min(pass_max, events_max - events) // len(after))
-            entries_of = await self._read_pass(after, heads, count)
-            after = {}
-            for partition, entries in entries_of.items():
-                streams.setdefault(partition, []).extend(entries)
-                events += len(entries)
-                size += sum(map(len, chain.from_iterable(map(_FIELDS, entries))))
-                if len(entries) == count:
-                    epoch, _, seq = entries[-1][0].partition(b"-")
-                    after[partition] = (int(epoch), int(seq))
-            pass_max = min(pass_max * 2, max(1, (BATCH_BYTES_MAX - size) * events // size)) if size else pass_max
-        return streams, bool(after)
-
-    async def _read_pass(
-        self, after: dict[int, tuple[int, int]], heads: dict[int, Head], count: int
-    ) -> dict[int, Sequence[Entry]]:
-        engine = self._engine
-        deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
-        # A server that has changed since the heads were read has other events, which are the recovery's to judge.
-        after = {partition: after[partition] for partition in after if self._is_served_by(partition, heads)}
-        replies = await asyncio.gather(
-            *[
-                engine.lanes.execute(
-                    partition, "XRANGE", engine.keys.events(partition), f"({epoch}-{seq}", "+", "COUNT", count,
-                    deadline=deadline,
-                )
-                for partition, (epoch, seq) in after.items()
-            ],
-            return_exceptions=True,
-        )  # fmt: skip
-        entries_of = {}
-        for partition, reply in zip(after, replies, strict=True):
-            if isinstance(reply, EngineError) or not self._is_served_by(partition, heads):
-                continue
-            if isinstance(reply, BaseException):
-                raise reply
-            entries_of[partition] = reply
-        return entries_of
-
-    def _is_served_by(self, partition: int, heads: dict[int, Head]) -> bool:
-        server = self._engine.lanes.identity(partition)
-        return server is not None and server.decode() == heads[partition].server
 
     async def _advance(self, batch: RowBatch) -> None:
         partitions = list(batch.cursors)

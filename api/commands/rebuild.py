@@ -1,6 +1,7 @@
 """`firstcome rebuild`: Redis made anew from PostgreSQL, by hand."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Collection
 
@@ -67,9 +68,8 @@ async def _rebuild(
     ):
         await register_installation(connection, engine_settings)
         # The workers write what must be durable first; should there be none, this process does.
-        writer = Writer(engine, writing, settings)
-        await writer.start()
-        with shown.progress:
+        with contextlib.closing(Writer(engine, writing, settings)) as writer, shown.progress:
+            await writer.start()
             rebuilding = asyncio.create_task(
                 Trust(engine, settings).rebuild(connection, numbers, shown.show, accept_loss=accept_loss)
             )

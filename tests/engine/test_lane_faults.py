@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from engine.errors import OutcomeUnknown, ServerError, Unavailable
+from engine.lane import TOGETHER_MAX
 from engine.lane_connection import Call, LaneConnection
 from engine.lanes import LaneSettings, RedisLanes
 from engine.scripts import Head, Script
@@ -60,7 +61,10 @@ async def test_replies_that_arrive_byte_by_byte_are_put_together() -> None:
         assert await asyncio.gather(*calls) == [b"number %d" % n for n in range(20)]
 
 
-async def test_all_calls_of_a_tick_leave_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("requests", [1, 3, 10, 11, 100])
+async def test_the_calls_of_a_tick_leave_in_full_writes_at_once_and_the_rest_at_its_end(
+    requests: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with ScriptedServer(echo) as server, Connected(server, LaneSettings()) as lanes:
         writes: list[int] = []
         write = LaneConnection.write
@@ -74,8 +78,9 @@ async def test_all_calls_of_a_tick_leave_in_one_write(monkeypatch: pytest.Monkey
         async def request() -> list[Any]:
             return await asyncio.gather(*(lanes.execute(0, "ECHO", "x", deadline=within(5)) for _ in range(3)))
 
-        await asyncio.gather(*(request() for _ in range(100)))
-        assert writes == [300]
+        await asyncio.gather(*(request() for _ in range(requests)))
+        full, rest = divmod(3 * requests, TOGETHER_MAX)
+        assert writes == [TOGETHER_MAX] * full + [rest] * (rest > 0)
 
 
 async def test_a_connection_writes_calls_as_one_piece() -> None:
@@ -304,7 +309,7 @@ async def test_a_server_that_takes_nothing_in_holds_later_calls_back_unsent() ->
         server.reading.clear()
         received_before = server.received_bytes
         large = [lanes.execute(0, "ECHO", b"%02d" % n * 500_000, deadline=within(30)) for n in range(20)]
-        await until(lambda: server.received_bytes > received_before)  # all of them were handed over in one write
+        await until(lambda: server.received_bytes > received_before)  # all of them were handed over at once
         with pytest.raises(Unavailable):
             await lanes.execute(0, "ECHO", "held back, then out of time", deadline=within(0.1))
         held_back = lanes.execute(0, "ECHO", "held back", deadline=within(30))

@@ -24,6 +24,7 @@ import persistence.writer
 from api.commands import main
 from engine.cluster_lanes import ClusterLanes
 from engine.lanes import Lanes, RedisLanes
+from persistence.event_reader import EventReader
 from persistence.rebuild import Rebuild
 from persistence.reconcile import Reconciliation
 from persistence.recovery import Attempt
@@ -32,7 +33,7 @@ from persistence.writer import Writer
 STEPS: dict[str, tuple[Any, str]] = {
     # the writer's round: events are read, parsed, copied with their rows, then the cursors move, all is committed, and
     # Redis is told
-    "read": (Writer, "_read"),
+    "read": (EventReader, "read"),
     "copy_text": (persistence.row_statements, "copy_text"),
     "copy": (psycopg.AsyncCopy, "write"),
     "write_rows": (persistence.writer, "write_rows"),

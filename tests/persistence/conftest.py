@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import redis.asyncio
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
@@ -12,6 +13,7 @@ from engine.engine import Engine, open_engine
 from engine.settings import EngineSettings
 from persistence.database import connect
 from persistence.trust import Trust, register_installation
+from tests.persistence.events import Events
 
 PARTITIONS = 4
 
@@ -43,3 +45,16 @@ async def engine(engine_settings: EngineSettings, connection: AsyncConnection[Tu
     async with open_engine(engine_settings) as engine:
         assert await Trust(engine).look(connection)
         yield engine
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    """A plain client of the test's Redis."""
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def events(engine: Engine, client: redis.asyncio.Redis) -> Events:
+    """The events of partition 0."""
+    return Events(engine, client, 0)

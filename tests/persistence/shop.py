@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
@@ -40,11 +41,11 @@ def line(product_id: str = "tea", stock_id: str = "s", quantity: int = 1) -> Lin
 async def write_all(engine: Engine, database_url: str, settings: WorkerSettings | None = None) -> Writer:
     """Write everything that there is now, with a writer of its own; the writer, whose connection is closed."""
     async with await connect(database_url, "test writer") as connection:
-        writer = Writer(engine, connection, settings or WorkerSettings(database_url=database_url))
-        await writer.start()
-        while (await writer.round(range(engine.partitions.count))).events:
-            pass
-        return writer
+        with closing(Writer(engine, connection, settings or WorkerSettings(database_url=database_url))) as writer:
+            await writer.start()
+            while (await writer.round(range(engine.partitions.count))).events:
+                pass
+            return writer
 
 
 async def rows(connection: AsyncConnection[TupleRow], query: LiteralString, *values: Any) -> list[tuple[Any, ...]]:

@@ -17,6 +17,7 @@ from engine.orders import Order
 from engine.recovery import Recovery
 from engine.stock import LineRequest
 from persistence.database import DatabaseError, connect
+from persistence.event_reader import EventReader
 from persistence.settings import WorkerSettings
 from persistence.trust import Trust
 from persistence.writer import Writer
@@ -285,7 +286,7 @@ async def test_a_redis_emptied_while_events_are_read_does_not_stop_the_writer(
 
         return read
 
-    at_step(monkeypatch, Writer, "_read", 1, emptied)
+    at_step(monkeypatch, EventReader, "read", 1, emptied)
     assert (await writer.round(range(4))).events == 0
 
     assert await value(connection, "SELECT count(*) FROM partition_cursor WHERE stopped IS NOT NULL") == 0

@@ -1,6 +1,6 @@
 """What an operator does about an event that has stopped its partition's writer."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -19,13 +19,6 @@ from tests.persistence.shop import rows, until, value, write_all
 
 Connection = AsyncConnection[TupleRow]
 OPEN_ALARMS = "SELECT kind, partition FROM alarm WHERE cleared_at IS NULL"
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    """A plain client of the test's Redis."""
-    async with redis.asyncio.Redis.from_url(redis_url) as client:
-        yield client
 
 
 async def put_event(

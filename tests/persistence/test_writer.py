@@ -1,7 +1,6 @@
 """The writer over a real Redis and a real PostgreSQL: every event exactly once, in order, or not at all."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import psycopg
@@ -14,46 +13,14 @@ from engine.engine import Engine
 from engine.errors import InsufficientBalance
 from engine.order_ids import make_order_id
 from persistence.database import DatabaseUnavailable, connect
+from persistence.event_reader import BATCH_BYTES_MAX, FIRST_PASS_EVENTS
 from persistence.row_text import NULL, array_texts, copy_text
 from persistence.settings import WorkerSettings
-from persistence.writer import BATCH_BYTES_MAX, FIRST_PASS_EVENTS, SESSION, Writer
+from persistence.writer import SESSION, Writer
+from tests.persistence.events import Events
 from tests.persistence.shop import fill, line, open_campaign, rows, until, value, write_all
 
 Connection = AsyncConnection[TupleRow]
-
-
-class Events:
-    """Puts events into a partition's stream as scripts do, and such that no script would."""
-
-    def __init__(self, engine: Engine, client: redis.asyncio.Redis, partition: int) -> None:
-        self._client = client
-        self._meta = engine.keys.meta(partition)
-        self._stream = engine.keys.events(partition)
-        self.seq = 0
-
-    async def add(self, kind: str, *, skip: int = 0, version: str = "1", **fields: str | int) -> None:
-        """Append an event; ``skip`` leaves out as many sequences before it."""
-        self.seq += 1 + skip
-        event: dict[Any, Any] = {"type": kind, "v": version, "at": 1_700_000_000_000 + self.seq, **fields}
-        await self._client.xadd(self._stream, event, id=f"1-{self.seq}")
-        await self._client.hset(self._meta, "seq", str(self.seq))
-
-    async def charge(self, user: str, amount: int, balance: int, *, skip: int = 0) -> None:
-        """A well-formed `wallet.charged`."""
-        await self.add("wallet.charged", skip=skip, user=user, amount=amount, balance=balance, key="", fingerprint="")
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    """A plain client of the test's Redis."""
-    async with redis.asyncio.Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def events(engine: Engine, client: redis.asyncio.Redis) -> Events:
-    """The events of partition 0."""
-    return Events(engine, client, 0)
 
 
 async def _cursor(connection: Connection, partition: int = 0) -> int:

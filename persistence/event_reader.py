@@ -1,0 +1,187 @@
+"""What partitions have after their cursors, read from the servers that have it and made into rows.
+
+PostgreSQL writes for as long as it takes to read: of a backlog the writer reads the next batch meanwhile.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from operator import itemgetter
+
+from engine.engine import Engine
+from engine.errors import EngineError
+from persistence.event_rows import EventError, RowBatch, SequenceGap, read_events
+
+READ_WITHIN_S = 2.0
+FIRST_PASS_EVENTS = 128
+"""How many events a batch reads before it is known how large they are."""
+
+BATCH_BYTES_MAX = 8 * 1024 * 1024
+"""Most bytes of events in one batch, but for its last pass: parsed within seconds, however long the orders."""
+
+SLICE_EVENTS = 100
+"""How many events are made into rows, in under a millisecond, until others of the process have their turn."""
+
+Entry = tuple[bytes, Sequence[bytes]]
+"""An entry of a stream: its id, and its fields and values in turn."""
+
+Cursors = Mapping[int, tuple[int, int]]
+"""(epoch, seq) of partitions."""
+
+_FIELDS = itemgetter(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far a partition has come, as its meta says; ``server`` is the identity of the server that said so."""
+
+    server: str
+    seq: int
+    durable: int
+
+
+@dataclass(slots=True)
+class Reading:
+    """Rows of what some partitions have after ``began``, as the servers of ``heads`` had it."""
+
+    heads: Mapping[int, Head]
+    events_max: int
+    """How many it was to hold: in its last pass it takes one more of each partition at most."""
+    began: dict[int, tuple[int, int]] = field(default_factory=dict)
+    entries: dict[int, list[Entry]] = field(default_factory=dict)
+    batch: RowBatch = field(default_factory=RowBatch)
+    troubles: list[EventError] = field(default_factory=list)
+    """At most one of each partition, of which nothing further is read."""
+    full: bool = False
+    """Whether there was more than a batch may hold."""
+
+    def goes_on_from(self, cursors: Cursors, heads: Mapping[int, Head]) -> bool:
+        """Whether it is of the same history as these cursors and heads, and follows them."""
+        return all(
+            cursors.get(partition) == place and heads[partition].server == self.heads[partition].server
+            for partition, place in self.began.items()
+        )
+
+    @property
+    def ends(self) -> dict[int, tuple[int, int]]:
+        """Where its partitions stand after it, but for those with trouble."""
+        troubled = {trouble.partition for trouble in self.troubles}
+        cursors = self.began | self.batch.cursors
+        return {partition: place for partition, place in cursors.items() if partition not in troubled}
+
+
+class EventReader:
+    """Reads for one writer. `close` leaves nothing running."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._ahead: asyncio.Task[Reading] | None = None
+
+    def close(self) -> None:
+        """Forget what is read ahead."""
+        if self._ahead is not None:
+            self._ahead.cancel()
+            self._ahead = None
+
+    def begin_ahead(self, reading: Reading, events_max: int) -> None:
+        """Begin to read what follows, if there is more: the next `read` takes it when that is what it is asked for."""
+        self.close()
+        if reading.full:
+            following = self._read(Reading(reading.heads, events_max), reading.ends)
+            self._ahead = asyncio.get_running_loop().create_task(following)
+
+    async def finish_ahead(self) -> None:
+        """Wait for what is read ahead: heads that are asked for from now on know of all of it."""
+        if self._ahead is not None:
+            await self._ahead
+
+    async def read(self, cursors: Cursors, heads: Mapping[int, Head], events_max: int) -> Reading:
+        """The events after the cursors, from the servers of ``heads`` and from no other: ``events_max`` at most, or as
+        many of those partitions of which nothing was read ahead.
+        """
+        reading = Reading(heads, events_max)
+        if self._ahead is not None:
+            ahead, self._ahead = await self._ahead, None
+            if ahead.events_max <= events_max and ahead.goes_on_from(cursors, heads):
+                reading, reading.heads = ahead, heads
+        rest = {partition: place for partition, place in cursors.items() if partition not in reading.began}
+        return await self._read(reading, rest)
+
+    async def _read(self, reading: Reading, cursors: Cursors) -> Reading:
+        entries_of, full = await self._read_entries(cursors, reading.heads, reading.events_max)
+        reading.full = reading.full or full
+        in_turn = 0
+        for partition, entries in entries_of.items():
+            epoch, seq = cursors[partition]
+            if not entries and reading.heads[partition].seq <= seq:
+                continue
+            reading.began[partition] = (epoch, seq)
+            reading.entries[partition] = entries
+            try:
+                if not entries:
+                    raise SequenceGap(partition, f"{epoch}-{seq + 1}", "it is not in the stream")
+                for first in range(0, len(entries), SLICE_EVENTS):
+                    some = entries[first : first + SLICE_EVENTS]
+                    read_events(reading.batch, partition, epoch, seq + first, some)
+                    in_turn += len(some)
+                    if in_turn >= SLICE_EVENTS:
+                        in_turn = 0
+                        await asyncio.sleep(0)
+            except EventError as error:
+                reading.troubles.append(error)
+        return reading
+
+    async def _read_entries(
+        self, cursors: Cursors, heads: Mapping[int, Head], events_max: int
+    ) -> tuple[dict[int, list[Entry]], bool]:
+        """The entries after the cursors, and whether there may be more.
+
+        An event may be an order of some hundred lines, so a batch is bounded by its bytes too: the first pass takes
+        few events, each next one twice as many for as long as they are small. The row locks are not held for ever.
+        """
+        streams: dict[int, list[Entry]] = {}
+        after = dict(cursors)
+        events = size = 0
+        pass_max = FIRST_PASS_EVENTS
+        while after and events < events_max and size < BATCH_BYTES_MAX:
+            count = max(1, min(pass_max, events_max - events) // len(after))
+            entries_of = await self._read_pass(after, heads, count)
+            after = {}
+            for partition, entries in entries_of.items():
+                streams.setdefault(partition, []).extend(entries)
+                events += len(entries)
+                size += sum(map(len, chain.from_iterable(map(_FIELDS, entries))))
+                if len(entries) == count:
+                    epoch, _, seq = entries[-1][0].partition(b"-")
+                    after[partition] = (int(epoch), int(seq))
+            pass_max = min(pass_max * 2, max(1, (BATCH_BYTES_MAX - size) * events // size)) if size else pass_max
+        return streams, bool(after)
+
+    async def _read_pass(self, after: Cursors, heads: Mapping[int, Head], count: int) -> dict[int, Sequence[Entry]]:
+        engine = self._engine
+        deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
+        # A server that has changed since the heads were read has other events, which are the recovery's to judge.
+        after = {partition: after[partition] for partition in after if self._is_served_by(partition, heads)}
+        replies = await asyncio.gather(
+            *[
+                engine.lanes.execute(
+                    partition, "XRANGE", engine.keys.events(partition), f"({epoch}-{seq}", "+", "COUNT", count,
+                    deadline=deadline,
+                )
+                for partition, (epoch, seq) in after.items()
+            ],
+            return_exceptions=True,
+        )  # fmt: skip
+        entries_of = {}
+        for partition, reply in zip(after, replies, strict=True):
+            if isinstance(reply, EngineError) or not self._is_served_by(partition, heads):
+                continue
+            if isinstance(reply, BaseException):
+                raise reply
+            entries_of[partition] = reply
+        return entries_of
+
+    def _is_served_by(self, partition: int, heads: Mapping[int, Head]) -> bool:
+        server = self._engine.lanes.identity(partition)
+        return server is not None and server.decode() == heads[partition].server
