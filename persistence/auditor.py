@@ -456,14 +456,18 @@ class Auditor:
         self, subject: Subject, entities: Sequence[Entity]
     ) -> tuple[dict[int, dict[Entity, Image]], int]:
         """Redis' images by partition, and how many entities could not be read because theirs is not trusted now."""
+        images: dict[int, dict[Entity, Image]] = {}
         by_partition: dict[int, list[Entity]] = {}
         for entity in entities:
-            by_partition.setdefault(entity.partition, []).append(entity)
+            if entity.partition < self.engine.partitions.count:
+                by_partition.setdefault(entity.partition, []).append(entity)
+            else:
+                images[entity.partition] = {}  # PostgreSQL says a partition that there is not: Redis has nothing of it
         answers = await asyncio.gather(
             *(read_redis(self.engine, subject, partition, some) for partition, some in by_partition.items()),
             return_exceptions=True,
         )
-        images, unread = {}, 0
+        unread = 0
         for (partition, some), answer in zip(by_partition.items(), answers, strict=True):
             if isinstance(answer, EngineError):
                 self.unread.add(partition)

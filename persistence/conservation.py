@@ -117,7 +117,7 @@ _STOCK = (
                   || coalesce(units, 0) || ' held'
            FROM (SELECT partition, product_id, stock_id, reserved FROM stock_item WHERE {scope}) s
            FULL JOIN (SELECT partition, split_part(line, ':', 1) AS product_id, split_part(line, ':', 2) AS stock_id,
-                             sum(split_part(line, ':', 3)::bigint) AS units
+                             sum(substring(line FROM ':([0-9]{{1,18}})$')::bigint) AS units
                       FROM reservation, unnest(string_to_array(lines, ',')) AS line
                       WHERE state = 'held' AND {scope} GROUP BY 1, 2, 3) r
            USING (partition, product_id, stock_id) WHERE coalesce(reserved, 0) <> coalesce(units, 0)""",
@@ -130,7 +130,7 @@ _STOCK = (
                   || coalesce(units, 0) || ' confirmed'
            FROM (SELECT partition, product_id, stock_id, sold FROM stock_item WHERE {scope}) s
            FULL JOIN (SELECT partition, split_part(line, ':', 1) AS product_id, split_part(line, ':', 2) AS stock_id,
-                             sum(split_part(line, ':', 3)::bigint) AS units
+                             sum(substring(line FROM ':([0-9]{{1,18}})$')::bigint) AS units
                       FROM reservation, unnest(string_to_array(lines, ',')) AS line
                       WHERE state = 'sold' AND {scope} GROUP BY 1, 2, 3) r
            USING (partition, product_id, stock_id) WHERE coalesce(sold, 0) <> coalesce(units, 0)""",

@@ -240,6 +240,15 @@ IN_POSTGRES: dict[str, tuple[LiteralString, set[str]]] = {
         "UPDATE reservation SET lines = 'cup:s:8' WHERE state = 'held'",
         {"reservation", "reserved-is-held", "order-has-its-stock", "reservation-is-ordered"},
     ),
+    "what nobody can hold": (
+        "UPDATE reservation SET lines = 'cup:s:many' WHERE state = 'held'",
+        {"reservation", "reserved-is-held", "order-has-its-stock", "reservation-is-ordered"},
+    ),
+    "what nobody can have bought": (
+        "UPDATE reservation SET lines = 'tea' WHERE state = 'sold' AND lines LIKE 'tea%'",
+        {"reservation", "sold-is-confirmed", "order-has-its-stock", "reservation-is-ordered"},
+    ),
+    "a partition": ("UPDATE wallet SET partition = 99 WHERE user_id = 'eve'", {"wallet"}),
     "an order": (
         "DELETE FROM orders WHERE status = 'awaiting_payment'",
         {"order", "wallet", "discount-is-recorded", "order-adds-up", "coupon-has-its-order",
