@@ -17,8 +17,8 @@ class Lanes(Protocol):
     """Calls to the servers that own the partitions.
 
     ``deadline`` is on the event loop's clock: ``asyncio.get_running_loop().time() + 2.0``. `call` and `execute` queue
-    at once and raise nothing themselves; calls queued in one tick leave together. Awaiting one gives the reply as RESP2
-    has it (int, bytes, list, None) or raises:
+    at once and raise nothing themselves; calls of one tick leave together, many of them in parts. Awaiting one gives
+    the reply as RESP2 has it (int, bytes, list, None) or raises:
 
     - Overloaded: too many calls are under way; nothing was sent.
     - Unavailable: it was not executed; the server could not be reached, or would not execute it, until the deadline.

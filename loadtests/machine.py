@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
+from api.commands.server_files import redis_programs
+
 PACKAGES = (
     "uvicorn", "uvloop", "httptools", "starlette", "msgspec", "hiredis", "redis", "psycopg", "fastapi", "sqlalchemy",
     "asyncpg",
@@ -65,6 +67,16 @@ def _model() -> str:
     return found[0].strip() if found else platform.processor() or platform.machine()
 
 
+def _redis() -> str:
+    """The server program that all systems use, and whose malloc it has."""
+    program = redis_programs()[0]
+    said = _says(str(program.program), "--version")
+    found = re.search(r"(?P<name>\w+) server v=(?P<version>\S+) .*malloc=(?P<malloc>\S+)", said)
+    if found is None:
+        return program.flavour
+    return f"{found['name']} {found['version']} with {program.allocator or found['malloc']}"
+
+
 def _says(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
@@ -82,6 +94,7 @@ def description() -> dict[str, object]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),
+        "redis": _redis(),
         "packages": {name: version(name) for name in PACKAGES},
     }
 

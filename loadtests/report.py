@@ -71,8 +71,9 @@ def document(results: Found) -> str:
         "a run whose outcome is wrong fails.",
         f"One run on {machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB, {machine['system']}, "
         "which servers, clients and whatever else ran there shared. "
-        f"Python {machine['python']}; {packages}. Began {results['began']}, commit {results['commit']}, "
-        f"`{results['command']}`: {results['processes']} API process(es) for each system, {results['connections']} "
+        f"{machine['redis']}; Python {machine['python']}; {packages}. "
+        f"Began {results['began']}, commit {results['commit']}, `{results['command']}`: "
+        f"{results['processes']} API process(es) for each system, {results['connections']} "
         f"connections, {results['seconds']:g} s a path, closed loops by {results['generator']}, open loops by "
         "`loadtests/python_load.py`. **Ratios within the run are what counts**; absolute figures are of this machine "
         "under what else ran there.",

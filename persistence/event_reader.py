@@ -11,6 +11,7 @@ from operator import itemgetter
 
 from engine.engine import Engine
 from engine.errors import EngineError
+from engine.unawaited import look_at
 from persistence.event_rows import EventError, RowBatch, SequenceGap, read_events
 
 READ_WITHIN_S = 2.0
@@ -47,12 +48,14 @@ class Reading:
 
     heads: Mapping[int, Head]
     events_max: int
-    """How many it was to hold: in its last pass it takes one more of each partition at most."""
+    """How many it is to hold; it holds one more of each partition at most, as it does of `BATCH_BYTES_MAX`."""
     began: dict[int, tuple[int, int]] = field(default_factory=dict)
     entries: dict[int, list[Entry]] = field(default_factory=dict)
     batch: RowBatch = field(default_factory=RowBatch)
     troubles: list[EventError] = field(default_factory=list)
     """At most one of each partition, of which nothing further is read."""
+    size: int = 0
+    """Bytes of its events."""
     full: bool = False
     """Whether there was more than a batch may hold."""
 
@@ -90,27 +93,29 @@ class EventReader:
         if reading.full:
             following = self._read(Reading(reading.heads, events_max), reading.ends)
             self._ahead = asyncio.get_running_loop().create_task(following)
+            self._ahead.add_done_callback(look_at)
 
     async def finish_ahead(self) -> None:
         """Wait for what is read ahead: heads that are asked for from now on know of all of it."""
         if self._ahead is not None:
-            await self._ahead
+            await asyncio.wait({self._ahead})
 
     async def read(self, cursors: Cursors, heads: Mapping[int, Head], events_max: int) -> Reading:
-        """The events after the cursors, from the servers of ``heads`` and from no other: ``events_max`` at most, or as
-        many of those partitions of which nothing was read ahead.
-        """
+        """The events after the cursors, from the servers of ``heads`` and from no other."""
         reading = Reading(heads, events_max)
-        if self._ahead is not None:
-            ahead, self._ahead = await self._ahead, None
+        task, self._ahead = self._ahead, None
+        if task is not None:
+            ahead = await task
             if ahead.events_max <= events_max and ahead.goes_on_from(cursors, heads):
-                reading, reading.heads = ahead, heads
+                reading, reading.heads, reading.events_max = ahead, heads, events_max
+                # What came after it was read waits for the next round, which is not to wait.
+                ends = ahead.ends
+                reading.full = ahead.full or any(heads[partition].seq > seq for partition, (_, seq) in ends.items())
         rest = {partition: place for partition, place in cursors.items() if partition not in reading.began}
         return await self._read(reading, rest)
 
     async def _read(self, reading: Reading, cursors: Cursors) -> Reading:
-        entries_of, full = await self._read_entries(cursors, reading.heads, reading.events_max)
-        reading.full = reading.full or full
+        entries_of = await self._read_entries(reading, cursors)
         in_turn = 0
         for partition, entries in entries_of.items():
             epoch, seq = cursors[partition]
@@ -132,21 +137,19 @@ class EventReader:
                 reading.troubles.append(error)
         return reading
 
-    async def _read_entries(
-        self, cursors: Cursors, heads: Mapping[int, Head], events_max: int
-    ) -> tuple[dict[int, list[Entry]], bool]:
-        """The entries after the cursors, and whether there may be more.
+    async def _read_entries(self, reading: Reading, cursors: Cursors) -> dict[int, list[Entry]]:
+        """The entries after the cursors, as many as there is room for, and one of each partition where there is none.
 
         An event may be an order of some hundred lines, so a batch is bounded by its bytes too: the first pass takes
         few events, each next one twice as many for as long as they are small. The row locks are not held for ever.
         """
         streams: dict[int, list[Entry]] = {}
         after = dict(cursors)
-        events = size = 0
-        pass_max = FIRST_PASS_EVENTS
-        while after and events < events_max and size < BATCH_BYTES_MAX:
-            count = max(1, min(pass_max, events_max - events) // len(after))
-            entries_of = await self._read_pass(after, heads, count)
+        events, size = reading.batch.events, reading.size
+        pass_max = FIRST_PASS_EVENTS if size < BATCH_BYTES_MAX else 0
+        while after:
+            count = max(1, min(pass_max, reading.events_max - events) // len(after))
+            entries_of = await self._read_pass(after, reading.heads, count)
             after = {}
             for partition, entries in entries_of.items():
                 streams.setdefault(partition, []).extend(entries)
@@ -155,8 +158,12 @@ class EventReader:
                 if len(entries) == count:
                     epoch, _, seq = entries[-1][0].partition(b"-")
                     after[partition] = (int(epoch), int(seq))
+            if events >= reading.events_max or size >= BATCH_BYTES_MAX:
+                break
             pass_max = min(pass_max * 2, max(1, (BATCH_BYTES_MAX - size) * events // size)) if size else pass_max
-        return streams, bool(after)
+        reading.size = size
+        reading.full = reading.full or bool(after)
+        return streams
 
     async def _read_pass(self, after: Cursors, heads: Mapping[int, Head], count: int) -> dict[int, Sequence[Entry]]:
         engine = self._engine

@@ -168,6 +168,7 @@ class Writer:
         try:
             return await self._write(behind, events_max)
         except RowsRefused as error:
+            self._reader.close()  # what was read after it follows no longer
             if len(behind) == 1 and events_max == 1:
                 (partition,) = behind
                 await self._stop(partition, f"its next event cannot be applied: {error.reason}")

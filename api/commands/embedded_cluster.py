@@ -111,7 +111,7 @@ class EmbeddedCluster:
 
     def add_node(self) -> EmbeddedValkey:
         """Starts one more node that knows the others: a primary without slots."""
-        self.ports.append(free_port(HOST, with_bus=True))
+        self.ports.append(self._another_port())
         node = self._node(len(self.nodes), self.ports[-1])
         self.nodes.append(node)
         node.start()
@@ -182,6 +182,11 @@ class EmbeddedCluster:
             self.ports = [free_port(HOST, with_bus=True) for _ in range(self._count)]
             file.write_text(json.dumps(self.ports), encoding="utf-8")
             self.nodes = [self._node(number, port) for number, port in enumerate(self.ports)]
+
+    def _another_port(self) -> int:
+        while (port := free_port(HOST, with_bus=True)) in self.ports:
+            pass  # of a node that is stopped now
+        return port
 
     def _node(self, number: int, port: int) -> EmbeddedValkey:
         passwords = self._passwords()

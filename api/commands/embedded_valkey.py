@@ -163,7 +163,7 @@ class EmbeddedValkey:
             name=self.name,
             argv=[str(_executable(program.program, self.folder)), str(configuration)],
             log=self.log,
-            env={**os.environ, "LC_ALL": "C"},
+            env=program.environment(os.environ),
             cwd=self.folder,
             stop_timeout_s=STOP_TIMEOUT_S,
         )

@@ -68,8 +68,9 @@ def listen(host: str, port: int, processes: int = 1) -> list[socket.socket]:
 def free_port(host: str = "127.0.0.1", *, with_bus: bool = False) -> int:
     """A port that nobody listens on, for a process that will; `with_bus`: the one of a cluster node's bus is free too.
 
-    The port that the system gives for 0 may be an outgoing connection's by the time that somebody listens on it. None
-    is given to those from `FREE_PORTS`, and no two calls of a process give the same. Raises CannotListen.
+    The port that the system gives for 0 may be an outgoing connection's by the time that somebody listens on it; by a
+    system's own settings, none is given one of `FREE_PORTS`. No two calls of a process give the same. Raises
+    CannotListen.
     """
     _bind(host, 0, share_port=False).close()
     for port in itertools.islice(_CANDIDATES, len(FREE_PORTS)):
@@ -82,8 +83,8 @@ def is_free(port: int, host: str = "127.0.0.1", *, with_bus: bool = False) -> bo
     """Whether nobody uses a port of this machine at the moment, nor the one of its cluster bus."""
     try:
         for number in (port, port + BUS_PORT_OFFSET) if with_bus else (port,):
-            _bind(host, number, share_port=False).close()
-    except CannotListen:
+            _bound(host, number, share_port=False).close()
+    except OSError:
         return False
     return True
 
@@ -94,6 +95,13 @@ def http_url(host: str, port: int) -> str:
 
 
 def _bind(host: str, port: int, *, share_port: bool) -> socket.socket:
+    try:
+        return _bound(host, port, share_port=share_port)
+    except OSError as error:
+        raise CannotListen(_explain(error, host, port)) from error
+
+
+def _bound(host: str, port: int, *, share_port: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -101,9 +109,9 @@ def _bind(host: str, port: int, *, share_port: bool) -> socket.socket:
         if share_port:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
-    except OSError as error:
+    except OSError:
         listener.close()
-        raise CannotListen(_explain(error, host, port)) from error
+        raise
     return listener
 
 

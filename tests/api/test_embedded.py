@@ -17,7 +17,7 @@ from api.commands.data_folder import SOCKET_PATH_BYTES_MAX, Addresses, FolderInU
 from api.commands.embedded_postgres import EmbeddedPostgres
 from api.commands.embedded_valkey import EmbeddedValkey
 from api.commands.processes import Account, ChildProcess, ProcessFailed, process_exists, wait_until
-from api.commands.server_files import RedisProgram, can_use, postgres_programs, redis_programs
+from api.commands.server_files import WHEEL, RedisProgram, can_use, postgres_programs, redis_programs
 from tests.servers import redis_client
 
 AS_ROOT = os.geteuid() == 0
@@ -160,8 +160,21 @@ def test_postgres_is_set_up_to_keep_what_it_commits(postgres_server: EmbeddedPos
         assert encoding == ("UTF8", "C")
 
 
+def test_the_wheels_valkey_takes_its_memory_from_jemalloc_where_that_is_installed(data_folder: Path) -> None:
+    program = redis_programs()[0]
+    if not program.allocator:
+        pytest.skip("the wheel's Valkey or jemalloc is not installed")
+    with EmbeddedValkey(data_folder / "valkey", program=program) as server:
+        assert program.allocator in Path(f"/proc/{server.pid}/maps").read_text()
+
+
+def test_another_build_keeps_its_own_way_and_what_the_user_loads_first_stands(tmp_path: Path) -> None:
+    assert "LD_PRELOAD" not in RedisProgram("redis-server", tmp_path).environment({})
+    assert RedisProgram(WHEEL, tmp_path).environment({"LD_PRELOAD": "mine.so"})["LD_PRELOAD"] == "mine.so"
+
+
 def test_the_wheels_servers_come_first() -> None:
-    assert redis_programs()[0].flavour == "valkey-wheel"
+    assert redis_programs()[0].flavour == WHEEL
     assert postgres_programs()[0].wheel is not None
 
 

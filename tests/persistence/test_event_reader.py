@@ -54,6 +54,18 @@ async def charge(events: Events, count: int) -> None:
         await events.charge("ann", 1, events.seq + 1)
 
 
+def hangs_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Redis never answers the ``number``-th question for events."""
+    read_pass, asked = EventReader._read_pass, iter(range(1, 1_000))
+
+    async def hangs(self: EventReader, *arguments: Any) -> Any:
+        if next(asked) == number:
+            await asyncio.Event().wait()
+        return await read_pass(self, *arguments)
+
+    monkeypatch.setattr(EventReader, "_read_pass", hangs)
+
+
 async def places(connection: Connection, partition: int = 0) -> list[int]:
     return [
         seq
@@ -183,18 +195,40 @@ async def test_a_batch_that_is_refused_leaves_nothing_of_what_was_read_after_it(
     assert await places(connection) == [*range(1, 13)]
 
 
+async def test_a_batch_that_is_refused_does_not_wait_for_what_was_read_after_it(
+    events: Events, connection: Connection, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await charge(events, 3)
+    await events.charge("ann", 1, -1)
+    await charge(events, 5)
+    hangs_at(monkeypatch, 2)
+
+    async with asyncio.timeout(60):
+        while (await writer.round({0})).events:
+            pass
+
+    assert await places(connection) == [1, 2, 3]
+    assert "balance" in await value(connection, "SELECT stopped FROM partition_cursor WHERE partition = 0")
+
+
+async def test_the_round_after_a_short_batch_that_was_read_too_early_does_not_wait(
+    events: Events, connection: Connection, writer: Writer
+) -> None:
+    await charge(events, BATCH + 1)
+    await writer.round({0})
+    await writer._reader.finish_ahead()
+    await charge(events, BATCH)
+
+    rounds = [await writer.round({0}) for _ in range(2)]
+
+    assert [(each.events, each.full) for each in rounds] == [(1, True), (BATCH, True)]
+
+
 async def test_a_writer_that_is_closed_leaves_nothing_running(
     events: Events, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await charge(events, 12)
-    read_pass, passes = EventReader._read_pass, iter(range(2))
-
-    async def never_a_second(self: EventReader, *arguments: Any) -> Any:
-        if next(passes):
-            await asyncio.Event().wait()
-        return await read_pass(self, *arguments)
-
-    monkeypatch.setattr(EventReader, "_read_pass", never_a_second)
+    hangs_at(monkeypatch, 2)
     before = asyncio.all_tasks()
     await writer.round({0})
     (ahead,) = asyncio.all_tasks() - before

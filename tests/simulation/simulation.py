@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 from uuid import UUID
@@ -57,9 +57,9 @@ SETTINGS = EngineSettings(
     backlog_headroom=500,
     order_age_max_ms=8_000,
 )
-WORKER_SETTINGS = WorkerSettings(
-    batch_events_max=20, stream_keep_events=5, grant_age_ms=1_000, settle_in_flight_max=8, evict_every_ms=6_000
-)
+WORKER_SETTINGS = WorkerSettings(stream_keep_events=5, grant_age_ms=1_000, settle_in_flight_max=8, evict_every_ms=6_000)
+BATCHES = (2, 3, 20)
+"""Most events of a round, by seed: with few, the next ones are read ahead."""
 HOT_MS = 3_000
 """What is settled leaves as soon as no late original of it is let in any more."""
 
@@ -141,7 +141,8 @@ class WorkerProcess:
 
     async def _write(self, session: VirtualConnection) -> None:
         world = self._world
-        writer = Writer(self.engine, session.as_async, WORKER_SETTINGS)
+        batch = replace(WORKER_SETTINGS, batch_events_max=world.batch_events_max)
+        writer = Writer(self.engine, session.as_async, batch)
         if session.is_new:
             with session.without_steps():  # sessions are used again: a seed must not notice which it gets
                 await writer.start()
@@ -182,6 +183,7 @@ class Simulation:
         self.answers = Answers()
         self.writer_pause_s = self.rng.choice((0.05, 0.3, 1.0, 3.0))
         self._seed = seed
+        self.batch_events_max = BATCHES[seed % len(BATCHES)]
         self._steps = steps
         self._sessions = sessions
         self._wire = wire
