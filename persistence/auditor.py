@@ -46,7 +46,7 @@ SCAN_COUNT = 500
 # A page's rows are found by index, however large the tables have grown: statistics, which lag behind growing tables,
 # must not talk the planner into reading all of one.
 PLANNER = """SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
-             SET max_parallel_workers_per_gather = 0"""
+             SET enable_material = off; SET max_parallel_workers_per_gather = 0"""
 
 _KIND_OF_KEY = {
     "user": Subject.WALLET,
