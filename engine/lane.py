@@ -33,8 +33,9 @@ _LOGIN_REFUSED = frozenset({"ERR", "NOAUTH", "NOPERM", "WRONGPASS"})
 _WRAPPED_ERROR = re.compile(r"ERR Error running script .*?: -(?P<error>[A-Z]+ .*)", re.DOTALL)
 
 TOGETHER_MAX = 32
-"""Most calls that wait for the end of their tick: the server works on these while the tick goes on. With each tick's
-calls in one write the two took turns, and half a core of two was idle while 64 connections asked for coupons."""
+"""With so many waiting, a write does not wait for the end of the tick: the server works while the tick goes on. With
+each tick's calls in one write the two took turns, and half a core of two was idle while 64 connections asked for
+coupons."""
 
 _SENT_MAX = 3  # a script that is still not there after this many tries does not compile
 _OWN = -1  # in the place of "how often sent": a command of the lane's own, which judges its errors itself
@@ -72,9 +73,9 @@ class Router(Protocol):
 class Lane:
     """The one connection to a server and the queue before it.
 
-    The calls of an event loop tick leave together, `TOGETHER_MAX` in a write. While there is no connection they wait,
-    each until its deadline. A server that answers as a replica, or as one that is loading or busy, is left and
-    connected to anew (the address may lead to another one by then), and the calls it refused are sent again. What
+    Calls leave at the end of their event loop tick, or as soon as `TOGETHER_MAX` wait. While there is no connection
+    they wait, each until its deadline. A server that answers as a replica, or as one that is loading or busy, is left
+    and connected to anew (the address may lead to another one by then), and the calls it refused are sent again. What
     callers get is written at `engine.lanes.Lanes`.
 
     With a router, the lane is one to a node of a cluster: what the node refuses goes back to the router.

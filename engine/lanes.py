@@ -17,7 +17,7 @@ class Lanes(Protocol):
     """Calls to the servers that own the partitions.
 
     ``deadline`` is on the event loop's clock: ``asyncio.get_running_loop().time() + 2.0``. `call` and `execute` queue
-    at once and raise nothing themselves; calls of one tick leave together, many of them in parts. Awaiting one gives
+    at once and raise nothing themselves; they leave by the end of the tick, in writes of many. Awaiting one gives
     the reply as RESP2 has it (int, bytes, list, None) or raises:
 
     - Overloaded: too many calls are under way; nothing was sent.

@@ -101,7 +101,7 @@ class ScriptRunner:
     ) -> Awaitable[Reply]:
         """Run a changing script. ``urgent`` calls use the backlog's headroom; not ``repeatable`` ones are sent once.
 
-        It is on its way at once, and what is called in one tick leaves with it, whenever each is awaited. Awaiting it
+        It is queued at once, whenever it is awaited. Awaiting it
         raises `Recovering`, `StaleGeneration`, `WriterBehind`, `Overloaded` and `Unavailable` when nothing was
         changed, `OutcomeUnknown` when it cannot be known.
         """

@@ -1,6 +1,6 @@
 """What partitions have after their cursors, read from the servers that have it and made into rows.
 
-PostgreSQL writes for as long as it takes to read: of a backlog the writer reads the next batch meanwhile.
+Writing takes PostgreSQL about as long as reading takes the writer, so of a backlog the next batch is read meanwhile.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class Reading:
 
     heads: Mapping[int, Head]
     events_max: int
-    """How many it is to hold; it holds one more of each partition at most, as it does of `BATCH_BYTES_MAX`."""
+    """Most events that it is to hold. Past this, or `BATCH_BYTES_MAX`, it takes at most one more of each partition."""
     began: dict[int, tuple[int, int]] = field(default_factory=dict)
     entries: dict[int, list[Entry]] = field(default_factory=dict)
     batch: RowBatch = field(default_factory=RowBatch)
@@ -57,7 +57,7 @@ class Reading:
     size: int = 0
     """Bytes of its events."""
     full: bool = False
-    """Whether there was more than a batch may hold."""
+    """Whether there is more after it, so that the next round is not to wait."""
 
     def goes_on_from(self, cursors: Cursors, heads: Mapping[int, Head]) -> bool:
         """Whether it is of the same history as these cursors and heads, and follows them."""
@@ -89,7 +89,6 @@ class EventReader:
 
     def begin_ahead(self, reading: Reading, events_max: int) -> None:
         """Begin to read what follows, if there is more: the next `read` takes it when that is what it is asked for."""
-        self.close()
         if reading.full:
             following = self._read(Reading(reading.heads, events_max), reading.ends)
             self._ahead = asyncio.get_running_loop().create_task(following)
@@ -140,8 +139,8 @@ class EventReader:
     async def _read_entries(self, reading: Reading, cursors: Cursors) -> dict[int, list[Entry]]:
         """The entries after the cursors, as many as there is room for, and one of each partition where there is none.
 
-        An event may be an order of some hundred lines, so a batch is bounded by its bytes too: the first pass takes
-        few events, each next one twice as many for as long as they are small. The row locks are not held for ever.
+        An event may be an order of some hundred lines, so a batch, which is written under row locks, is bounded by its
+        bytes too: the first pass takes few events, each next one twice as many for as long as they are small.
         """
         streams: dict[int, list[Entry]] = {}
         after = dict(cursors)

@@ -55,7 +55,7 @@ _log = logging.getLogger("firstcome.writer")
 
 @dataclass(slots=True)
 class Round:
-    """What one round wrote. ``full``: there was more than a batch may hold."""
+    """What one round wrote. ``full``: there is more, so the next round need not wait."""
 
     events: int = 0
     full: bool = False

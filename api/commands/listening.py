@@ -1,4 +1,4 @@
-"""The sockets that an API listens on, and why one is refused."""
+"""The ports and sockets that are listened on, and why one is refused."""
 
 import contextlib
 import errno
@@ -68,10 +68,11 @@ def listen(host: str, port: int, processes: int = 1) -> list[socket.socket]:
 def free_port(host: str = "127.0.0.1", *, with_bus: bool = False) -> int:
     """A port that nobody listens on, for a process that will; `with_bus`: the one of a cluster node's bus is free too.
 
-    The port that the system gives for 0 may be an outgoing connection's by the time that somebody listens on it; by a
-    system's own settings, none is given one of `FREE_PORTS`. No two calls of a process give the same. Raises
-    CannotListen.
+    The port that the system gives for 0 may be an outgoing connection's by the time that somebody listens on it; as
+    systems are set up, none is given one of `FREE_PORTS`. Calls of a process give different ones until all have had
+    their turn. Raises CannotListen.
     """
+    # A host that is not this machine's is refused as such, and not as one without free ports.
     _bind(host, 0, share_port=False).close()
     for port in itertools.islice(_CANDIDATES, len(FREE_PORTS)):
         if is_free(port, host, with_bus=with_bus):

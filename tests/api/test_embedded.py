@@ -168,7 +168,11 @@ def test_the_wheels_valkey_takes_its_memory_from_jemalloc_where_that_is_installe
         assert program.allocator in Path(f"/proc/{server.pid}/maps").read_text()
 
 
-def test_another_build_keeps_its_own_way_and_what_the_user_loads_first_stands(tmp_path: Path) -> None:
+def test_another_build_keeps_its_own_way_and_what_the_user_loads_first_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.commands.server_files._jemalloc", lambda: "libjemalloc.so.2")
+    assert RedisProgram(WHEEL, tmp_path).environment({})["LD_PRELOAD"] == "libjemalloc.so.2"
     assert "LD_PRELOAD" not in RedisProgram("redis-server", tmp_path).environment({})
     assert RedisProgram(WHEEL, tmp_path).environment({"LD_PRELOAD": "mine.so"})["LD_PRELOAD"] == "mine.so"
 

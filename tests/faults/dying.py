@@ -31,8 +31,8 @@ from persistence.recovery import Attempt
 from persistence.writer import Writer
 
 STEPS: dict[str, tuple[Any, str]] = {
-    # the writer's round: events are read, parsed, copied with their rows, then the cursors move, all is committed, and
-    # Redis is told
+    # the writer's round: events are read and parsed, copied with their rows, then the cursors move, all is committed,
+    # and Redis is told
     "read": (EventReader, "read"),
     "copy_text": (persistence.row_statements, "copy_text"),
     "copy": (psycopg.AsyncCopy, "write"),

@@ -8,7 +8,7 @@ from engine.engine import Engine
 
 
 class Events:
-    """Puts events into a partition's stream as scripts do, and such that no script would."""
+    """One partition's, from sequence 1 of epoch 1 on."""
 
     def __init__(self, engine: Engine, client: redis.asyncio.Redis, partition: int) -> None:
         self._client = client

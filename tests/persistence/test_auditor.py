@@ -27,8 +27,8 @@ AT_ONCE = AuditLimits(page_rows=3, age_s=0, confirm_s=0, pause_s=0)
 
 
 @pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    """A plain client of the test's Redis."""
+async def text_client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    """A client of the test's Redis whose replies are text."""
     async with redis.asyncio.Redis.from_url(redis_url, decode_responses=True) as client:
         yield client
 
@@ -120,7 +120,7 @@ IN_REDIS = {
 @pytest.mark.requirement("R0.3")
 @pytest.mark.parametrize(("subject", "id", "field", "planted", "expected"), IN_REDIS.values(), ids=list(IN_REDIS))
 async def test_a_field_changed_in_redis_is_found(
-    engine: Engine, connection: Connection, client: redis.asyncio.Redis, sold: dict[str, str],
+    engine: Engine, connection: Connection, text_client: redis.asyncio.Redis, sold: dict[str, str],
     subject: Subject, id: str, field: str, planted: str, expected: tuple[str, str],
 ) -> None:  # fmt: skip
     make_key = {
@@ -128,7 +128,7 @@ async def test_a_field_changed_in_redis_is_found(
         Subject.PRODUCT: engine.keys.product,
         Subject.CAMPAIGN: engine.keys.campaign,
     }
-    await client.hset(make_key[subject](engine.partitions.of(id), id), field, planted)
+    await text_client.hset(make_key[subject](engine.partitions.of(id), id), field, planted)
 
     assert found(await audit(engine, connection)) == {expected}
     assert expected in found(await audit(engine, connection, full=False))
@@ -137,27 +137,32 @@ async def test_a_field_changed_in_redis_is_found(
 @pytest.mark.parametrize("name", ["paid", "open", "cancelled"])
 @pytest.mark.parametrize("field", ["status", "total", "lines", "coupon"])
 async def test_an_order_changed_in_redis_is_found(
-    engine: Engine, connection: Connection, client: redis.asyncio.Redis, sold: dict[str, str], name: str, field: str
+    engine: Engine,
+    connection: Connection,
+    text_client: redis.asyncio.Redis,
+    sold: dict[str, str],
+    name: str,
+    field: str,
 ) -> None:
     user = "bob" if name == "open" else "ann"
-    await client.hset(engine.keys.order(engine.partitions.of(user), sold[name]), field, "77")
+    await text_client.hset(engine.keys.order(engine.partitions.of(user), sold[name]), field, "77")
 
     assert found(await audit(engine, connection)) == {("order", sold[name])}
 
 
 async def test_a_coupon_a_reservation_and_an_issue_changed_in_redis_are_found(
-    engine: Engine, connection: Connection, client: redis.asyncio.Redis, sold: dict[str, str]
+    engine: Engine, connection: Connection, text_client: redis.asyncio.Redis, sold: dict[str, str]
 ) -> None:
     of = engine.partitions.of
     coupons = engine.keys.coupons(of("ann"), "ann")
-    packed = str(await client.hget(coupons, sold["ann"]))
-    await client.hset(coupons, sold["ann"], packed.replace("used", "free", 1))
+    packed = str(await text_client.hget(coupons, sold["ann"]))
+    await text_client.hset(coupons, sold["ann"], packed.replace("used", "free", 1))
     reservation = engine.keys.reservation(of("cup"), sold["open"])
-    await client.hset(reservation, "state", "released")
+    await text_client.hset(reservation, "state", "released")
     issues = engine.keys.issues(of("spring"), "spring")
-    issue = str(await client.hget(issues, "eve"))
-    await client.hset(issues, "eve", "7" + issue)
-    await client.zincrby(engine.keys.sales(of("tea"), engine.days.text(engine.lanes.now_ms(0))), 5, "tea")
+    issue = str(await text_client.hget(issues, "eve"))
+    await text_client.hset(issues, "eve", "7" + issue)
+    await text_client.zincrby(engine.keys.sales(of("tea"), engine.days.text(engine.lanes.now_ms(0))), 5, "tea")
 
     assert found(await audit(engine, connection)) == {
         ("coupon", f"ann:{sold['ann']}"),
@@ -169,16 +174,16 @@ async def test_a_coupon_a_reservation_and_an_issue_changed_in_redis_are_found(
 
 @pytest.mark.requirement("R0.3")
 async def test_what_is_in_one_store_only_is_found_but_what_redis_may_let_go_is_not(
-    engine: Engine, connection: Connection, client: redis.asyncio.Redis, sold: dict[str, str]
+    engine: Engine, connection: Connection, text_client: redis.asyncio.Redis, sold: dict[str, str]
 ) -> None:
     of, keys = engine.partitions.of, engine.keys
-    await client.delete(keys.wallet(of("eve"), "eve"), keys.product(of("pot"), "pot"))
-    await client.hdel(keys.issues(of("spring"), "spring"), "bob")
-    await client.hset(keys.issues(of("spring"), "spring"), "mallory", "4,1,amount,100,,,7")
-    await client.hset(keys.wallet(of("mallory"), "mallory"), mapping={"balance": "9", "seq": "1-1"})
-    await client.delete(keys.order(of("ann"), sold["paid"]), keys.order(of("bob"), sold["open"]))
-    await client.delete(keys.reservation(of("pot"), sold["cancelled"]))
-    await client.hdel(keys.coupons(of("ann"), "ann"), sold["ann"])
+    await text_client.delete(keys.wallet(of("eve"), "eve"), keys.product(of("pot"), "pot"))
+    await text_client.hdel(keys.issues(of("spring"), "spring"), "bob")
+    await text_client.hset(keys.issues(of("spring"), "spring"), "mallory", "4,1,amount,100,,,7")
+    await text_client.hset(keys.wallet(of("mallory"), "mallory"), mapping={"balance": "9", "seq": "1-1"})
+    await text_client.delete(keys.order(of("ann"), sold["paid"]), keys.order(of("bob"), sold["open"]))
+    await text_client.delete(keys.reservation(of("pot"), sold["cancelled"]))
+    await text_client.hdel(keys.coupons(of("ann"), "ann"), sold["ann"])
 
     report = await audit(engine, connection)
 
@@ -306,10 +311,10 @@ async def test_what_is_not_written_yet_is_in_motion(
 
 
 async def test_an_untrusted_partition_is_left_out_and_named(
-    engine: Engine, connection: Connection, client: redis.asyncio.Redis, sold: dict[str, str]
+    engine: Engine, connection: Connection, text_client: redis.asyncio.Redis, sold: dict[str, str]
 ) -> None:
     partition = engine.partitions.of("ann")
-    await client.hset(engine.keys.meta(partition), "server", "another")
+    await text_client.hset(engine.keys.meta(partition), "server", "another")
 
     auditor = Auditor(engine, connection, AT_ONCE)
     async for _ in auditor.everything():
@@ -321,16 +326,16 @@ async def test_an_untrusted_partition_is_left_out_and_named(
 
 
 async def test_what_is_right_at_the_second_look_is_no_mismatch(
-    engine: Engine, connection: Connection, client: redis.asyncio.Redis, sold: dict[str, str]
+    engine: Engine, connection: Connection, text_client: redis.asyncio.Redis, sold: dict[str, str]
 ) -> None:
     wallet = engine.keys.wallet(engine.partitions.of("eve"), "eve")
-    await client.hset(wallet, "balance", "1")
+    await text_client.hset(wallet, "balance", "1")
     auditor = Auditor(engine, connection, AuditLimits(confirm_s=0.5))
     entity = Entity(Subject.WALLET, engine.partitions.of("eve"), "eve")
 
     look = asyncio.create_task(auditor.examine([entity]))
     await asyncio.sleep(0.2)
-    await client.hset(wallet, "balance", "5000")
+    await text_client.hset(wallet, "balance", "5000")
 
     assert await look == []
     assert auditor.report.mismatches == 0
@@ -399,7 +404,7 @@ async def _step_through(audit: ContinuousAudit, connection: Connection, engine: 
 
 
 async def test_the_worker_raises_an_alarm_for_a_mismatch_and_closes_it_when_it_is_right_again(
-    engine: Engine, connection: Connection, client: redis.asyncio.Redis, sold: dict[str, str], database_url: str
+    engine: Engine, connection: Connection, text_client: redis.asyncio.Redis, sold: dict[str, str], database_url: str
 ) -> None:
     settings = WorkerSettings(database_url=database_url, audit_age_ms=0, audit_confirm_ms=0, audit_page_rows=2)
     continuous = ContinuousAudit(engine, settings)
@@ -407,7 +412,7 @@ async def test_the_worker_raises_an_alarm_for_a_mismatch_and_closes_it_when_it_i
     assert await rows(connection, "SELECT kind, subject FROM alarm") == []
 
     partition = engine.partitions.of("eve")
-    await client.hset(engine.keys.wallet(partition, "eve"), "balance", "1")
+    await text_client.hset(engine.keys.wallet(partition, "eve"), "balance", "1")
     await connection.execute("UPDATE coupon SET state = 'free', order_id = NULL WHERE state = 'used'")
     await _step_through(continuous, connection, engine)
 
@@ -415,7 +420,7 @@ async def test_the_worker_raises_an_alarm_for_a_mismatch_and_closes_it_when_it_i
     assert (AUDIT_MISMATCH, partition, "wallet:eve") in alarms
     assert {subject.partition(":")[0] for _, _, subject in alarms} == {"wallet", "coupon", "order-has-its-coupon"}
 
-    await client.hset(engine.keys.wallet(partition, "eve"), "balance", "5000")
+    await text_client.hset(engine.keys.wallet(partition, "eve"), "balance", "5000")
     await connection.execute(
         "UPDATE coupon SET state = 'used', order_id = %s WHERE coupon_id = %s", (sold["paid"], sold["ann"])
     )
@@ -424,11 +429,11 @@ async def test_the_worker_raises_an_alarm_for_a_mismatch_and_closes_it_when_it_i
 
 
 async def test_campaigns_whose_issues_are_counted_are_looked_at_once_for_each_walk_through_issues(
-    engine: Engine, connection: Connection, client: redis.asyncio.Redis, sold: dict[str, str], database_url: str
+    engine: Engine, connection: Connection, text_client: redis.asyncio.Redis, sold: dict[str, str], database_url: str
 ) -> None:
     settings = WorkerSettings(database_url=database_url, audit_age_ms=0, audit_confirm_ms=0, audit_page_rows=2)
     continuous, everywhere = ContinuousAudit(engine, settings), range(engine.partitions.count)
-    await client.xtrim(engine.keys.events(engine.partitions.of("spring")), maxlen=0, approximate=False)
+    await text_client.xtrim(engine.keys.events(engine.partitions.of("spring")), maxlen=0, approximate=False)
 
     alarms = []
     await continuous.step(connection, everywhere)  # two of the three issues
