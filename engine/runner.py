@@ -101,9 +101,9 @@ class ScriptRunner:
     ) -> Awaitable[Reply]:
         """Run a changing script. ``urgent`` calls use the backlog's headroom; not ``repeatable`` ones are sent once.
 
-        It is queued at once, whenever it is awaited. Awaiting it
-        raises `Recovering`, `StaleGeneration`, `WriterBehind`, `Overloaded` and `Unavailable` when nothing was
-        changed, `OutcomeUnknown` when it cannot be known.
+        It is queued at once, whenever it is awaited. Awaiting it raises `Recovering`, `StaleGeneration`,
+        `WriterBehind`, `Overloaded` and `Unavailable` when nothing was changed, `OutcomeUnknown` when it cannot be
+        known.
         """
         backlog_max = self._backlog_max_urgent if urgent else self._backlog_max
         head = (flow.generation, flow.now_ms, backlog_max, flow.request)

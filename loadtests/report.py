@@ -184,8 +184,7 @@ def _rounds(results: Found) -> list[str]:
     return [
         f"The middle of {count + 1} rounds, and their range: in each, every system had servers of its own and ran "
         "alone, one after the other. Of the goals below, the ratios, coupons/s, checkouts/s and the API's CPU are the "
-        "middle too; all else is "
-        "of the first round."
+        "middle too; all else is of the first round."
     ]
 
 

@@ -12,7 +12,7 @@ from operator import itemgetter
 from engine.engine import Engine
 from engine.errors import EngineError
 from engine.unawaited import look_at
-from persistence.event_rows import EventError, RowBatch, SequenceGap, read_events
+from persistence.event_rows import Entry, EventError, RowBatch, SequenceGap, read_events
 
 READ_WITHIN_S = 2.0
 FIRST_PASS_EVENTS = 128
@@ -23,9 +23,6 @@ BATCH_BYTES_MAX = 8 * 1024 * 1024
 
 SLICE_EVENTS = 100
 """How many events are made into rows, in under a millisecond, until others of the process have their turn."""
-
-Entry = tuple[bytes, Sequence[bytes]]
-"""An entry of a stream: its id, and its fields and values in turn."""
 
 Cursors = Mapping[int, tuple[int, int]]
 """(epoch, seq) of partitions."""

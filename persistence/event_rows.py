@@ -74,6 +74,10 @@ class StockChange:
     sold: int = 0
 
 
+Entry = tuple[bytes, Sequence[bytes]]
+"""An entry of a stream: its id, and its fields and values in turn."""
+
+
 @dataclass(slots=True)
 class RowBatch:
     """Everything that a run of events changes, by table. Cells are text as COPY takes them, or `NULL`.
@@ -130,9 +134,7 @@ class _Event(NamedTuple):
     request: str
 
 
-def read_events(
-    batch: RowBatch, partition: int, epoch: int, seq: int, entries: Sequence[tuple[bytes, Sequence[bytes]]]
-) -> None:
+def read_events(batch: RowBatch, partition: int, epoch: int, seq: int, entries: Sequence[Entry]) -> None:
     """Take in stream entries that must follow ``epoch`` and ``seq`` without a gap, in the same epoch.
 
     Raises `SequenceGap`, `LaterEpoch`, `UnknownEvent` or `UnreadableEvent` at the first entry that cannot be taken in;

@@ -18,9 +18,10 @@ from engine.errors import EngineError
 from engine.events import decode_event
 from persistence.alarms import STOPPED, UNKNOWN_EVENT, Alarm, raise_alarm
 from persistence.database import RowsRefused, translated
-from persistence.event_reader import READ_WITHIN_S, Entry, EventReader, Head
+from persistence.event_reader import READ_WITHIN_S, EventReader, Head
 from persistence.event_rows import (
     CompletedOrder,
+    Entry,
     EventError,
     LaterEpoch,
     RowBatch,

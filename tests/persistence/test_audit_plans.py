@@ -18,8 +18,7 @@ Connection = AsyncConnection[TupleRow]
 
 ORDERS = 6_000
 ASKED = 100
-ROWS_MAX = {"lately": 30 * ASKED, "when it was small": 10 * ORDERS, "never": 10 * ORDERS,
-            "as it grew": 10 * ORDERS}  # fmt: skip
+ROWS_MAX = {"lately": 30 * ASKED} | dict.fromkeys(("when it was small", "never", "as it grew"), 10 * ORDERS)
 """A few rows for each that is asked for. Where the planner knows little, all there is may be read once, but never once
 for each, which would be thousands times a hundred."""
 

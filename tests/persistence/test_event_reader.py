@@ -67,12 +67,8 @@ def hangs_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 async def places(connection: Connection, partition: int = 0) -> list[int]:
-    return [
-        seq
-        for (seq,) in await rows(
-            connection, "SELECT seq FROM ledger_entry WHERE partition = %s ORDER BY seq", partition
-        )
-    ]
+    found = await rows(connection, "SELECT seq FROM ledger_entry WHERE partition = %s ORDER BY seq", partition)
+    return [seq for (seq,) in found]
 
 
 async def test_each_event_of_a_backlog_is_read_once_and_the_next_batch_while_one_is_written(
