@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from api.asgi import WAIT_SECONDS_DEFAULT, Call
 from api.idempotency import replayed_headers
@@ -19,8 +20,7 @@ HISTORY_WAIT_S: Final = 1.0
 _APPLIED: Final[Header] = (b"preference-applied", b"durable")
 
 
-@dataclass(frozen=True, slots=True)
-class Safety:
+class Safety(Struct, frozen=True):
     """Whether a request's changes are in PostgreSQL as of its answer, and the headers that say so."""
 
     durable: bool

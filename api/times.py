@@ -25,6 +25,7 @@ def _format_second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+@lru_cache(maxsize=1024)
 def format_time(ms: int) -> str:
     """Milliseconds since 1970 (0 to the end of the year 9999) as text; ValueError outside."""
     if not 0 <= ms <= LAST_MS:

@@ -14,6 +14,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 Header = tuple[bytes, bytes]
 
+_LINE = b": ".join
+
 
 class WholeSend:
     """uvicorn's `send` of one request. Whoever wraps it in a `send` of its own sees every answer in messages."""
@@ -38,14 +40,14 @@ class WholeSend:
         self._look_for_client()
         if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or not cycle.keep_alive:
             return False
-        lines = [STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in cycle.default_headers)]
-        lines += [b"%b: %b\r\n" % header for header in headers]
-        head = b"".join(lines)
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\nconnection:" in head:
+        lines = [STATUS_LINE[status][:-2], *map(_LINE, cycle.default_headers), *map(_LINE, headers)]
+        head = b"\r\n".join(lines)
+        breaks = len(lines) - 1
+        if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\nconnection:" in head:
             return False
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
-        cycle.transport.write(b"%b\r\n%b" % (head, body))
+        cycle.transport.write(b"%b\r\n\r\n%b" % (head, body))
         cycle.message_event.set()
         cycle.on_response()
         return True

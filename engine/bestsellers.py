@@ -1,9 +1,10 @@
 """The products sold most over the last days (R5): per-day sorted sets, ranked per partition, merged here."""
 
 import asyncio
-from dataclasses import dataclass
 from datetime import date
 from math import inf
+
+from msgspec import Struct
 
 from engine.business_days import BusinessDays
 from engine.catalog import Catalog
@@ -22,8 +23,7 @@ FAILED_S = 0.1
 RANKS_MAX = 50
 
 
-@dataclass(frozen=True, slots=True)
-class BestSeller:
+class BestSeller(Struct, frozen=True):
     """A product in the ranking; ``price`` in minor units as of now."""
 
     rank: int
@@ -33,8 +33,7 @@ class BestSeller:
     quantity_sold: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
+class Ranking(Struct, frozen=True):
     """The best sellers of the business days ``first`` to ``last``, both included; most sold first."""
 
     first: date

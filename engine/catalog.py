@@ -3,9 +3,9 @@
 import asyncio
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import orjson
+from msgspec import Struct
 
 from engine.errors import NotFound, StockLimit, TooManyStockItems
 from engine.hashes import hash_of
@@ -16,8 +16,7 @@ from engine.runner import Flow, ScriptRunner
 from engine.statuses import Status
 
 
-@dataclass(frozen=True, slots=True)
-class NewStockItem:
+class NewStockItem(Struct, frozen=True):
     """A stock item as an operator asks for it; ``initial_quantity`` (units) counts only when it is new."""
 
     stock_id: str
@@ -25,8 +24,7 @@ class NewStockItem:
     initial_quantity: int
 
 
-@dataclass(frozen=True, slots=True)
-class StockItem:
+class StockItem(Struct, frozen=True):
     """A stock item: units available, held by orders in progress, and sold."""
 
     product_id: str
@@ -37,8 +35,7 @@ class StockItem:
     sold: int
 
 
-@dataclass(frozen=True, slots=True)
-class Product:
+class Product(Struct, frozen=True):
     """A product with its stock items, all read at one moment. ``price`` in minor units."""
 
     product_id: str
@@ -52,8 +49,7 @@ class Product:
         return sum(item.available for item in self.stock)
 
 
-@dataclass(frozen=True, slots=True)
-class Adjustment:
+class Adjustment(Struct, frozen=True):
     """A stock item after an adjustment of its available units."""
 
     product_id: str

@@ -13,7 +13,7 @@ from engine.keys import Keys
 from engine.lanes import Argument, Lanes
 from engine.runner import Reply
 from engine.scripts import Scripts
-from engine.statuses import Status
+from engine.statuses import Status, status_of
 
 DEADLINE_S = 10.0
 SENDS_MAX = 6
@@ -141,4 +141,4 @@ class Claim:
             except OutcomeUnknown:
                 if not left:
                     raise
-        return Reply(Status(values[0].decode()), values[1:])
+        return Reply(status_of(values[0]), values[1:])

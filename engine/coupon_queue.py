@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Sequence
 from typing import NamedTuple
 
 from engine.runner import Flow, Reply, ScriptRunner
-from engine.statuses import Status
+from engine.statuses import Status, status_of
 
 SERVED_MAX = 64
 """Most users of one call: all of them take Redis less than a millisecond, in which it does nothing else."""
@@ -144,4 +144,4 @@ def _answer(reply: Reply, index: int) -> Reply:
     if reply.status is Status.UNKNOWN:
         return reply
     status, *values = reply.values[0][index]
-    return Reply(Status(status.decode()), values)
+    return Reply(status_of(status), values)

@@ -1,7 +1,9 @@
 """First-come coupons: campaigns, issue, grant, and what a user holds (R4)."""
 
 import asyncio
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.business_days import BusinessDays
 from engine.catalog import list_ids
@@ -27,8 +29,7 @@ from engine.statuses import Status
 DAY_MS = 86_400_000
 
 
-@dataclass(frozen=True, slots=True)
-class Discount:
+class Discount(Struct, frozen=True):
     """A coupon's rule: ``kind`` is ``amount`` (``value`` in minor units) or ``percent``."""
 
     kind: str
@@ -37,8 +38,7 @@ class Discount:
     maximum_discount: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Campaign:
+class Campaign(Struct, frozen=True):
     """A coupon campaign; times in ms since 1970."""
 
     campaign_id: str
@@ -56,8 +56,7 @@ class Campaign:
         return self.quantity - self.issued
 
 
-@dataclass(frozen=True, slots=True)
-class Issue:
+class Issue(Struct, frozen=True):
     """A user's place in the line of a campaign, with the campaign's rule of that moment."""
 
     user_id: str
@@ -68,8 +67,7 @@ class Issue:
     valid_days: int
 
 
-@dataclass(frozen=True, slots=True)
-class Coupon:
+class Coupon(Struct, frozen=True):
     """A user's coupon. ``state`` is ``free``, ``taken`` (by ``order_id``, in progress) or ``used`` (by it)."""
 
     coupon_id: str
@@ -102,8 +100,7 @@ class Coupon:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
+class Holding(Struct, frozen=True):
     """A user's coupons as Redis has them, newest first, and how many were ever granted.
 
     Whichever of the numbers 1 to ``granted`` is not among them is used or expired, and in PostgreSQL.
@@ -257,7 +254,6 @@ class Coupons:
     ) -> tuple[Coupon, bool]:
         partition = self._runner.partitions.of(issue.user_id)
         keys = self._runner.keys
-        rule = issue.discount
         reply = await self._runner.change(
             flow,
             partition,
@@ -273,15 +269,8 @@ class Coupons:
             (
                 issue.user_id,
                 issue.campaign_id,
-                issue.number,
-                rule.kind,
-                rule.value,
-                _optional(rule.minimum_order),
-                _optional(rule.maximum_discount),
-                issue.issued_at_ms,
+                _terms(issue),
                 self._days.text(issue.issued_at_ms),
-                issue.issued_at_ms,
-                issue.issued_at_ms + issue.valid_days * DAY_MS,
                 asked,
                 *key_arguments(key),
                 position_text((issued,)) if issued and key else "",
@@ -342,6 +331,16 @@ def _issue(user_id: str, campaign_id: str, packed: str) -> Issue:
     number, issued_at, kind, value, minimum_order, maximum_discount, valid_days = packed.split(",")
     rule = _rule(kind, value, minimum_order, maximum_discount)
     return Issue(user_id, campaign_id, int(number), int(issued_at), rule, int(valid_days))
+
+
+def _terms(issue: Issue) -> str:
+    """What the issue makes of the coupon, as `grant_coupon` takes it."""
+    rule = issue.discount
+    issued_at = issue.issued_at_ms
+    return (
+        f"{issue.number},{rule.kind},{rule.value},{_optional(rule.minimum_order)},{_optional(rule.maximum_discount)},"
+        f"{issued_at},{issued_at},{issued_at + issue.valid_days * DAY_MS}"
+    )
 
 
 def _campaign(campaign_id: str, fields: dict[str, str]) -> Campaign:

@@ -1,9 +1,10 @@
 """Orders: place, check out, cancel, expire, void, read. An order is the unit that holds stock (R3)."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
 
 import orjson
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.errors import (
     CouponNotValid,
@@ -31,8 +32,7 @@ from engine.stock import Held, HeldLine, LineRequest, Stock
 from engine.wallet import Wallets
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """An order with its payment. Amounts in minor units, times in ms since 1970.
 
     ``status`` is ``awaiting_payment``, ``completed`` or ``failed``; ``failure`` says why it failed. ``lines_json`` is
@@ -56,8 +56,7 @@ class Order:
     """Whether this is the answer of an earlier request of the same idempotency key."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
+class _Draft(Struct, frozen=True):
     """What place_order and checkout_order are given alike."""
 
     order_id: str

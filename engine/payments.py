@@ -1,6 +1,6 @@
 """Payment of a placed order from the user's balance (R3.3, R3.4, R3.12 to R3.17)."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from engine.errors import InsufficientBalance, OrderNotPayable
 from engine.idempotency import Replayed, RequestKey, check_key

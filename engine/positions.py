@@ -28,7 +28,7 @@ def last_of_each(positions: Iterable[Position]) -> tuple[Position, ...]:
 
 def position_text(positions: tuple[Position, ...]) -> str:
     """As clients get it: opaque to them; ``<partition>:<epoch>-<seq>`` joined by commas."""
-    return ",".join(f"{partition}:{epoch}-{seq}" for partition, epoch, seq in positions)
+    return ",".join([f"{partition}:{epoch}-{seq}" for partition, epoch, seq in positions])
 
 
 def parse_position(text: str) -> tuple[Position, ...]:

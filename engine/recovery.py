@@ -9,7 +9,7 @@ from engine.keys import ALL_KEYS, Keys
 from engine.lanes import Lanes
 from engine.scripts import Scripts
 from engine.server_identity import read_version
-from engine.statuses import Status
+from engine.statuses import Status, status_of
 
 FORMAT = "1"
 """Version of the layout of keys and events."""
@@ -112,7 +112,7 @@ class Recovery:
             (generation,),
             deadline=_deadline(),
         )
-        return int(values[1]) if Status(values[0].decode()) is Status.RAISED else None
+        return int(values[1]) if status_of(values[0]) is Status.RAISED else None
 
     async def mark_durable(self, partition: int, epoch: int, seq: int, keep_from_seq: int) -> Status:
         """Note that PostgreSQL has the events up to ``seq``; ones before ``keep_from_seq`` may leave the stream.
@@ -124,7 +124,7 @@ class Recovery:
 
     async def _call(self, partition: int, name: str, keys: tuple[str, ...], arguments: tuple[str | int, ...]) -> Status:
         values = await self._lanes.call(partition, self._scripts[name], keys, arguments, deadline=_deadline())
-        return Status(values[0].decode())
+        return status_of(values[0])
 
 
 def _deadline() -> float:

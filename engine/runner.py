@@ -11,7 +11,7 @@ from engine.partitions import Partitions
 from engine.request_id import REQUEST_ID
 from engine.scripts import Scripts
 from engine.settings import EngineSettings
-from engine.statuses import Status
+from engine.statuses import Status, status_of
 
 SENDS_MAX = 4
 """How often one call is sent when its outcome stays unknown."""
@@ -143,7 +143,7 @@ class ScriptRunner:
 
     def answered(self, partition: int, values: list[Any], unknown: OutcomeUnknown | None) -> Reply:
         """A script's answer, unless it is a refusal of the guard. ``unknown``: what became of an earlier send."""
-        status = Status(values[0].decode())
+        status = status_of(values[0])
         if status is Status.UNVERIFIED:
             self.lanes.recheck(partition)
             raise (unknown or Recovering("the partition is not trusted yet"))

@@ -1,4 +1,4 @@
-"""Every status that a script answers with. An unknown one raises ``ValueError`` where the reply is read."""
+"""Every status that a script answers with."""
 
 from enum import StrEnum
 
@@ -88,3 +88,14 @@ class Status(StrEnum):
     CLEARED = "cleared"
     LOADED = "loaded"
     ADOPTED = "adopted"
+
+
+_BY_TEXT = {status.encode(): status for status in Status}
+
+
+def status_of(text: bytes) -> Status:
+    """The first element of a script's reply. Raises ``ValueError`` when no script answers so."""
+    status = _BY_TEXT.get(text)
+    if status is None:
+        raise ValueError(f"{text!r} is no status of a script")
+    return status

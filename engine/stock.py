@@ -4,7 +4,8 @@ import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from engine.errors import (
     EngineError,
@@ -40,8 +41,7 @@ GIVE_BACK_S = 1.5
 """How long a give-back may hold up an answer; past it the worker does it within a minute."""
 
 
-@dataclass(frozen=True, slots=True)
-class LineRequest:
+class LineRequest(Struct, frozen=True):
     """A line as the client asks for it; the stock item may be left out where the product has one."""
 
     product_id: str
@@ -49,8 +49,7 @@ class LineRequest:
     quantity: int
 
 
-@dataclass(frozen=True, slots=True)
-class HeldLine:
+class HeldLine(Struct, frozen=True):
     """Units of a stock item held for an order, at the price that holds (minor units)."""
 
     product_id: str
@@ -61,13 +60,12 @@ class HeldLine:
     quantity: int
 
 
-@dataclass(slots=True)
-class Held:
+class Held(Struct):
     """What an order holds, in the order the client gave; and the products by partition, to release it again."""
 
-    lines: list[HeldLine] = field(default_factory=list)
-    positions: list[Position] = field(default_factory=list)
-    products: dict[int, list[str]] = field(default_factory=dict)
+    lines: list[HeldLine] = []
+    positions: list[Position] = []
+    products: dict[int, list[str]] = {}
 
 
 class Stock:

@@ -1,6 +1,6 @@
 """Balances: charge and read (R1)."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from engine.errors import BalanceLimit
 from engine.idempotency import KeyClaims, Replayed, RequestKey, check_key, key_arguments
@@ -10,8 +10,7 @@ from engine.runner import Flow, ScriptRunner
 from engine.statuses import Status
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(Struct, frozen=True):
     """A charge that was made. Amounts in minor units."""
 
     user_id: str
@@ -23,8 +22,7 @@ class Charge:
     """Whether this is the answer of an earlier request of the same idempotency key."""
 
 
-@dataclass(frozen=True, slots=True)
-class WalletState:
+class WalletState(Struct, frozen=True):
     """What Redis knows of a user: amounts in minor units, order ids or ``None``."""
 
     balance: int

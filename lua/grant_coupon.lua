@@ -15,19 +15,13 @@ ARGV[4] backlog_max       events that may be waiting for the writer
 ARGV[5] request           id of the HTTP request that this is for, or nothing
 ARGV[6] user              user id
 ARGV[7] campaign          campaign id
-ARGV[8] number            issue number
-ARGV[9] kind              amount or percent
-ARGV[10] value            minor units, or percent
-ARGV[11] minimum_order    lowest subtotal, minor units, or nothing
-ARGV[12] maximum_discount  highest discount, minor units, or nothing
-ARGV[13] issued_at        ms
-ARGV[14] issue_day        the day of the issue in the business time zone, yyyymmdd
-ARGV[15] valid_from       ms
-ARGV[16] valid_until      ms
-ARGV[17] asked            what `cold` said before PostgreSQL was asked, which has no such coupon; or nothing
-ARGV[18] key              hash of the idempotency key, or nothing
-ARGV[19] fingerprint      fingerprint of the request, or nothing
-ARGV[20] issued           position of the issue, for the key's result
+ARGV[8] terms             number, kind, value, minimum_order, maximum_discount, issued_at, valid_from, valid_until,
+                          as a coupon has them, by commas
+ARGV[9] issue_day         the day of the issue in the business time zone, yyyymmdd
+ARGV[10] asked            what `cold` said before PostgreSQL was asked, which has no such coupon; or nothing
+ARGV[11] key              hash of the idempotency key, or nothing
+ARGV[12] fingerprint      fingerprint of the request, or nothing
+ARGV[13] issued           position of the issue, for the key's result
 Returns                   in order of precedence
   unverified
   stale, generation
@@ -50,19 +44,12 @@ local backlog_max = ARGV[4]
 local request = ARGV[5]
 local user = ARGV[6]
 local campaign = ARGV[7]
-local number = ARGV[8]
-local kind = ARGV[9]
-local value = ARGV[10]
-local minimum_order = ARGV[11]
-local maximum_discount = ARGV[12]
-local issued_at = ARGV[13]
-local issue_day = ARGV[14]
-local valid_from = ARGV[15]
-local valid_until = ARGV[16]
-local asked = ARGV[17]
-local key = ARGV[18]
-local fingerprint = ARGV[19]
-local issued = ARGV[20]
+local terms = ARGV[8]
+local issue_day = ARGV[9]
+local asked = ARGV[10]
+local key = ARGV[11]
+local fingerprint = ARGV[12]
+local issued = ARGV[13]
 
 --- @include guard
 --- @include clock
@@ -75,13 +62,7 @@ local refusal, epoch, seq = guard(meta, server, generation, backlog_max)
 if refusal then
   return refusal
 end
-whole(number, 1)
-whole(value, 1)
-whole_or_nothing(minimum_order, 0)
-whole_or_nothing(maximum_discount, 0)
-whole(issued_at, 0)
-whole(valid_from, 0)
-whole(valid_until, 0)
+local number, kind, value, minimum_order, maximum_discount, issued_at, valid_from, valid_until = read_terms(terms)
 local earlier = redis.call('HGET', coupons, 'campaign:' .. campaign)
 if earlier then
   local packed = redis.call('HGET', coupons, earlier)
@@ -99,12 +80,7 @@ local place = append(events, meta, epoch, seq, request, 'coupon.granted', clock_
   'minimum_order', minimum_order, 'maximum_discount', maximum_discount, 'issued_at', issued_at,
   'valid_from', valid_from, 'valid_until', valid_until, 'coupon_number', count,
   'key', key, 'fingerprint', fingerprint, 'result', result)
-local coupon = {
-  state = 'free', campaign = campaign, number = number, kind = kind, value = value, minimum_order = minimum_order,
-  maximum_discount = maximum_discount, issued_at = issued_at, valid_from = valid_from, valid_until = valid_until,
-  order = '', used_at = '', seq = place,
-}
-local packed = pack_coupon(coupon)
+local packed = granted_coupon(campaign, terms, place)
 redis.call('HSET', wallet, 'coupon_number', count, 'seq', place)
 spend_key(key_record, fingerprint, place, result)
 redis.call('HSET', coupons, coupon_id, packed, 'campaign:' .. campaign, coupon_id)

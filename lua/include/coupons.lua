@@ -21,6 +21,24 @@ local function pack_coupon(coupon)
   return table.concat(texts, ',')
 end
 
+-- What a coupon is from its issue on, for ever: all that stands between `campaign` and `order`. Nothing is calculated
+-- with it here, so its form is looked at in one piece, a seventh of what `whole` costs for each number by itself; no
+-- number of it may have more digits than 2^53.
+local function read_terms(terms)
+  local number, kind, value, minimum_order, maximum_discount, issued_at, valid_from, valid_until =
+    string.match(terms, '^([1-9]%d*),(%l+),([1-9]%d*),(%d*),(%d*),(%d+),(%d+),(%d+)$')
+  if not number or math.max(#number, #value, #minimum_order, #maximum_discount, #issued_at, #valid_from,
+    #valid_until) > 16 then
+    error('these are no terms of a coupon: ' .. string.sub(terms, 1, 200))
+  end
+  return number, kind, value, minimum_order, maximum_discount, issued_at, valid_from, valid_until
+end
+
+-- A coupon that nobody has used yet, packed.
+local function granted_coupon(campaign, terms, place)
+  return 'free,' .. campaign .. ',' .. terms .. ',,,' .. place
+end
+
 -- Write a coupon's new state: `free` (an order may take it), `taken` (by `order`) or `used`.
 local function set_coupon(coupons, id, coupon, state, order, used_at, place)
   coupon.state, coupon.order, coupon.used_at, coupon.seq = state, order, used_at, place

@@ -93,6 +93,11 @@ DEFAULTS: dict[str, Any] = {
     "count_max": 100,
 }
 
+COUPON_TERMS = (
+    "number", "kind", "value", "minimum_order", "maximum_discount", "issued_at", "valid_from", "valid_until",
+)  # fmt: skip
+"""What `grant_coupon` is given in one piece, by commas."""
+
 CHANGING_SCRIPTS = sorted(
     name
     for name, script in load_scripts().items()
@@ -125,6 +130,7 @@ class Partition:
         """Call a script with these arguments, ``rest`` for the last that repeats, the others as `DEFAULTS`."""
         script = load_scripts()[script_name]
         given: dict[str, Any] = {"server": SERVER, "generation": 1, "now_ms": NOW, **DEFAULTS, **arguments}
+        given.setdefault("terms", ",".join(str(given.get(name, "")) for name in COUPON_TERMS))
         values: list[Any] = []
         for argument in script.head.arguments:
             values += rest if argument.repeats else [given.get(argument.name, "")]

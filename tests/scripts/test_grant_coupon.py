@@ -46,7 +46,25 @@ def test_a_repeated_grant_answers_the_coupon_as_it_stands(partition: Partition) 
     "argument",
     ["number", "value", "minimum_order", "maximum_discount", "issued_at", "valid_from", "valid_until", "now_ms"],
 )
-@pytest.mark.parametrize("number", ["-1", "1.5", "abc", "1e3"])
+@pytest.mark.parametrize("number", ["-1", "1.5", "abc", "1e3", "0x10", " 1", "12345678901234567"])
 def test_malformed_numbers_change_nothing(partition: Partition, argument: str, number: str) -> None:
     with partition.unchanged(), pytest.raises(redis.ResponseError):
         partition.run("grant_coupon", **{argument: number})
+
+
+@pytest.mark.parametrize("argument", ["number", "kind", "value", "issued_at", "valid_from", "valid_until"])
+def test_terms_that_lack_what_every_coupon_has_change_nothing(partition: Partition, argument: str) -> None:
+    with partition.unchanged(), pytest.raises(redis.ResponseError, match="no terms of a coupon"):
+        partition.run("grant_coupon", **{argument: ""})
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        "", "1", f"1,amount,5,,,{NOW},{NOW},{NOW},", f"1,amount,5,,{NOW},{NOW},{NOW}", f"0,amount,5,,,{NOW},{NOW},{NOW}",
+        f"1,amount,0,,,{NOW},{NOW},{NOW}", f"1,amount,5,,,{NOW},{NOW},{NOW}\n", f"1,amount,5,,,{NOW},{NOW},{NOW},,,9-9",
+    ],
+)  # fmt: skip
+def test_terms_of_another_form_change_nothing(partition: Partition, terms: str) -> None:
+    with partition.unchanged(), pytest.raises(redis.ResponseError, match="no terms of a coupon"):
+        partition.run("grant_coupon", terms=terms)

@@ -595,20 +595,21 @@ class Model:
         for coupon_id, coupon in self.coupons.items():
             if (coupon.user, coupon.campaign) == (a["user"], a["campaign"]) and coupon_id not in self.evicted:
                 return ["already_granted", coupon.place, coupon_id, self.coupon_text(coupon_id)]
-        if self._may_be_cold(int(a["issued_at"]), a["asked"]):
+        names = ("number", "kind", "value", "minimum_order", "maximum_discount", "issued_at", "valid_from", "valid_until")
+        terms = dict(zip(names, a["terms"].split(","), strict=True))
+        if self._may_be_cold(int(terms["issued_at"]), a["asked"]):
             return ["cold", self.cold["times"]]
         wallet = self.wallets.setdefault(a["user"], Wallet())
         wallet.coupon_number += 1
         coupon_id = f"{a['user']}-{a['issue_day']}-{wallet.coupon_number}"
-        names = ("campaign", "number", "kind", "value", "minimum_order", "maximum_discount", "issued_at", "valid_from")
         place = self._happened(
-            "coupon.granted", user=a["user"], coupon=coupon_id, **{name: a[name] for name in (*names, "valid_until")},
+            "coupon.granted", user=a["user"], coupon=coupon_id, campaign=a["campaign"], **terms,
             coupon_number=wallet.coupon_number, **_keyed(a),
         )  # fmt: skip
         wallet.place = place
         self.coupons[coupon_id] = Coupon(
-            a["user"], a["campaign"], a["number"], _rule(a), a["issued_at"], int(a["valid_from"]),
-            int(a["valid_until"]), place,
+            a["user"], a["campaign"], terms["number"], _rule(terms), terms["issued_at"], int(terms["valid_from"]),
+            int(terms["valid_until"]), place,
         )  # fmt: skip
         return ["granted", place, coupon_id, self.coupon_text(coupon_id)]
 
