@@ -61,7 +61,7 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await engine.start()
+        await engine.start(patient=True)
         garbage.settle()
         try:
             async with metrics.publishing(), console.telling():

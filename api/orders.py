@@ -90,7 +90,7 @@ def handlers(shop: Shop) -> dict[str, Handler]:
         return Answer(201, order_answer(order, shop.currency, durable=safety.durable), (where, *safety.headers))
 
     async def changed(call: Call[schemas.NothingRequest | None, schemas.NoQuery], order: Order) -> Answer:
-        safety = await shop.safety(call, order.positions, replayed=order.replayed)
+        safety = await shop.safety(call, order.positions, replayed=order.replayed, found_so=order.found_so)
         return Answer(200, order_answer(order, shop.currency, durable=safety.durable), safety.headers)
 
     return {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from api import schemas
 from api.asgi import Answer, Call, Handler
 from api.shop import Shop
+from engine.errors import EngineError, NotFound
+from engine.positions import Position
 
 
 def handlers(shop: Shop) -> dict[str, Handler]:
@@ -32,11 +34,21 @@ def handlers(shop: Shop) -> dict[str, Handler]:
         text = call.path_params["position"]
         positions = shop.positions(text, "path.position")
         states = await shop.history.position_states(positions)
-        state: schemas.PositionState = "accepted"
+        for position, state in zip(positions, states, strict=True):
+            if state == "accepted" and not await made(position):
+                raise NotFound(f"there is no change with the position {text}")
+        worst: schemas.PositionState = "accepted"
         if "lost" in states:
-            state = "lost"
+            worst = "lost"
         elif all(state == "durable" for state in states):
-            state = "durable"
-        return Answer(200, schemas.PositionAnswer(position=text, state=state))
+            worst = "durable"
+        return Answer(200, schemas.PositionAnswer(position=text, state=worst))
+
+    async def made(position: Position) -> bool:
+        """Whether there is such a change, as far as Redis can be asked."""
+        try:
+            return await shop.engine.durability.made(position)
+        except EngineError:
+            return True
 
     return {"get_policies": get_policies, "get_position": get_position}

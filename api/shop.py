@@ -50,10 +50,12 @@ class Shop:
         """The currency of every price."""
         return self.engine.settings.currency
 
-    async def safety(self, call: Call[Any, Any], positions: tuple[Position, ...], *, replayed: bool = False) -> Safety:
+    async def safety(
+        self, call: Call[Any, Any], positions: tuple[Position, ...], *, replayed: bool = False, found_so: bool = False
+    ) -> Safety:
         """Wait until the changes are durable where the client or the settings ask for it, as long as they let.
 
-        A change that an earlier request has made may be durable by now without waiting.
+        A change that an earlier request has made, of the same key or not, may be durable by now without waiting.
         """
         repeated = replayed_headers(replayed)
         asked = call.prefer.durable
@@ -61,7 +63,7 @@ class Shop:
         if wait_s is None:
             wait_s = WAIT_SECONDS_DEFAULT
         if not wait_s or not (asked or self.settings.durable_by_default):
-            return Safety(replayed and await self.engine.durability.check(positions), repeated)
+            return Safety((replayed or found_so) and await self.engine.durability.check(positions), repeated)
         durable = await self.engine.durability.wait(positions, wait_s)
         return Safety(durable, (_APPLIED, *repeated) if asked and durable else repeated)
 

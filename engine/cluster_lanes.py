@@ -88,7 +88,7 @@ class ClusterLanes(Lanes):
         self._keeper: asyncio.Task[None] | None = None
         self._closing = False
 
-    async def start(self) -> None:
+    async def start(self, *, patient: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self._attention = asyncio.Event()
         self._nowhere.wait(NOBODY)
@@ -96,9 +96,13 @@ class ClusterLanes(Lanes):
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 self._adopt(merge([await self._ask_any([_endpoint(seed) for seed in self._seeds])]))
             await self._first_connections()
-        except TimeoutError:
-            await self.close()
-            raise Unavailable(f"no node of {self._shown()} answers. Check that one of them runs.") from None
+        except (TimeoutError, Unavailable) as error:
+            nobody = f"no node of {self._shown()} answers. Check that one of them runs."
+            trouble = error if isinstance(error, Unavailable) else Unavailable(nobody)
+            if not patient:
+                await self.close()
+                raise trouble from None
+            _log.warning("The cluster is waited for: %s", trouble.reason)
         except BaseException:
             await self.close()
             raise

@@ -6,9 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from engine.errors import EngineError
-from engine.keys import Keys
-from engine.lanes import Lanes
 from engine.positions import Position
+from engine.runner import ScriptRunner
 
 LOOK_EVERY_S = 0.005
 READ_WITHIN_S = 1.0
@@ -17,9 +16,8 @@ READ_WITHIN_S = 1.0
 class Durability:
     """One reader for each partition that somebody waits for, however many wait; none while nobody does."""
 
-    def __init__(self, lanes: Lanes, keys: Keys) -> None:
-        self._lanes = lanes
-        self._keys = keys
+    def __init__(self, runner: ScriptRunner) -> None:
+        self._runner = runner
         self._waiters: defaultdict[int, list[tuple[Position, asyncio.Future[bool]]]] = defaultdict(list)
         self._readers: dict[int, asyncio.Task[None]] = {}
 
@@ -51,6 +49,17 @@ class Durability:
             meta is not None and (position.epoch < meta[0] or position.seq <= meta[1])
             for position, meta in zip(wanted, metas, strict=True)
         )
+
+    async def made(self, position: Position) -> bool:
+        """Whether a change with this position has been made; raises as the lanes do, and `Recovering` where the
+        partition is not trusted: it cannot be told what that one has lost.
+        """
+        keys, partition = self._runner.keys, position.partition
+        hashes = (keys.meta(partition), keys.meta(partition))
+        values = await self._runner.alone(
+            lambda flow: self._runner.read(flow, partition, "read_fields", hashes, ("epoch", "seq"))
+        )
+        return (position.epoch, position.seq) <= (int(values[0]), int(values[1]))
 
     async def close(self) -> None:
         """Stop the readers; who still waits is answered false."""
@@ -87,7 +96,6 @@ class Durability:
 
     async def _meta(self, partition: int, deadline: float) -> tuple[int, int] | None:
         """The partition's epoch, and the last sequence of it that is durable."""
-        values = await self._lanes.execute(
-            partition, "HMGET", self._keys.meta(partition), "epoch", "durable", deadline=deadline
-        )
+        meta = self._runner.keys.meta(partition)
+        values = await self._runner.lanes.execute(partition, "HMGET", meta, "epoch", "durable", deadline=deadline)
         return None if values[0] is None else (int(values[0]), int(values[1]))

@@ -40,7 +40,7 @@ class Engine:
         scripts = load_scripts()
         self.runner = ScriptRunner(lanes, scripts, self.partitions, self.keys, settings)
         self.recovery = Recovery(lanes, scripts, self.keys)
-        self.durability = Durability(lanes, self.keys)
+        self.durability = Durability(self.runner)
         key_claims = KeyClaims(self.runner, settings.key_lease_ms)
         self.wallets = Wallets(self.runner, key_claims, self.policy)
         self.catalog = Catalog(self.runner, key_claims, self.policy)
@@ -51,9 +51,9 @@ class Engine:
         self.eviction = Eviction(self.runner, settings.order_age_max_ms)
         self.bestsellers = BestSellers(self.runner, self.catalog, self.days)
 
-    async def start(self) -> None:
-        """Connect. Raises `Unavailable` when Redis is out of reach."""
-        await self.lanes.start()
+    async def start(self, *, patient: bool = False) -> None:
+        """Connect. Raises `Unavailable` when Redis is out of reach; or, where it is ``patient``, goes on trying."""
+        await self.lanes.start(patient=patient)
 
     async def close(self) -> None:
         """Answer who waits, then disconnect."""

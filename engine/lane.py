@@ -159,17 +159,22 @@ class Lane:
         self.wait(self._trouble)
         self._keeper = self._loop.create_task(self._keep_connected(), name=f"lane to {self._address}")
 
-    async def start(self) -> None:
-        """Connect and learn the identity. Raises Unavailable when that takes longer than ``connect_timeout_s``."""
+    async def start(self, *, patient: bool = False) -> None:
+        """Connect and learn the identity. Raises Unavailable when that takes longer than ``connect_timeout_s`` or the
+        login is refused; or goes on trying, where it is ``patient``.
+        """
         self.begin()
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 await self._first
-        except TimeoutError:
-            raise self._unavailable() from None
-        finally:
-            if self._identity is None:
+        except (TimeoutError, Unavailable):
+            if not patient:
+                trouble = self._unavailable()
                 await self.close()
+                raise trouble from None
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Take no new calls, wait for those under way up to ``drain_timeout_s``, then drop the connection."""

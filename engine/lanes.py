@@ -31,8 +31,10 @@ class Lanes(Protocol):
     MULTI, SUBSCRIBE) must not be used here: all callers share the connection.
     """
 
-    async def start(self) -> None:
-        """Connect and learn the servers' identities. Raises Unavailable, with what to do, when that is not possible."""
+    async def start(self, *, patient: bool = False) -> None:
+        """Connect and learn the servers' identities. Raises Unavailable, with what to do, when that is not possible; or
+        goes on trying, where it is ``patient``, while calls wait until their deadlines.
+        """
 
     async def close(self) -> None:
         """Take no new calls, give those under way a moment to finish, then disconnect."""
@@ -80,8 +82,8 @@ class RedisLanes(Lanes):
     def __init__(self, url: str, settings: LaneSettings | None = None, counts: LaneCounts | None = None) -> None:
         self._lane = Lane(parse_redis_url(url), settings or LaneSettings(), counts)
 
-    async def start(self) -> None:
-        await self._lane.start()
+    async def start(self, *, patient: bool = False) -> None:
+        await self._lane.start(patient=patient)
 
     async def close(self) -> None:
         await self._lane.close()

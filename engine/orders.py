@@ -54,6 +54,8 @@ class Order(Struct, frozen=True):
     positions: tuple[Position, ...]
     replayed: bool = False
     """Whether this is the answer of an earlier request of the same idempotency key."""
+    found_so: bool = False
+    """Whether an earlier request has made it so, and this one has changed nothing."""
 
 
 class _Draft(Struct, frozen=True):
@@ -124,9 +126,10 @@ class Orders:
                     return await self.give_back(flow, cancelled)
                 return replace(cancelled, positions=earlier.positions(1), replayed=True)
             order = self.answered(order_id, reply)
-            if reply.status is not Status.CANCELLED:
+            if order.failure != "cancelled":
                 raise OrderNotCancellable(order_id, order.status, order.failure)
-            return await self.give_back(flow, order)
+            given_back = await self.give_back(flow, order)
+            return replace(given_back, found_so=reply.status is not Status.CANCELLED)
 
         return await self._runner.alone(step)
 

@@ -35,8 +35,10 @@ class Payments:
             except Replayed as earlier:
                 return await self._replayed(flow, user_id, earlier)
             order = self._orders.answered(order_id, reply)
-            if reply.status in {Status.PAID, Status.COMPLETED}:
+            if reply.status is Status.PAID:
                 return order
+            if reply.status is Status.COMPLETED:
+                return replace(order, found_so=True)
             failed_before = reply.status is Status.FAILED and not flow.sent_again
             if not failed_before:
                 released = await self._orders.give_back(flow, order)

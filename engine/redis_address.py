@@ -46,6 +46,11 @@ def names_a_cluster(url: str) -> bool:
     return url.partition("://")[0] in CLUSTER_SCHEMES
 
 
+def parse_redis_addresses(url: str) -> tuple[RedisAddress, ...]:
+    """Read a URL of either kind: one address of a server, or some of a cluster's nodes. Raises as `parse_redis_url`."""
+    return parse_cluster_url(url) if names_a_cluster(url) else (parse_redis_url(url),)
+
+
 def parse_cluster_url(url: str) -> tuple[RedisAddress, ...]:
     """Read ``redis+cluster://[[user]:password@]host[:port],host[:port],...[/0]`` or ``rediss+cluster://...`` (TLS).
 

@@ -26,7 +26,7 @@ class RedisPyLanes(Lanes):
         self._pool = client.connection_pool
         self._identity = identity
 
-    async def start(self) -> None:
+    async def start(self, *, patient: bool = False) -> None:
         connection = await self._connected(asyncio.get_running_loop().time() + 5.0)
         await self._pool.release(connection)
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from engine.policy import INTEGER_MAX, Policy
+from engine.redis_address import parse_redis_addresses
 
 
 class SettingError(ValueError):
@@ -155,6 +156,10 @@ class EngineSettings:
     payment_deadline_ms: int = setting(86_400_000, unit="ms", reason="an order unpaid for longer fails (one day)")
 
     def __post_init__(self) -> None:
+        try:
+            parse_redis_addresses(self.redis_url)
+        except ValueError as error:
+            raise SettingError(f"FIRSTCOME_REDIS_URL: {error}") from None
         try:
             ZoneInfo(self.time_zone)
         except (ZoneInfoNotFoundError, ValueError) as error:

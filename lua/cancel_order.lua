@@ -26,7 +26,7 @@ Returns                   in order of precedence
   key_in_progress         another flow of this request is under way
   unknown                 no order of this user
   completed, place, fields   paid before; the order's hash as it stands
-  failed, place, fields   failed before for another reason
+  failed, place, fields   failed before, it may be by being cancelled
   cancelled, place, fields
 Event order.failed
 ]]
@@ -65,9 +65,6 @@ if not fields then
 end
 if fields.status == 'completed' then
   return {'completed', fields.seq, redis.call('HGETALL', order_key)}
-end
-if fields.failure == 'cancelled' then
-  return {'cancelled', fields.seq, redis.call('HGETALL', order_key)}
 end
 if fields.status == 'failed' then
   return {'failed', fields.seq, redis.call('HGETALL', order_key)}

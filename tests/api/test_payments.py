@@ -77,6 +77,20 @@ def test_paying_a_completed_order_again_answers_the_same_and_takes_nothing(
     assert balance(client, user) == 1500
 
 
+@pytest.mark.parametrize("deed", ["payment", "cancellation"])
+def test_who_pays_or_cancels_again_is_told_that_it_is_durable_by_now(
+    shop: RunningShop, client: httpx.Client, user: str, product: str, deed: str
+) -> None:
+    put_product(client, product, price=1000, S=5)
+    charge(client, user, 2500)
+    path = f"/v1/users/{user}/orders/{place(client, user, (product, 'S', 1)).json()['order_id']}/{deed}"
+    first = client.post(path)
+    shop.settle()
+    again = client.post(path)
+    assert again.json() == {**first.json(), "durable": True}
+    assert "idempotent-replayed" not in again.headers
+
+
 @pytest.mark.core
 @pytest.mark.requirement("R3.4", "R3.7", "R3.16", "R3.17")
 def test_too_small_a_balance_fails_the_order_and_gives_stock_and_coupon_back(

@@ -4,6 +4,8 @@ import httpx
 import pytest
 
 from tests.running_shop import RunningShop, charge, place, problem, put_product
+from tests.servers import Databases, empty_redis
+from tests.shop_servers import opened_shop
 
 
 @pytest.mark.core
@@ -19,9 +21,26 @@ def test_a_position_is_durable_once_its_change_is_in_postgresql(
     assert client.get(f"/v1/positions/{position}").json() == {"position": position, "state": "durable"}
 
 
-def test_a_position_is_accepted_while_no_worker_has_written_it(client: httpx.Client) -> None:
-    for position in ("0:1-9007199254740991", "0:7-1", "0:1-0,0:1-9999999"):
-        assert client.get(f"/v1/positions/{position}").json()["state"] == "accepted"
+def test_a_position_is_accepted_while_no_worker_has_written_it(databases: Databases) -> None:
+    with opened_shop(databases) as shop:
+        shop.workers[0].stop()
+        position = shop.client().post("/v1/users/mina/balance/charges", json={"amount": 5}).json()["position"]
+        assert shop.client().get(f"/v1/positions/{position}").json() == {"position": position, "state": "accepted"}
+
+
+@pytest.mark.parametrize("position", ["0:1-9007199254740991", "0:7-1", "0:1-0,0:1-9999999", "0:1-1,1:9-9"])
+def test_a_position_that_no_change_has_had_yet_is_not_found(client: httpx.Client, user: str, position: str) -> None:
+    """Who invents one, or takes it from another shop, is not told that it is accepted."""
+    charge(client, user)
+    assert position in problem(client.get(f"/v1/positions/{position}"), 404, "not-found")["detail"]
+
+
+def test_what_became_of_a_position_is_not_denied_while_redis_cannot_be_trusted(databases: Databases) -> None:
+    with opened_shop(databases) as shop:
+        shop.workers[0].stop()
+        position = shop.client().post("/v1/users/mina/balance/charges", json={"amount": 5}).json()["position"]
+        empty_redis(shop.redis_url)
+        assert shop.client().get(f"/v1/positions/{position}").json()["state"] == "accepted"
 
 
 @pytest.mark.parametrize("position", ["1", "1:1", "1-1", "64:1-1", "0:1-", ":1-1", "0:1-1,", "0:1--1", "99999:1-1"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from api.commands.embedded_cluster import EmbeddedCluster
+from api.commands.listening import free_port
 from engine.cluster_lanes import ClusterLanes
 from engine.errors import ServerError, Unavailable
 from engine.keys import Keys
@@ -20,6 +21,7 @@ from engine.partitions import Partitions
 from engine.scripts import Head, Script
 from tests.cluster.moves import close_slot, give_up_slot, move_keys, open_slot, slots_of
 from tests.engine.test_lane_faults import self_signed_certificate
+from tests.engine.trouble import Proxy
 from tests.engine.waiting import until, within
 from tests.servers import CLUSTER_SETTINGS, reachable_folder
 
@@ -143,6 +145,25 @@ async def test_an_error_that_is_no_redirection_is_the_callers(lanes: ClusterLane
     await lanes.execute(3, "SET", key(3, "text"), "x", deadline=within(5))
     with pytest.raises(ServerError, match="not an integer"):
         await lanes.call(3, COUNT, [key(3, "text")], [], deadline=within(5))
+
+
+async def test_who_is_patient_starts_where_no_node_answers_and_calls_wait(
+    trio: EmbeddedCluster,
+) -> None:
+    port = free_port()
+    nobody = f"{trio.url.rpartition('@')[0]}@127.0.0.1:{port}"
+    lanes = ClusterLanes(nobody, PARTITIONS, LaneSettings(connect_timeout_s=0.3))
+    proxy = Proxy(trio.ports[0])
+    await lanes.start(patient=True)
+    try:
+        with pytest.raises(Unavailable):
+            await lanes.call(0, COUNT, [key(0, "patient")], [], deadline=within(0.05))
+        waiting = [lanes.call(each, COUNT, [key(each, "patient")], [], deadline=within(20)) for each in ALL]
+        await proxy.start(port)
+        assert [reply[1] for reply in await asyncio.gather(*waiting)] == [1] * len(waiting)
+    finally:
+        await lanes.close()
+        await proxy.close()
 
 
 async def test_a_primary_that_is_restarted_is_found_again_and_others_do_not_wait(

@@ -35,7 +35,7 @@ async def test_however_many_wait_one_reads_for_each_partition_and_none_when_nobo
     engine: Engine, looks: Counter[int]
 ) -> None:
     charges = [await engine.wallets.charge(user, 5) for user in ("ann", "bob")]
-    durability = Durability(engine.lanes, engine.keys)
+    durability = Durability(engine.runner)
 
     async def looks_while(waiting: int) -> int:
         looks.clear()

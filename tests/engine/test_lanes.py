@@ -226,6 +226,21 @@ async def test_starting_where_nobody_listens_says_what_to_do(own: ValkeyProcess)
         await lanes.start()
 
 
+async def test_who_is_patient_starts_where_nobody_listens_and_calls_wait_for_the_server(own: ValkeyProcess) -> None:
+    own.kill()
+    lanes = RedisLanes(own.url, LaneSettings(connect_timeout_s=0.3))
+    await lanes.start(patient=True)
+    try:
+        with pytest.raises(Unavailable, match="Check that Redis or Valkey runs there"):
+            await lanes.call(0, ECHO, [], ["no time to wait"], deadline=within(0.05))
+        waiting = lanes.call(0, ECHO, [], ["time"], deadline=within(10))
+        own.start()
+        assert (await waiting)[1:] == [b"time"]
+        assert lanes.identity(0) is not None
+    finally:
+        await lanes.close()
+
+
 async def test_a_replica_is_refused_at_the_start(own: ValkeyProcess, shared: ValkeyProcess) -> None:
     async with Redis.from_url(own.url, protocol=2) as admin:
         await admin.replicaof("127.0.0.1", shared.port)

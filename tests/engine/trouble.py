@@ -24,9 +24,9 @@ class Proxy:
         self._writers: list[asyncio.StreamWriter] = []
         self._seen: list[bytes] = []
 
-    async def start(self) -> str:
-        """The URL to connect to."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+    async def start(self, port: int = 0) -> str:
+        """The URL to connect to, on this port or a free one."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
         return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
 
     async def close(self) -> None:

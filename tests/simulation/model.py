@@ -508,8 +508,6 @@ class Model:
         order, reply = self._awaiting(a)
         if order is not None:
             reply = ["cancelled", self._fail(a["order"], "cancelled")]
-        elif reply[0] == "failed" and self.orders[a["order"]].failure == "cancelled":
-            reply[0] = "cancelled"
         return self._with_order(reply, a["order"])
 
     def expire_order(self, a: Arguments) -> Reply:
@@ -595,8 +593,8 @@ class Model:
         for coupon_id, coupon in self.coupons.items():
             if (coupon.user, coupon.campaign) == (a["user"], a["campaign"]) and coupon_id not in self.evicted:
                 return ["already_granted", coupon.place, coupon_id, self.coupon_text(coupon_id)]
-        names = ("number", "kind", "value", "minimum_order", "maximum_discount", "issued_at", "valid_from", "valid_until")
-        terms = dict(zip(names, a["terms"].split(","), strict=True))
+        names = "number kind value minimum_order maximum_discount issued_at valid_from valid_until"
+        terms = dict(zip(names.split(), a["terms"].split(","), strict=True))
         if self._may_be_cold(int(terms["issued_at"]), a["asked"]):
             return ["cold", self.cold["times"]]
         wallet = self.wallets.setdefault(a["user"], Wallet())

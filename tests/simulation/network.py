@@ -296,7 +296,7 @@ class VirtualLanes(Lanes):
         self._process = process
         self._loop = loop
 
-    async def start(self) -> None:
+    async def start(self, *, patient: bool = False) -> None:
         pass
 
     async def close(self) -> None:

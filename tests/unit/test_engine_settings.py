@@ -46,7 +46,8 @@ def test_an_empty_variable_is_as_good_as_none() -> None:
         ("FIRSTCOME_PARTITIONS", "many"), ("FIRSTCOME_PARTITIONS", "0"), ("FIRSTCOME_PARTITIONS", "1025"),
         ("FIRSTCOME_PARTITIONS", "-1"), ("FIRSTCOME_PARTITIONS", "1.5"), ("FIRSTCOME_TIME_ZONE", "Seoul"),
         ("FIRSTCOME_TIME_ZONE", "../etc/passwd"), ("FIRSTCOME_CHARGE_MAX", "-5"), ("FIRSTCOME_CHARGE_MAX", "1e6"),
-        ("FIRSTCOME_BACKLOG_MAX", "x"),
+        ("FIRSTCOME_BACKLOG_MAX", "x"), ("FIRSTCOME_REDIS_URL", "nonsense"), ("FIRSTCOME_REDIS_URL", "redis://a:b"),
+        ("FIRSTCOME_REDIS_URL", "redis://localhost/1"), ("FIRSTCOME_REDIS_URL", "redis+cluster://a,,b"),
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_used_is_refused_by_name(variable: str, text: str) -> None:
