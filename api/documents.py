@@ -37,11 +37,12 @@ _OWN_ONLY: Final = {
 
 
 def document_routes() -> list[Route]:
-    """The routes of `/openapi.json`, `/docs`, `/problems` and `/runbook`."""
+    """The routes of `/`, `/openapi.json`, `/docs`, `/problems` and `/runbook`."""
     return [
         Route("/openapi.json", _specification),
+        Route("/", _to_docs),
         Route("/docs", _docs),
-        Route("/docs/", _to_docs),
+        Route("/docs/", _up_to_docs),
         Route("/docs/{file}", _docs_file),
         Route("/problems", _problems),
         Route("/problems/{name}", _problem),
@@ -101,6 +102,10 @@ def page_in_one_file() -> str:
 
 
 async def _to_docs(_: Request) -> Response:
+    return RedirectResponse("docs")
+
+
+async def _up_to_docs(_: Request) -> Response:
     return RedirectResponse("../docs")
 
 

@@ -79,7 +79,8 @@ _KEYS_IN_GENERAL: Final = (
 )
 _KEY_MEANING: Final = (
     "The same key with the same request gives the first answer again; it is kept for 24 hours once the request took "
-    "effect."
+    "effect. A user's key is one for all of the user's requests; an operator's is one for all that concern the product "
+    "or the delivery that the address names."
     if KEYS_ARE_HONOURED
     else "Checked for its form and not acted on yet: a request sent twice with one key is two requests."
 )

@@ -60,9 +60,10 @@ def api(host: str, port: int, processes: int, fd: int | None, counts: tuple[int,
         configure_logs()
         settings = ApiSettings.from_environment()
         keys = read_keys(settings)
+        servers = EngineSettings.from_environment(), HistorySettings.from_environment()
         listeners = [_inherited(fd, keys)] if fd is not None else _own(host, port, processes, keys)
         if counts is None:  # else whoever started this process has looked
-            look_first(EngineSettings.from_environment(), HistorySettings.from_environment())
+            look_first(*servers)
     except (CannotListen, SettingError, StartRefused) as error:
         raise click.ClickException(str(error)) from error
     if fd is None:

@@ -1,8 +1,6 @@
 """`firstcome audit`: Redis beside PostgreSQL, and PostgreSQL beside the laws, while traffic runs."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import click
@@ -11,15 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from api.commands.api import environment
-from api.commands.data_folder import Addresses
-from engine.engine import Engine, open_engine
+from api.commands.stores import NoShop, data_option, opened_stores
+from engine.engine import Engine
 from engine.errors import EngineError
-from engine.settings import EngineSettings, SettingError
+from engine.settings import SettingError
 from persistence.audited import Connection
 from persistence.auditor import Auditor, AuditReport
-from persistence.database import DatabaseError, connect, translated
-from persistence.settings import WorkerSettings
+from persistence.database import DatabaseError, translated
 
 MISMATCH = 1
 INCOMPLETE = 2
@@ -30,34 +26,6 @@ class CannotAudit(click.ClickException):
     """Nothing, or not all, could be looked at."""
 
     exit_code = INCOMPLETE
-
-
-data_option = click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path(".firstcome"),
-    show_default=True,
-    help="The data folder of `firstcome up`, looked at for what FIRSTCOME_* does not say.",
-)
-
-
-@asynccontextmanager
-async def opened_stores(data: Path, purpose: str) -> AsyncIterator[tuple[Engine, Connection]]:
-    """An engine and a connection, where FIRSTCOME_* or a running `firstcome up` say that Redis and PostgreSQL are.
-
-    Raises `SettingError`, `EngineError` or `DatabaseError`.
-    """
-    settings = environment()
-    addresses = Addresses.read(data)
-    if addresses is not None:
-        settings.setdefault("FIRSTCOME_REDIS_URL", addresses.redis_url)
-        settings.setdefault("FIRSTCOME_DATABASE_URL", addresses.database_url)
-    url = WorkerSettings.from_environment(settings).database_url
-    async with (
-        open_engine(EngineSettings.from_environment(settings)) as engine,
-        await connect(url, f"firstcome {purpose}") as connection,
-    ):
-        yield engine, connection
 
 
 @click.command()
@@ -71,7 +39,7 @@ def audit(full: bool, data: Path) -> None:
     console = Console()
     try:
         auditor = uvloop.run(_audit(full, data, console))
-    except (SettingError, DatabaseError, EngineError) as error:
+    except (SettingError, DatabaseError, EngineError, NoShop) as error:
         raise CannotAudit(str(error)) from error
     console.print(_table(auditor.report))
     for example in auditor.report.examples:

@@ -24,6 +24,19 @@ class FolderInUse(ProcessFailed):
     """Another process works on this data folder."""
 
 
+def make_data_folder(folder: Path) -> None:
+    """The folder, unless it is there. Raises ProcessFailed, with what to do, where it cannot be."""
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise unusable(folder, error) from error
+
+
+def unusable(folder: Path, error: OSError) -> ProcessFailed:
+    """What to tell about a folder in which nothing can be kept."""
+    return ProcessFailed(f"nothing can be kept in {folder}: {error.strerror or error}. Choose another --data")
+
+
 class FolderLock:
     """Exclusive use of a folder while this process lives; the kernel ends it however the process ends."""
 
@@ -35,7 +48,10 @@ class FolderLock:
         """Takes the lock or raises FolderInUse, naming the process that has it."""
         if self._file is not None:
             raise FolderInUse(f"{self._folder} is in use by this process already")
-        file = (self._folder / "lock").open("a+", encoding="utf-8")
+        try:
+            file = (self._folder / "lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise unusable(self._folder, error) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -58,9 +58,11 @@ def _put(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
     client.put(path, json=body, timeout=TIMEOUT_S).raise_for_status()
 
 
-def first_purchase(api_url: str, user: str = "mina", *, with_token: bool = False) -> list[str]:
-    """The command lines of a first purchase, to be typed one after the other, where the key is set as it is here."""
-    sign = [f"token=$(firstcome token --user {user})"] if with_token else []
+def first_purchase(
+    api_url: str, user: str = "mina", *, with_token: bool = False, token_command: str = "firstcome token"
+) -> list[str]:
+    """The command lines of a first purchase, to be typed one after the other."""
+    sign = [f"token=$({token_command} --user {user})"] if with_token else []
     curl = 'curl -s -H "Authorization: Bearer $token"' if with_token else "curl -s"
     at = f"{api_url}/v1/users/{user}"
     as_json = "-H 'Content-Type: application/json' -d"

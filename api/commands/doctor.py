@@ -8,33 +8,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from api.commands.api import environment
 from api.commands.checks import Check
 from api.commands.data_folder import Addresses
 from api.commands.postgres_checks import postgres_checks
 from api.commands.redis_checks import redis_checks
+from api.commands.stores import data_option, stores_environment
 from engine.settings import EngineSettings, SettingError
 from persistence.settings import WorkerSettings
 
 
 @click.command()
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path(".firstcome"),
-    show_default=True,
-    help="The data folder of `firstcome up`, looked at for what FIRSTCOME_* does not say.",
-)
+@data_option
 def doctor(data: Path) -> None:
     """Check Redis, PostgreSQL and the settings; name the remedy for what is wrong.
 
     Ends with the next command to type, and with exit code 1 when something is wrong.
     """
-    settings = environment()
-    addresses = Addresses.read(data)
-    if addresses is not None:
-        settings.setdefault("FIRSTCOME_REDIS_URL", addresses.redis_url)
-        settings.setdefault("FIRSTCOME_DATABASE_URL", addresses.database_url)
+    settings, addresses = stores_environment(data), Addresses.read(data)
     checks = examine(settings)
     console = Console()
     console.print(_table(checks))

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from api.commands.audit import data_option, opened_stores
+from api.commands.stores import NoShop, data_option, opened_stores
 from engine.errors import EngineError
 from engine.settings import SettingError
 from persistence.database import DatabaseError
@@ -106,7 +106,7 @@ def set_aside(data: Path, partition: int, reason: str, yes: bool) -> None:
 def _run(step: Coroutine[Any, Any, Answer]) -> Answer:
     try:
         return uvloop.run(step)
-    except (SettingError, DatabaseError, EngineError, CannotSetAside) as error:
+    except (SettingError, DatabaseError, EngineError, NoShop, CannotSetAside) as error:
         raise click.ClickException(str(error)) from error
 
 

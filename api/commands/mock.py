@@ -7,7 +7,7 @@ import click
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 def mock(host: str, port: int) -> None:
     """Serve the mock API: every operation, answered from the specification's examples.
 
@@ -17,6 +17,7 @@ def mock(host: str, port: int) -> None:
     import uvicorn  # noqa: PLC0415
 
     from api.commands.api import connection_limits  # noqa: PLC0415
+    from api.commands.listening import CannotListen, http_url, listen  # noqa: PLC0415
     from api.guards.connections import limited_to  # noqa: PLC0415
     from api.mock import create_mock_app  # noqa: PLC0415
     from api.settings import ApiSettings  # noqa: PLC0415
@@ -25,8 +26,11 @@ def mock(host: str, port: int) -> None:
     try:
         settings = ApiSettings.from_environment()
         app = create_mock_app(settings)
-    except SettingError as error:
+        listeners = listen(host, port)
+    except (CannotListen, SettingError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"Mock API on http://{host}:{port}  (its pages: /docs, /openapi.json)")
+    url = http_url(host, listeners[0].getsockname()[1])
+    click.echo(f"Mock API on {url}  (its pages: /docs, /openapi.json)")
     http = limited_to(connection_limits(settings))
-    uvicorn.run(app, host=host, port=port, http=http, log_level="warning", access_log=False, proxy_headers=False)
+    config = uvicorn.Config(app, http=http, log_level="warning", access_log=False, proxy_headers=False)
+    uvicorn.Server(config).run(sockets=listeners)

@@ -109,6 +109,7 @@ class ChildProcess:
     stop_timeout_s: float = 30
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _leash: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _log_from: int = field(default=0, init=False)
 
     @property
     def pid(self) -> int:
@@ -134,6 +135,7 @@ class ChildProcess:
         try:
             with contextlib.ExitStack() as files:
                 output = None if self.log is None else files.enter_context(_open_log(self.log))
+                self._log_from = 0 if output is None else output.tell()
                 self._process = subprocess.Popen(
                     self.argv,
                     stdin=subprocess.DEVNULL,
@@ -172,19 +174,22 @@ class ChildProcess:
             self._process.send_signal(number)
 
     def log_tail(self, *, lines: int = 8) -> str:
-        """The last lines that the process wrote; "" without a log."""
+        """The last lines that the process has written since it was started last; "" without a log."""
         if self.log is None:
             return ""
         try:
             with self.log.open("rb") as log:
-                log.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
+                log.seek(max(self._log_from, self.log.stat().st_size - LOG_TAIL_BYTES))
                 text = log.read().decode(errors="replace")
         except OSError:
             return ""
         return "\n".join(text.splitlines()[-lines:])
 
     def failure(self, problem: str = "has ended") -> ProcessFailed:
-        """An error that shows the end of the log beside the problem."""
+        """An error that shows the end of the log beside the problem, unless a signal of others explains it."""
+        code = self.exit_code
+        if code is not None and -code in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+            return ProcessFailed(f"{self.name} was ended from outside, by {signal.Signals(-code).name}")
         tail = self.log_tail()
         return ProcessFailed(f"{self.name} {problem}" + (f"; its last words in {self.log}:\n{tail}" if tail else ""))
 

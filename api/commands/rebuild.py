@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Collection
+from pathlib import Path
 
 import click
 import uvloop
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from api.commands.logs import configure_logs
+from api.commands.stores import NoShop, data_option, stores_environment, telling_of_no_shop
 from engine.engine import open_engine
 from engine.errors import EngineError
 from engine.settings import EngineSettings, SettingError
@@ -31,7 +33,8 @@ from persistence.writer import Writer
     is_flag=True,
     help="Go on although PostgreSQL has lost events that Redis has not kept: they are lost for good.",
 )
-def rebuild(numbers: tuple[int, ...], accept_loss: bool) -> None:
+@data_option
+def rebuild(numbers: tuple[int, ...], accept_loss: bool, data: Path) -> None:
     """Make Redis anew from PostgreSQL: all of it, or some partitions.
 
     Nothing that was answered is lost: what Redis has more is made durable first. Meanwhile these partitions answer
@@ -40,14 +43,17 @@ def rebuild(numbers: tuple[int, ...], accept_loss: bool) -> None:
     """
     try:
         configure_logs()
-        engine_settings, settings = EngineSettings.from_environment(), WorkerSettings.from_environment()
+        env = stores_environment(data)
+        engine_settings, settings = EngineSettings.from_environment(env), WorkerSettings.from_environment(env)
         wrong = [number for number in numbers if number not in range(engine_settings.partitions)]
         if wrong:
-            raise click.BadParameter(f"there are partitions 0 to {engine_settings.partitions - 1}, not {wrong}")
+            named = ", ".join(map(str, wrong))
+            raise click.BadParameter(f"there are partitions 0 to {engine_settings.partitions - 1}, not {named}")
         chosen = numbers or range(engine_settings.partitions)
         began = time.monotonic()
-        done, shown = uvloop.run(_rebuild(engine_settings, settings, chosen, accept_loss))
-    except (SettingError, StartRefused, DatabaseError, EngineError, RecoveryHeld) as error:
+        with telling_of_no_shop(data):
+            done, shown = uvloop.run(_rebuild(engine_settings, settings, chosen, accept_loss))
+    except (SettingError, StartRefused, DatabaseError, EngineError, NoShop, RecoveryHeld) as error:
         raise click.ClickException(str(error)) from error
     took_s = time.monotonic() - began
     speed = f", {shown.users_per_s:,.0f} users/s" if shown.users_per_s else ""

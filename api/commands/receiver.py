@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from api.commands.listening import CannotListen, listen
 from engine.settings import SettingError, read_settings
 from persistence.settings import ReceiverSettings
 from persistence.webhooks import make_secret
@@ -122,7 +123,10 @@ def receiver(host: str, port: int, file: Path, new_secret: bool) -> None:
         click.echo(make_secret())
         return
     try:
-        secrets = read_settings(ReceiverSettings).secrets
-    except SettingError as error:
+        app = receiver_app(file, read_settings(ReceiverSettings).secrets)
+        listeners = listen(host, port)
+    except (CannotListen, SettingError) as error:
         raise click.ClickException(str(error)) from error
-    uvicorn.run(receiver_app(file, secrets), host=host, port=port, log_level="warning")
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be used: {error.strerror}: choose another --file") from error
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=listeners)

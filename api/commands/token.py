@@ -2,6 +2,9 @@
 
 import os
 import secrets
+import shlex
+import shutil
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -20,7 +23,7 @@ SECRET_BYTES = 48
 OPERATOR = "firstcome-operator"
 
 _NO_KEY = (
-    "no key is configured, so the API asks for no token: set FIRSTCOME_TOKEN_SECRET, or let "
+    "no key is configured here, and an API that is started so asks for no token: set FIRSTCOME_TOKEN_SECRET, or let "
     "`firstcome token --new-key FILE` write a secret and set FIRSTCOME_TOKEN_KEY_FILE to it, for the API too"
 )
 
@@ -79,6 +82,19 @@ def _write_secret(file: Path) -> None:
     click.echo(f"wrote a new secret; let the API read it: FIRSTCOME_TOKEN_KEY_FILE={file.absolute()}", err=True)
 
 
+def token_command(key_file: str, program: str) -> str:
+    """How a token is made in another terminal, whatever folder it is in. A secret that stands in the environment has to
+    be set there too: it is not shown.
+
+    ``program`` is what this process was called by.
+    """
+    key = f"FIRSTCOME_TOKEN_KEY_FILE={shlex.quote(str(Path(key_file).absolute()))} " if key_file else ""
+    is_ours = Path(program).name == "firstcome"
+    on_path = shutil.which("firstcome")
+    elsewhere = is_ours and (on_path is None or not Path(on_path).samefile(program))
+    return f"{key}{shlex.quote(str(Path(program).absolute())) if elsewhere else 'firstcome'} token"
+
+
 class OperatorAuth(httpx.Auth):
     """Signs this program's own requests to an API that has the key of our settings; without a key it adds nothing.
 
@@ -99,6 +115,11 @@ class OperatorAuth(httpx.Auth):
     def has_key(self) -> bool:
         """Whether the API asks for tokens."""
         return self._keys is not None
+
+    @property
+    def token_command(self) -> str:
+        """How a user's token is made for that API, but for the user."""
+        return token_command(self._settings.token_key_file, sys.argv[0])
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """One request, with the token if there is one."""

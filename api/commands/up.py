@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -15,13 +15,15 @@ from rich.markup import escape
 
 from api.authentication import read_keys
 from api.commands.api import DRAIN_S, environment, program
-from api.commands.data_folder import ADDRESSES_FILE, Addresses, FolderLock
+from api.commands.data_folder import ADDRESSES_FILE, Addresses, FolderLock, make_data_folder
 from api.commands.demo import first_purchase, make_demo
 from api.commands.embedded_cluster import EmbeddedCluster
 from api.commands.embedded_postgres import DATABASE, EmbeddedPostgres
 from api.commands.embedded_valkey import EmbeddedValkey
+from api.commands.first_look import judge
 from api.commands.listening import CannotListen, free_port, http_url, listen, require_loopback
 from api.commands.processes import ChildProcess, Interrupted, ProcessFailed, Supervisor, stop_signals, wait_until
+from api.commands.redis_checks import first_redis_checks
 from api.commands.token import OperatorAuth
 from api.settings import ApiSettings
 from engine.settings import EngineSettings, SettingError, without_password
@@ -29,6 +31,7 @@ from persistence.accounts import READER, WRITER
 from persistence.database import DatabaseError
 from persistence.migrations import add_login, upgrade
 from persistence.settings import OwnerSettings, WorkerSettings
+from persistence.start_checks import StartRefused
 from persistence.webhooks import make_secret
 
 SECRET_FILE = "data-platform-secret"
@@ -89,7 +92,15 @@ def up(host: str, port: int, data: Path, cluster: bool, api_workers: int | None,
             _Up(request, OperatorAuth(settings), console, stopping).run()
         except Interrupted:
             pass
-        except (CannotListen, ProcessFailed, SettingError, DatabaseError, httpx.HTTPError, OSError) as error:
+        except (
+            CannotListen,
+            ProcessFailed,
+            SettingError,
+            StartRefused,
+            DatabaseError,
+            httpx.HTTPError,
+            OSError,
+        ) as error:
             raise click.ClickException(str(error)) from error
     console.print("Stopped; nothing is left running.")
 
@@ -108,7 +119,7 @@ class _Up:
 
     def run(self) -> None:
         request = self._request
-        request.data.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_data_folder(request.data)
         with FolderLock(request.data), contextlib.closing(self._supervisor):
             (request.data / ADDRESSES_FILE).unlink(missing_ok=True)  # of a run that was killed
             port = _checked_port(request.host, request.port)
@@ -135,6 +146,9 @@ class _Up:
     def _redis(self) -> str:
         given = os.environ.get("FIRSTCOME_REDIS_URL")
         if given:
+            # A PostgreSQL that is given is reached for its schema; a Redis by nothing before the workers.
+            checks = first_redis_checks(EngineSettings.from_environment())
+            judge(replace(check, decisive=check.decisive or check.name == "Redis") for check in checks)
             return given
         if self._request.cluster:
             return self._cluster()
@@ -274,7 +288,10 @@ class _Up:
         if not self._operator.has_key:
             self._console.print(f"\n{OPEN_TO_ALL}", soft_wrap=True, highlight=False)
         self._console.print("\nA first purchase, from another terminal:\n")
-        for line in first_purchase(addresses.api_url, with_token=self._operator.has_key):
+        lines = first_purchase(
+            addresses.api_url, with_token=self._operator.has_key, token_command=self._operator.token_command
+        )
+        for line in lines:
             self._console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
         self._console.print()
 

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from api.commands import COMMANDS, main
 from api.commands.api import environment, program
 from api.commands.checks import Check
+from api.commands.data_folder import Addresses
 from api.commands.doctor import examine
 from api.commands.listening import (
     BUS_PORT_OFFSET,
@@ -30,9 +31,13 @@ from api.commands.listening import (
 from api.commands.processes import ChildProcess, Supervisor, stop_signals, wait_until
 from api.commands.rebuild import Shown
 from api.commands.redis_memory import SAMPLE_MAX, sample
+from api.commands.stores import NoShop, stores_environment, telling_of_no_shop
+from engine.errors import Unavailable
 from engine.keys import Keys
 from engine.partitions import Partitions
+from persistence.database import DatabaseUnavailable
 from persistence.migrations import current_revision, head_revision
+from persistence.webhooks import make_secret
 from tests.servers import redis_client
 
 WITHIN_S = 20
@@ -158,10 +163,28 @@ def test_a_child_that_ends_is_started_again(tmp_path: Path) -> None:
 
         wait_until(runs_again, timeout_s=WITHIN_S, what="the child runs again")
         assert len(told) == 1
-        assert "the child has ended" in told[0]
+        assert told[0].startswith("the child was ended from outside, by SIGKILL\nthe child starts again in ")
     finally:
         supervisor.close()
     assert not child.running
+
+
+def test_a_child_that_is_killed_is_no_riddle_and_its_last_words_are_its_own(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("what an earlier one said\n")
+    child = ChildProcess("the child", [sys.executable, "-c", "print('alive', flush=True); input()"], log)
+    child.start()
+    try:
+        wait_until(lambda: not child.running, timeout_s=WITHIN_S, what="the child has ended, for lack of input")
+        assert "last words" in str(child.failure())
+        assert "alive" in str(child.failure())
+        assert "earlier" not in str(child.failure())
+    finally:
+        child.stop()
+    sleeper = ChildProcess("the sleeper", [sys.executable, "-c", "import time; time.sleep(60)"], log)
+    sleeper.start()
+    sleeper.kill()
+    assert str(sleeper.failure()) == "the sleeper was ended from outside, by SIGKILL"
 
 
 def test_stop_signals_are_noted_and_given_back() -> None:
@@ -249,6 +272,67 @@ def test_doctor_sees_a_server_that_loses_data(redis_flavour_url: str, empty_data
 
 def test_doctor_refuses_settings_that_cannot_be() -> None:
     assert "FIRSTCOME_PARTITIONS" in failed(examine({"FIRSTCOME_PARTITIONS": "many"}))["settings"]
+
+
+@pytest.mark.parametrize("error", [Unavailable("nobody listens"), DatabaseUnavailable("nobody listens")])
+def test_who_asks_after_a_shop_that_is_not_there_is_told_so(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTCOME_REDIS_URL", "")
+    monkeypatch.setenv("FIRSTCOME_DATABASE_URL", "")
+    with (
+        pytest.raises(NoShop, match=rf"no shop runs on {tmp_path}.*--data.*nobody listens"),
+        telling_of_no_shop(tmp_path),
+    ):
+        raise error
+    monkeypatch.setenv("FIRSTCOME_REDIS_URL", "redis://elsewhere")
+    with pytest.raises(type(error)), telling_of_no_shop(tmp_path):
+        raise error
+    monkeypatch.setenv("FIRSTCOME_REDIS_URL", "")
+    Addresses(1, "http://shop", "redis://shop", "postgresql://shop").write(tmp_path)
+    assert stores_environment(tmp_path)["FIRSTCOME_REDIS_URL"] == "redis://shop"
+    with pytest.raises(type(error)), telling_of_no_shop(tmp_path):
+        raise error
+
+
+def test_a_rebuild_names_the_partitions_that_there_are_not(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["rebuild", "--data", str(tmp_path), "--partition", "99"])
+    assert "there are partitions 0 to 63, not 99" in result.output
+
+
+@pytest.mark.parametrize("command", ["mock", "receiver"])
+def test_what_listens_says_who_has_its_port(command: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        options = ["--file", str(tmp_path / "received")] if command == "receiver" else []
+        secret = {"FIRSTCOME_DATA_PLATFORM_SECRETS": make_secret()}
+        result = CliRunner().invoke(main, [command, "--port", str(port), *options], env=secret)
+    assert result.exit_code == 1
+    assert re.search(rf"port {port} is in use by process {os.getpid()} .*--port", result.output)
+
+
+def test_files_and_folders_that_cannot_be_used_are_named_with_the_option() -> None:
+    secret = {"FIRSTCOME_DATA_PLATFORM_SECRETS": make_secret()}
+    for command, option in ((["receiver", "--port", "0"], "--file"), (["up", "--port", "0"], "--data")):
+        result = CliRunner().invoke(main, [*command, option, "/proc/nobody/here"], env=secret)
+        assert result.exit_code == 1
+        assert re.search(rf"/proc/nobody/here.*: No such file or directory.*another {option}", result.output)
+
+
+def test_up_refuses_a_redis_that_is_not_there_before_it_starts_anything(tmp_path: Path) -> None:
+    env = {"FIRSTCOME_REDIS_URL": f"redis://127.0.0.1:{free_port()}"}
+    result = CliRunner().invoke(main, ["up", "--port", "0", "--data", str(tmp_path / "data")], env=env)
+    assert result.exit_code == 1
+    assert "FIRSTCOME_REDIS_URL" in result.output
+    assert not (tmp_path / "data" / "postgres").exists()
+
+
+@pytest.mark.parametrize("command", ["api", "worker", "up"])
+def test_a_redis_url_that_is_none_is_refused_by_name(command: str, tmp_path: Path) -> None:
+    options = {"api": ["--port", "0"], "up": ["--port", "0", "--data", str(tmp_path)]}.get(command, [])
+    result = CliRunner().invoke(main, [command, *options], env={"FIRSTCOME_REDIS_URL": "nonsense"})
+    assert result.exit_code == 1
+    assert "FIRSTCOME_REDIS_URL: a Redis URL begins with redis://" in result.output
 
 
 @pytest.mark.parametrize("processes", [1, 2])

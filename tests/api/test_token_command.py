@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -13,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from api.authentication import Authenticator, read_keys
 from api.commands import main
 from api.commands.demo import first_purchase
-from api.commands.token import OperatorAuth
+from api.commands.token import OperatorAuth, token_command
 from api.settings import ApiSettings
 from engine.settings import SettingError
 
@@ -96,4 +98,17 @@ def test_the_first_purchase_is_typed_with_a_token_only_where_one_is_asked_for() 
     assert not any("token" in line for line in first_purchase("http://shop"))
     lines = first_purchase("http://shop", with_token=True)
     assert lines[0] == "token=$(firstcome token --user mina)"
+    assert lines != first_purchase("http://shop", with_token=True, token_command="other")
     assert all("Bearer $token" in line for line in lines if "/users/" in line)
+
+
+def test_the_printed_command_for_a_token_works_in_another_terminal(tmp_path: Path) -> None:
+    """Of a clone's environment, which is on nobody's PATH, with the key that this process has."""
+    key = tmp_path / "a key"
+    run("--new-key", str(key))
+    program = Path(sys.executable).parent / "firstcome"
+    command = token_command(str(key), str(program))
+    shell = ["/bin/sh", "-c", f"{command} --user mina"]
+    made = subprocess.run(shell, env={"PATH": "/usr/bin:/bin"}, cwd="/", capture_output=True, text=True, check=True)
+    assert made.stdout.count(".") == 2
+    assert token_command("", "/site-packages/api/commands/__main__.py") == "firstcome token"

@@ -111,6 +111,14 @@ async def test_what_explains_is_sent_once(client: httpx.AsyncClient, path: str, 
     assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", first.headers["etag"])
 
 
+@pytest.mark.parametrize(("path", "where"), [("/", "docs"), ("/docs/", "../docs")])
+async def test_whoever_opens_the_address_in_a_browser_is_led_to_the_documentation(
+    client: httpx.AsyncClient, path: str, where: str
+) -> None:
+    answer = await client.get(path)
+    assert (answer.status_code, answer.headers["location"]) == (307, where)
+
+
 @pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/problems", "/problems/not-found", "/docs/docs.css"])
 async def test_what_explains_is_only_read(client: httpx.AsyncClient, path: str) -> None:
     answer = await client.post(path)
