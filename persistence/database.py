@@ -63,7 +63,13 @@ def translated() -> Iterator[None]:
         raise
 
 
+_REMEDY = "Check that PostgreSQL runs, and that FIRSTCOME_DATABASE_URL names it."
+
+
 def _translate(error: psycopg.Error) -> DatabaseError:
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
+        # Without a word of the server's own: it was not reached, or it went away.
+        return DatabaseUnavailable(f"{str(error).strip().rstrip('.')}. {_REMEDY}")
     for driver, ours in _TRANSLATION:
         if isinstance(error, driver):
             return ours(str(error).strip())

@@ -78,5 +78,5 @@ def test_database_without_tables_is_refused_with_the_remedy(empty_database_url: 
 
 
 def test_server_out_of_reach_is_said_to_be_unavailable() -> None:
-    with pytest.raises(DatabaseUnavailable):
+    with pytest.raises(DatabaseUnavailable, match="FIRSTCOME_DATABASE_URL"):
         migrations.current_revision("postgresql://nobody@127.0.0.1:1/none")
