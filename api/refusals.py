@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from api import problems
-from api.problems import FieldError, Problem, Reference, StockShortage
+from api.problems import Problem, Reference, StockShortage
+from api.request_faults import CURSOR_EXPECTED
 from api.times import format_time
 from engine import errors
 from engine.policy import INTEGER_MAX
@@ -259,9 +260,7 @@ def _history_unavailable(_: Exception) -> Problem:
 
 
 def _invalid_cursor(_: Exception) -> Problem:
-    message = "Expected the `next_cursor` of the page before"
-    error = FieldError(location="query.cursor", message=message)
-    return Problem(problems.INVALID_REQUEST, f"query.cursor: {message}", errors=[error])
+    return problems.invalid_request("query.cursor", CURSOR_EXPECTED)
 
 
 _TABLE: Final[dict[type[BaseException], Callable[[Any], Problem]]] = {
