@@ -116,7 +116,9 @@ async def _ordered(shop: Shop, call: Call[schemas.OrderRequest, schemas.NoQuery]
         reason = coupon.reason_invalid(at_ms) if coupon else None
         if reason is None:
             raise
-        raise CouponNotValid(error.coupon_id, reason) from error
+        raise CouponNotValid(
+            error.coupon_id, reason, subtotal=error.subtotal, discount_min=error.discount_min
+        ) from error
 
 
 async def _paid_before(shop: Shop, call: Call[Any, schemas.NoQuery], error: NotFound) -> Answer:

@@ -135,14 +135,20 @@ _PROBLEM_EXAMPLES: Final = (
     ProblemExample(
         "coupon-not-valid",
         "The coupon is used",
-        Problem(problems.COUPON_NOT_VALID, "The coupon has been used.", coupon_id=COUPON_ID, reason="used"),
+        Problem(
+            problems.COUPON_NOT_VALID,
+            f"Coupon {COUPON_ID} has paid for an earlier order, and one is used once. Order without it.",
+            coupon_id=COUPON_ID,
+            reason="used",
+        ),
     ),
     ProblemExample(
         "coupon-not-valid-minimum-order",
         "The order is too small for the coupon",
         Problem(
             problems.COUPON_NOT_VALID,
-            "The coupon needs a subtotal of 30000.",
+            f"The subtotal of 29000 is below the `minimum_order` of coupon {COUPON_ID}, which reading the coupon "
+            "tells. Order for more, or without the coupon.",
             coupon_id=COUPON_ID,
             reason="minimum_order",
         ),

@@ -132,10 +132,23 @@ def _order_in_progress(error: errors.OrderInProgress) -> Problem:
     )
 
 
+_COUPON_REFUSALS: Final[Mapping[str, str]] = {
+    "unknown": "This user has no coupon {id}. Name one that the user's list of coupons has, or order without one.",
+    "taken": "Another order has taken coupon {id} and is not paid. Cancel that order, or order without the coupon.",
+    "used": "Coupon {id} has paid for an earlier order, and one is used once. Order without it.",
+    "expired": "Coupon {id} is past its `valid_until`. Order without it.",
+    "not_started": "Coupon {id} is not valid yet. Order from its `valid_from` on, or without it.",
+    "minimum_order": "The subtotal of {subtotal} is below the `minimum_order` of coupon {id}, which reading the coupon "
+    "tells. Order for more, or without the coupon.",
+    "minimum_discount": "Of a subtotal of {subtotal} coupon {id} takes off less than {least}, the least that a coupon "
+    "may. Order for more, or without the coupon.",
+}
+
+
 def _coupon_not_valid(error: errors.CouponNotValid) -> Problem:
     return Problem(
         problems.COUPON_NOT_VALID,
-        f"Coupon {error.coupon_id} gives this order no discount: {error.why}.",
+        _COUPON_REFUSALS[error.why].format(id=error.coupon_id, subtotal=error.subtotal, least=error.discount_min),
         coupon_id=error.coupon_id,
         reason=error.why,
     )

@@ -344,7 +344,9 @@ class Orders:
             case Status.ORDER_IN_PROGRESS:
                 raise OrderInProgress(reply.text(0), reply.integer(1))
             case Status.COUPON_NOT_VALID:
-                raise CouponNotValid(draft.coupon_id, reply.text(0))
+                raise CouponNotValid(
+                    draft.coupon_id, reply.text(0), subtotal=draft.subtotal, discount_min=policy.discount_min
+                )
             case Status.PAYMENT_LIMIT:
                 raise PaymentLimit(reply.integer(0), policy.payment_max)
             case Status.TOO_OLD:

@@ -1,6 +1,9 @@
+from typing import get_args
+
 import pytest
 
 from api.refusals import translate
+from api.schemas import CouponRefusal
 from engine import errors
 
 
@@ -70,3 +73,43 @@ def test_a_refusal_is_a_sentence_and_says_what_to_do(error: Exception, detail: s
     problem = translate(error)
     assert problem is not None
     assert problem.detail == detail
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail"),
+    [
+        (
+            "unknown",
+            "This user has no coupon kim-1. Name one that the user's list of coupons has, or order without one.",
+        ),
+        (
+            "taken",
+            "Another order has taken coupon kim-1 and is not paid. Cancel that order, or order without the coupon.",
+        ),
+        ("used", "Coupon kim-1 has paid for an earlier order, and one is used once. Order without it."),
+        ("expired", "Coupon kim-1 is past its `valid_until`. Order without it."),
+        ("not_started", "Coupon kim-1 is not valid yet. Order from its `valid_from` on, or without it."),
+        (
+            "minimum_order",
+            "The subtotal of 900 is below the `minimum_order` of coupon kim-1, which reading the coupon tells. "
+            "Order for more, or without the coupon.",
+        ),
+        (
+            "minimum_discount",
+            "Of a subtotal of 900 coupon kim-1 takes off less than 10, the least that a coupon may. "
+            "Order for more, or without the coupon.",
+        ),
+    ],
+)
+def test_each_reason_why_a_coupon_is_refused_says_what_to_do(reason: str, detail: str) -> None:
+    problem = translate(errors.CouponNotValid("kim-1", reason, subtotal=900, discount_min=10))
+    assert problem is not None
+    assert problem.detail == detail
+    assert problem.members == {"coupon_id": "kim-1", "reason": reason}
+
+
+def test_every_reason_why_a_coupon_is_refused_has_its_sentence() -> None:
+    reasons = get_args(get_args(CouponRefusal)[0])
+    assert len(reasons) == 7
+    for reason in reasons:
+        assert translate(errors.CouponNotValid("kim-1", reason, subtotal=900, discount_min=10)) is not None
