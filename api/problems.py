@@ -372,8 +372,14 @@ INVALID_REQUEST: Final = ProblemType(
     422,
     Retry.NO,
     "A field, a parameter, an id or a header is unknown, missing, of the wrong type or outside its limits.",
-    "Mend what `errors` lists; the specification is at `/openapi.json`.",
-    {"errors": Annotated[list[FieldError], Meta(min_length=1)]},
+    "Mend what `errors` names and ask again: it is the first fault that was found, and more may follow. The "
+    "specification is at `/openapi.json`.",
+    {
+        "errors": Annotated[
+            list[FieldError],
+            Meta(min_length=1, description="The first fault that was found; where it is mended, others may follow."),
+        ]
+    },
 )
 UNKNOWN_REFERENCE: Final = ProblemType(
     "unknown-reference",

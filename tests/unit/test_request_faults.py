@@ -11,7 +11,9 @@ from msgspec.inspect import ListType, Metadata, StrType, StructType, UnionType, 
 
 from api.asgi import Answer, Call, Surface
 from api.operations import OPERATIONS
+from api.problems import INVALID_REQUEST
 from api.request_faults import wrong_form
+from api.retrying import what_to_do
 
 CHARGES: Final = "/v1/users/mina/balance/charges"
 ORDERS: Final = "/v1/users/mina/orders"
@@ -240,6 +242,14 @@ async def test_a_text_of_another_form_is_told_in_words(
     client: httpx.AsyncClient, method: str, address: str, body: Any, detail: str
 ) -> None:
     assert told(await client.request(method, address, json=body), 422) == detail
+
+
+async def test_of_two_faults_the_first_is_told_and_how_to_retry_says_so(client: httpx.AsyncClient) -> None:
+    twice = {"lines": [{"product_id": "a b", "quantity": 0}]}
+    response = await client.post(ORDERS, json=twice)
+    assert told(response, 422).startswith("body.lines[0].product_id: ")
+    assert len(response.json()["errors"]) == 1
+    assert "the first fault that was found, and more may follow" in what_to_do(INVALID_REQUEST)
 
 
 def patterns(described: Any) -> set[str]:
