@@ -155,5 +155,5 @@ def _order_id(call: Call[Any, schemas.NoQuery]) -> str:
     """The order id in the path; what is written otherwise than ours are belongs to no order."""
     order_id = call.path_params["order_id"]
     if not is_order_id(order_id):
-        raise NotFound(f"there is no order {order_id}")
+        raise NotFound(f"user {call.path_params['user_id']} has no order {order_id}")
     return order_id

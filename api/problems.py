@@ -26,6 +26,8 @@ RETRY_AFTER_SECONDS: Final = 1
 """What `Retry-After` says unless the refusal knows better."""
 
 
+_SEND_AGAIN: Final = "Send it again, with the same Idempotency-Key if it had one."
+_READ_FIRST: Final = "Sent again without an Idempotency-Key it may act twice: first read what it would have changed."
 _STANDARD_MEMBERS: Final = frozenset({"type", "title", "status", "detail", "instance", "retryable", "request_id"})
 
 
@@ -143,14 +145,17 @@ class Problem(Exception):
         return Problem(self.kind, self.detail, retryable=self._retryable, headers=headers, **self.members)
 
     def encode(self, *, request_id: str, repeatable: bool) -> bytes:
-        """The body of the answer."""
+        """The body of the answer; where nobody knows what became of the request, it says how to find out."""
         kind = self.kind
+        detail = self.detail
+        if kind.retry is Retry.IF_REPEATABLE:
+            detail = f"{detail} {_SEND_AGAIN if repeatable else _READ_FIRST}"
         return orjson.dumps(
             {
                 "type": kind.uri,
                 "title": kind.title,
                 "status": kind.status,
-                "detail": self.detail,
+                "detail": detail,
                 "retryable": self.retryable(repeatable=repeatable),
                 "request_id": request_id,
                 **self.members,

@@ -193,10 +193,15 @@ def _insufficient_balance(error: errors.InsufficientBalance) -> Problem:
     )
 
 
+def _fate(error: errors.OrderNotPayable) -> str:
+    became = f"has failed: {error.failure}" if error.failure else f"is {error.status}"
+    return f"Order {error.order_id} {became}."
+
+
 def _order_not_payable(error: errors.OrderNotPayable) -> Problem:
     return Problem(
         problems.ORDER_NOT_PAYABLE,
-        f"Order {error.order_id} has failed: {error.failure}.",
+        _fate(error),
         headers=_as_before(error.replayed),
         order_id=error.order_id,
         order_status=error.status,
@@ -207,7 +212,7 @@ def _order_not_payable(error: errors.OrderNotPayable) -> Problem:
 def _order_not_cancellable(error: errors.OrderNotCancellable) -> Problem:
     return Problem(
         problems.ORDER_NOT_CANCELLABLE,
-        f"Order {error.order_id} is {error.status}.",
+        _fate(error),
         order_id=error.order_id,
         order_status=error.status,
         failure=error.failure,
@@ -261,9 +266,10 @@ def _unavailable(_: errors.Unavailable) -> Problem:
 
 
 def _outcome_unknown(error: errors.OutcomeUnknown) -> Problem:
+    tells = f": reading order {error.order_id} tells" if error.order_id else ""
     return Problem(
         problems.OUTCOME_UNKNOWN,
-        "No answer came in time; the change may or may not have taken effect.",
+        f"No answer came in time; the change may or may not have taken effect{tells}.",
         order_id=error.order_id,
     )
 

@@ -46,8 +46,11 @@ def test_what_nobody_foresaw_has_no_problem_of_its_own() -> None:
     ("error", "detail"),
     [
         (errors.NotFound(), "There is no such thing."),
-        (errors.NotFound("there is no order o-1"), "There is no order o-1."),
+        (errors.NotFound("there is no product tea"), "There is no product tea."),
         (errors.NotFound("user zoe has no order o-1"), "User zoe has no order o-1."),
+        (errors.OrderNotPayable("o-1", "failed", "expired"), "Order o-1 has failed: expired."),
+        (errors.OrderNotCancellable("o-1", "failed", "stock_lost"), "Order o-1 has failed: stock_lost."),
+        (errors.OrderNotCancellable("o-1", "completed", None), "Order o-1 is completed."),
         (
             errors.OrderInProgress("o-1", 1_772_445_600_000),
             "Order o-1 awaits its payment until 2026-03-02T10:00:00.000Z. Pay or cancel it, then order again.",
@@ -70,6 +73,21 @@ def test_what_nobody_foresaw_has_no_problem_of_its_own() -> None:
     ],
 )
 def test_a_refusal_is_a_sentence_and_says_what_to_do(error: Exception, detail: str) -> None:
+    problem = translate(error)
+    assert problem is not None
+    assert problem.detail == detail
+
+
+@pytest.mark.parametrize(
+    ("order_id", "detail"),
+    [
+        (None, "No answer came in time; the change may or may not have taken effect."),
+        ("o-1", "No answer came in time; the change may or may not have taken effect: reading order o-1 tells."),
+    ],
+)
+def test_an_unknown_outcome_names_the_order_that_tells(order_id: str | None, detail: str) -> None:
+    error = errors.OutcomeUnknown("no reply")
+    error.order_id = order_id
     problem = translate(error)
     assert problem is not None
     assert problem.detail == detail
