@@ -61,8 +61,9 @@ def test_terms_that_lack_what_every_coupon_has_change_nothing(partition: Partiti
 @pytest.mark.parametrize(
     "terms",
     [
-        "", "1", f"1,amount,5,,,{NOW},{NOW},{NOW},", f"1,amount,5,,{NOW},{NOW},{NOW}", f"0,amount,5,,,{NOW},{NOW},{NOW}",
-        f"1,amount,0,,,{NOW},{NOW},{NOW}", f"1,amount,5,,,{NOW},{NOW},{NOW}\n", f"1,amount,5,,,{NOW},{NOW},{NOW},,,9-9",
+        "", "1", f"1,amount,5,,,{NOW},{NOW},{NOW},", f"1,amount,5,,{NOW},{NOW},{NOW}",
+        f"0,amount,5,,,{NOW},{NOW},{NOW}", f"1,amount,0,,,{NOW},{NOW},{NOW}",
+        f"1,amount,5,,,{NOW},{NOW},{NOW}\n", f"1,amount,5,,,{NOW},{NOW},{NOW},,,9-9",
     ],
 )  # fmt: skip
 def test_terms_of_another_form_change_nothing(partition: Partition, terms: str) -> None:

@@ -595,7 +595,9 @@ class Model:
         for coupon_id, coupon in self.coupons.items():
             if (coupon.user, coupon.campaign) == (a["user"], a["campaign"]) and coupon_id not in self.evicted:
                 return ["already_granted", coupon.place, coupon_id, self.coupon_text(coupon_id)]
-        names = ("number", "kind", "value", "minimum_order", "maximum_discount", "issued_at", "valid_from", "valid_until")
+        names = (
+            "number", "kind", "value", "minimum_order", "maximum_discount", "issued_at", "valid_from", "valid_until",
+        )  # fmt: skip
         terms = dict(zip(names, a["terms"].split(","), strict=True))
         if self._may_be_cold(int(terms["issued_at"]), a["asked"]):
             return ["cold", self.cold["times"]]
