@@ -56,8 +56,8 @@ from api.problems import (
     invalid_request,
 )
 from api.request_faults import (
+    invalid_body,
     invalid_id,
-    invalid_part,
     invalid_query,
     malformed_body,
     shortened,
@@ -638,7 +638,9 @@ class _Endpoint:
         except msgspec.ValidationError as error:
             # The decoder stops at the first wrong type; what is not JSON further on is still not JSON.
             _require_json(body)
-            raise invalid_part("body", error) from None
+            request_type = self.operation.request
+            assert request_type is not None
+            raise invalid_body(request_type, body, error) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise malformed_body(error, body) from None
         # The decoder takes the last of two members of one name, another reader the first. As many colons as the decoded

@@ -18,6 +18,7 @@ from api.guards.origins import CrossOrigin
 from api.operations import OPERATIONS, Operation
 from api.problem_examples import ProblemExample, examples_of
 from api.problems import invalid_request
+from api.request_faults import one_of
 from api.settings import ApiSettings
 from api.whole_answers import Header
 
@@ -53,12 +54,14 @@ def _choose(operation: Operation, call: Call[Any, Any]) -> tuple[Example | Probl
         for example in _examples(operation):
             if example.name == name:
                 return example, f"example={name}"
-        raise invalid_request("header.Prefer", "Expected the name of one of the operation's examples")
+        names = one_of(example.name for example in _examples(operation))
+        raise invalid_request("header.Prefer", f"Expected as `example` {names}")
     if code is not None:
         for example in _examples(operation):
             if _status(example) == code:
                 return example, f"code={code}"
-        raise invalid_request("header.Prefer", "Expected a status that the operation has an example of")
+        codes = one_of(sorted({_status(example) for example in _examples(operation)}))
+        raise invalid_request("header.Prefer", f"Expected as `code` {codes}")
     return operation.examples[0], ""
 
 

@@ -116,7 +116,9 @@ async def _ordered(shop: Shop, call: Call[schemas.OrderRequest, schemas.NoQuery]
         reason = coupon.reason_invalid(at_ms) if coupon else None
         if reason is None:
             raise
-        raise CouponNotValid(error.coupon_id, reason) from error
+        raise CouponNotValid(
+            error.coupon_id, reason, subtotal=error.subtotal, discount_min=error.discount_min
+        ) from error
 
 
 async def _paid_before(shop: Shop, call: Call[Any, schemas.NoQuery], error: NotFound) -> Answer:
@@ -153,5 +155,5 @@ def _order_id(call: Call[Any, schemas.NoQuery]) -> str:
     """The order id in the path; what is written otherwise than ours are belongs to no order."""
     order_id = call.path_params["order_id"]
     if not is_order_id(order_id):
-        raise NotFound(f"there is no order {order_id}")
+        raise NotFound(f"user {call.path_params['user_id']} has no order {order_id}")
     return order_id

@@ -25,7 +25,15 @@ _PROBLEM_EXAMPLES: Final = (
         "A body that is cut off",
         Problem(problems.MALFORMED_BODY, "The body is not JSON: Input data was truncated."),
     ),
-    ProblemExample("not-authenticated", "No token", Problem(problems.NOT_AUTHENTICATED, "A bearer token is required.")),
+    ProblemExample(
+        "not-authenticated",
+        "No token",
+        Problem(
+            problems.NOT_AUTHENTICATED,
+            "A bearer token is required: send `Authorization: Bearer <JWT>`. `firstcome token` makes one for "
+            "development.",
+        ),
+    ),
     ProblemExample(
         "not-authenticated-expired",
         "A token that has expired",
@@ -115,7 +123,7 @@ _PROBLEM_EXAMPLES: Final = (
         "The order has expired",
         Problem(
             problems.ORDER_NOT_PAYABLE,
-            "The order is failed.",
+            f"Order {ORDER_ID} has failed: expired.",
             order_id=ORDER_ID,
             order_status="failed",
             failure="expired",
@@ -126,7 +134,7 @@ _PROBLEM_EXAMPLES: Final = (
         "The order is completed",
         Problem(
             problems.ORDER_NOT_CANCELLABLE,
-            "The order is completed.",
+            f"Order {ORDER_ID} is completed.",
             order_id=ORDER_ID,
             order_status="completed",
             failure=None,
@@ -135,14 +143,20 @@ _PROBLEM_EXAMPLES: Final = (
     ProblemExample(
         "coupon-not-valid",
         "The coupon is used",
-        Problem(problems.COUPON_NOT_VALID, "The coupon has been used.", coupon_id=COUPON_ID, reason="used"),
+        Problem(
+            problems.COUPON_NOT_VALID,
+            f"Coupon {COUPON_ID} has paid for an earlier order, and one is used once. Order without it.",
+            coupon_id=COUPON_ID,
+            reason="used",
+        ),
     ),
     ProblemExample(
         "coupon-not-valid-minimum-order",
         "The order is too small for the coupon",
         Problem(
             problems.COUPON_NOT_VALID,
-            "The coupon needs a subtotal of 30000.",
+            f"The subtotal of 29000 is below the `minimum_order` of coupon {COUPON_ID}, which reading the coupon "
+            "tells. Order for more, or without the coupon.",
             coupon_id=COUPON_ID,
             reason="minimum_order",
         ),
@@ -285,7 +299,11 @@ _PROBLEM_EXAMPLES: Final = (
     ProblemExample(
         "outcome-unknown",
         "Redis did not answer",
-        Problem(problems.OUTCOME_UNKNOWN, "Redis did not answer in time.", order_id=ORDER_ID),
+        Problem(
+            problems.OUTCOME_UNKNOWN,
+            f"No answer came in time; the change may or may not have taken effect: reading order {ORDER_ID} tells.",
+            order_id=ORDER_ID,
+        ),
     ),
 )
 

@@ -26,6 +26,8 @@ RETRY_AFTER_SECONDS: Final = 1
 """What `Retry-After` says unless the refusal knows better."""
 
 
+_SEND_AGAIN: Final = "Send it again, with the same Idempotency-Key if it had one."
+_READ_FIRST: Final = "Sent again without an Idempotency-Key it may act twice: first read what it would have changed."
 _STANDARD_MEMBERS: Final = frozenset({"type", "title", "status", "detail", "instance", "retryable", "request_id"})
 
 
@@ -143,14 +145,17 @@ class Problem(Exception):
         return Problem(self.kind, self.detail, retryable=self._retryable, headers=headers, **self.members)
 
     def encode(self, *, request_id: str, repeatable: bool) -> bytes:
-        """The body of the answer."""
+        """The body of the answer; where nobody knows what became of the request, it says how to find out."""
         kind = self.kind
+        detail = self.detail
+        if kind.retry is Retry.IF_REPEATABLE:
+            detail = f"{detail} {_SEND_AGAIN if repeatable else _READ_FIRST}"
         return orjson.dumps(
             {
                 "type": kind.uri,
                 "title": kind.title,
                 "status": kind.status,
-                "detail": self.detail,
+                "detail": detail,
                 "retryable": self.retryable(repeatable=repeatable),
                 "request_id": request_id,
                 **self.members,
@@ -372,8 +377,14 @@ INVALID_REQUEST: Final = ProblemType(
     422,
     Retry.NO,
     "A field, a parameter, an id or a header is unknown, missing, of the wrong type or outside its limits.",
-    "Mend what `errors` lists; the specification is at `/openapi.json`.",
-    {"errors": Annotated[list[FieldError], Meta(min_length=1)]},
+    "Mend what `errors` names and ask again: it is the first fault that was found, and more may follow. The "
+    "specification is at `/openapi.json`.",
+    {
+        "errors": Annotated[
+            list[FieldError],
+            Meta(min_length=1, description="The first fault that was found; where it is mended, others may follow."),
+        ]
+    },
 )
 UNKNOWN_REFERENCE: Final = ProblemType(
     "unknown-reference",

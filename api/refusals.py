@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from api import problems
-from api.problems import FieldError, Problem, Reference, StockShortage
+from api.problems import Problem, Reference, StockShortage
+from api.request_faults import CURSOR_EXPECTED
 from api.times import format_time
 from engine import errors
 from engine.policy import INTEGER_MAX
@@ -131,10 +132,23 @@ def _order_in_progress(error: errors.OrderInProgress) -> Problem:
     )
 
 
+_COUPON_REFUSALS: Final[Mapping[str, str]] = {
+    "unknown": "This user has no coupon {id}. Name one that the user's list of coupons has, or order without one.",
+    "taken": "Another order has taken coupon {id} and is not paid. Cancel that order, or order without the coupon.",
+    "used": "Coupon {id} has paid for an earlier order, and one is used once. Order without it.",
+    "expired": "Coupon {id} is past its `valid_until`. Order without it.",
+    "not_started": "Coupon {id} is not valid yet. Order from its `valid_from` on, or without it.",
+    "minimum_order": "The subtotal of {subtotal} is below the `minimum_order` of coupon {id}, which reading the coupon "
+    "tells. Order for more, or without the coupon.",
+    "minimum_discount": "Of a subtotal of {subtotal} coupon {id} takes off less than {least}, the least that a coupon "
+    "may. Order for more, or without the coupon.",
+}
+
+
 def _coupon_not_valid(error: errors.CouponNotValid) -> Problem:
     return Problem(
         problems.COUPON_NOT_VALID,
-        f"Coupon {error.coupon_id} gives this order no discount: {error.why}.",
+        _COUPON_REFUSALS[error.why].format(id=error.coupon_id, subtotal=error.subtotal, least=error.discount_min),
         coupon_id=error.coupon_id,
         reason=error.why,
     )
@@ -179,10 +193,15 @@ def _insufficient_balance(error: errors.InsufficientBalance) -> Problem:
     )
 
 
+def _fate(error: errors.OrderNotPayable) -> str:
+    became = f"has failed: {error.failure}" if error.failure else f"is {error.status}"
+    return f"Order {error.order_id} {became}."
+
+
 def _order_not_payable(error: errors.OrderNotPayable) -> Problem:
     return Problem(
         problems.ORDER_NOT_PAYABLE,
-        f"Order {error.order_id} has failed: {error.failure}.",
+        _fate(error),
         headers=_as_before(error.replayed),
         order_id=error.order_id,
         order_status=error.status,
@@ -193,7 +212,7 @@ def _order_not_payable(error: errors.OrderNotPayable) -> Problem:
 def _order_not_cancellable(error: errors.OrderNotCancellable) -> Problem:
     return Problem(
         problems.ORDER_NOT_CANCELLABLE,
-        f"Order {error.order_id} is {error.status}.",
+        _fate(error),
         order_id=error.order_id,
         order_status=error.status,
         failure=error.failure,
@@ -247,9 +266,10 @@ def _unavailable(_: errors.Unavailable) -> Problem:
 
 
 def _outcome_unknown(error: errors.OutcomeUnknown) -> Problem:
+    tells = f": reading order {error.order_id} tells" if error.order_id else ""
     return Problem(
         problems.OUTCOME_UNKNOWN,
-        "No answer came in time; the change may or may not have taken effect.",
+        f"No answer came in time; the change may or may not have taken effect{tells}.",
         order_id=error.order_id,
     )
 
@@ -259,9 +279,7 @@ def _history_unavailable(_: Exception) -> Problem:
 
 
 def _invalid_cursor(_: Exception) -> Problem:
-    message = "Expected the `next_cursor` of the page before"
-    error = FieldError(location="query.cursor", message=message)
-    return Problem(problems.INVALID_REQUEST, f"query.cursor: {message}", errors=[error])
+    return problems.invalid_request("query.cursor", CURSOR_EXPECTED)
 
 
 _TABLE: Final[dict[type[BaseException], Callable[[Any], Problem]]] = {

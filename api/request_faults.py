@@ -5,27 +5,37 @@ Called only where a request is refused, so it may look again at what the quick c
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Final
 
 import msgspec
+from msgspec.inspect import ListType, LiteralType, Metadata, NoneType, StrType, StructType, Type, UnionType, type_info
 
-from api.operations import PathParameter
-from api.problems import (
-    INVALID_REQUEST,
-    MALFORMED_BODY,
-    UNSUPPORTED_MEDIA_TYPE,
-    FieldError,
-    Problem,
-    invalid_request,
-)
+from api.operations import PATH_PARAMETERS, PathParameter
+from api.problems import MALFORMED_BODY, UNSUPPORTED_MEDIA_TYPE, Problem, invalid_request
+from api.schemas import CURSOR_PATTERN, TEXT_PATTERN
+from api.times import TIME_PATTERN
 
 TEXT_LENGTH_MAX: Final = 300
 QUOTED_LENGTH_MAX: Final = 100
+CURSOR_EXPECTED: Final = "Expected the `next_cursor` of the page before"
 
 _JSON_WORDS: Final = {"int": "integer", "float": "number", "str": "string", "bool": "boolean"}
 _TYPES: Final = re.compile(r"`(?:[a-z]+ \| )*[a-z]+`")
+_PLACE: Final = re.compile(r"(.*) - at `\$((?:\.\w+|\[[0-9]{1,9}\])+)`", re.DOTALL)
+_STEP: Final = re.compile(r"\.(\w+)|\[([0-9]+)\]")
 _UNKNOWN_FIELD: Final = "Object contains unknown field "
+_WRONG_VALUE: Final = "Invalid enum value "
+_WRONG_FORM: Final = "Expected `str` matching regex "
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_BLANK: Final = "Expected more than spaces"
+_FORMS: Final = {
+    CURSOR_PATTERN: CURSOR_EXPECTED,
+    TIME_PATTERN: "Expected a time in UTC such as 2026-12-01T00:00:00Z or 2026-12-01T00:00:00.000Z, from 1970 on",
+}
 
 
 def shortened(text: str, length_max: int = TEXT_LENGTH_MAX) -> str:
@@ -61,38 +71,105 @@ def malformed_body(error: Exception, body: bytes) -> Problem:
     return Problem(MALFORMED_BODY, f"The body is not JSON: {reason}.")
 
 
-def invalid_part(part: str, error: msgspec.ValidationError) -> Problem:
-    """The decoder's message, `Expected ... - at `$.a[0]``, as a problem with a location such as `body.a[0]`."""
-    message, _, place = str(error).replace(r"\\Z", "$").partition(" - at `$")
-    message = shortened(_in_json_words(message))
-    where = shortened(part + place.rstrip("`"))
-    return Problem(INVALID_REQUEST, f"{where}: {message}", errors=[FieldError(location=where, message=message)])
+def invalid_body(request_type: type[msgspec.Struct], body: bytes, error: msgspec.ValidationError) -> Problem:
+    """The refusal of JSON that is not what the operation takes, by what the decoder raised."""
+    return _invalid_part("body", request_type, lambda: json.loads(body, parse_int=str, parse_float=str), error)
 
 
 def invalid_query(
-    query_type: type[msgspec.Struct], values: dict[str, str | int], error: msgspec.ValidationError
+    query_type: type[msgspec.Struct], values: Mapping[str, str | int], error: msgspec.ValidationError
 ) -> Problem:
-    """As `invalid_part`; a parameter that the operation does not have is told those that it has."""
-    names = [field.encode_name for field in msgspec.structs.fields(query_type)]
-    unknown = next((name for name in values if name not in names), None)
-    if unknown is None or not str(error).startswith(_UNKNOWN_FIELD):
-        return invalid_part("query", error)
-    taken = ", ".join(f"`{name}`" for name in names) or "none"
-    return invalid_request(
-        "query", f"Unknown parameter `{shortened(unknown, QUOTED_LENGTH_MAX)}`; this address takes {taken}"
-    )
+    """As `invalid_body`, of the query's parameters."""
+    return _invalid_part("query", query_type, lambda: values, error)
 
 
 def invalid_id(parameter: PathParameter, value: str) -> Problem:
     """The refusal of an id in the path: too long, of other characters, or a segment that leads elsewhere."""
-    wrong = value.strip(parameter.characters)[:1]
-    if wrong:
-        message = f"Expected only the characters {_alphabet(parameter.characters)}, not {_character(wrong)}"
-    elif len(value) > parameter.length_max:
-        message = f"Expected at most {parameter.length_max} characters, got {len(value)}"
-    else:
-        message = "Expected an id, not `.` or `..`"
-    return invalid_request(f"path.{parameter.name}", message)
+    return invalid_request(f"path.{parameter.name}", _wrong_id(parameter, value))
+
+
+def one_of(names: Iterable[object]) -> str:
+    """What may stand somewhere: `` `open`, `upcoming` or `closed` ``."""
+    *others, last = (f"`{name}`" for name in names)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _invalid_part(
+    part: str, kind: type[msgspec.Struct], read: Callable[[], Any], error: msgspec.ValidationError
+) -> Problem:
+    """The decoder's message, `Expected ... - at `$.a[0]``, as a problem with a location such as `body.a[0]`.
+
+    `read` gives what was sent in that part; the decoder shows the pattern that a text does not match, not the text.
+    """
+    found = _PLACE.fullmatch(str(error))
+    message, place = found.groups() if found else (str(error), "")
+    steps = [name or int(index) for name, index in _STEP.findall(place)]
+    match _type_at(kind, steps):
+        case StructType(fields=fields) if message.startswith(_UNKNOWN_FIELD):
+            unknown, where = ("parameter", "address") if part == "query" else ("member", "object")
+            name = shortened(message[len(_UNKNOWN_FIELD) + 1 : -1], QUOTED_LENGTH_MAX)
+            taken = ", ".join(f"`{field.encode_name}`" for field in fields) or "none"
+            message = f"Unknown {unknown} `{name}`; this {where} takes {taken}"
+        case LiteralType(values=values) if message.startswith(_WRONG_VALUE):
+            got = shortened(message[len(_WRONG_VALUE) + 1 : -1], QUOTED_LENGTH_MAX)
+            message = f"Expected {one_of(values)}, got `{got}`"
+        case StrType(pattern=str(pattern)) if message.startswith(_WRONG_FORM):
+            value = read()
+            for step in steps:
+                value = value[step]
+            message = wrong_form(pattern, value)
+        case _:
+            message = shortened(_in_json_words(message))
+    return invalid_request(shortened(part + place), message)
+
+
+def _type_at(kind: type[msgspec.Struct], steps: Iterable[str | int]) -> Type | None:
+    """The type of a member of a request, however deep; None where there is no such member."""
+    described: Type | None = _described(kind)
+    for step in steps:
+        match described:
+            case StructType(fields=fields):
+                described = next((_plain(field.type) for field in fields if field.encode_name == step), None)
+            case ListType(item_type=item):
+                described = _plain(item)
+            case _:
+                return None
+    return described
+
+
+@lru_cache(maxsize=64)
+def _described(kind: Any) -> Type:
+    return _plain(type_info(kind))
+
+
+def _plain(described: Type) -> Type:
+    """A type without its description, and without the null that may stand for it."""
+    while True:
+        match described:
+            case Metadata(type=inner):
+                described = inner
+            case UnionType(types=types):
+                described = next(each for each in types if not isinstance(each, NoneType))
+            case _:
+                return described
+
+
+def wrong_form(pattern: str, value: str) -> str:
+    """What a text lacks that does not match the pattern of its type; nobody is shown that."""
+    if (parameter := _IDS.get(pattern)) is not None:
+        return _wrong_id(parameter, value)
+    if pattern == TEXT_PATTERN:
+        control = _CONTROL.search(value)
+        return f"Expected no control character, got {_character(control[0])}" if control else _BLANK
+    return _FORMS.get(pattern, "Expected a text of the form that /openapi.json tells")
+
+
+def _wrong_id(parameter: PathParameter, value: str) -> str:
+    if wrong := value.strip(parameter.characters)[:1]:
+        return f"Expected only the characters {_alphabet(parameter.characters)}, not {_character(wrong)}"
+    if len(value) > parameter.length_max:
+        return f"Expected at most {parameter.length_max} characters, got {len(value)}"
+    return "Expected an id, not `.` or `..`" if value else f"Expected 1 to {parameter.length_max} characters, got none"
 
 
 def _shown(header: bytes) -> str:
@@ -134,3 +211,11 @@ def _character(character: str) -> str:
     if character == " ":
         return "a space"
     return f"`{character}`" if "!" <= character <= "~" else f"U+{ord(character):04X}"
+
+
+_IDS: Final = {
+    described.pattern: parameter
+    for parameter in PATH_PARAMETERS.values()
+    if isinstance(described := _described(parameter.type), StrType)
+}
+"""By its pattern what an id in a body or a query must be: the same as in a path."""

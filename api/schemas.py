@@ -35,7 +35,8 @@ PAGE_LIMIT_MAX: Final = 100
 _ID_PATTERN: Final = r"^(?!\.{1,2}\Z)[A-Za-z0-9._~@|-]{1,64}\Z"
 _MADE_ID_PATTERN: Final = r"^(?!\.{1,2}\Z)[A-Za-z0-9._~@|-]{1,128}\Z"
 # No control characters: PostgreSQL keeps no U+0000, and nothing else in that range belongs in a name.
-_TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*\Z"
+TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*\Z"
+CURSOR_PATTERN: Final = r"^[A-Za-z0-9_=-]{1,512}\Z"
 
 UserId = Annotated[
     str, Meta(pattern=_ID_PATTERN, description="The user, as the identity provider names them.", examples=["mina"])
@@ -67,7 +68,7 @@ Position = Annotated[
 Cursor = Annotated[
     str,
     Meta(
-        pattern=r"^[A-Za-z0-9_=-]{1,512}\Z",
+        pattern=CURSOR_PATTERN,
         description="Where the next page begins: the `next_cursor` of the page before; opaque.",
     ),
 ]
@@ -106,12 +107,12 @@ Available = Annotated[int, Meta(ge=0, le=LARGEST, description="Units that a new 
 Quantity = Annotated[int, Meta(ge=1, le=LARGEST, description="Units.")]
 PositiveCount = Annotated[int, Meta(ge=1, le=LARGEST)]
 Name = Annotated[
-    str, Meta(pattern=_TEXT_PATTERN, min_length=1, max_length=200, description="Without control characters.")
+    str, Meta(pattern=TEXT_PATTERN, min_length=1, max_length=200, description="Without control characters.")
 ]
 Option = Annotated[
     str,
     Meta(
-        pattern=_TEXT_PATTERN,
+        pattern=TEXT_PATTERN,
         min_length=1,
         max_length=100,
         description="What tells this stock item from its product's others, such as a size.",

@@ -133,7 +133,7 @@ class Catalog:
                 positions, replayed = (earlier.position,), not flow.sent_again
                 return Adjustment(product_id, stock_id, " ".join(option), int(available), positions, replayed)
             if reply.status is Status.UNKNOWN:
-                raise NotFound(f"product {product_id} has no stock item {stock_id}")
+                raise NotFound(f"there is no product {product_id} with a stock item {stock_id}")
             if reply.status is Status.STOCK_LIMIT:
                 raise StockLimit(reply.integer(0))
             return Adjustment(

@@ -203,10 +203,12 @@ class OrderInProgress(Refusal):
 class CouponNotValid(Refusal):
     """The coupon gives this order no discount now."""
 
-    def __init__(self, coupon_id: str, why: str) -> None:
+    def __init__(self, coupon_id: str, why: str, *, subtotal: int, discount_min: int) -> None:
         super().__init__()
         self.coupon_id = coupon_id
         self.why = why
+        self.subtotal = subtotal
+        self.discount_min = discount_min
 
 
 class PaymentLimit(Refusal):

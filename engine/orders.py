@@ -180,22 +180,26 @@ class Orders:
     async def finish(
         self, flow: Flow, script: str, user_id: str, order_id: str, key: RequestKey | None = None
     ) -> Reply:
-        """Run one of the scripts that decide a placed order: pay_order, cancel_order or expire_order."""
+        """Run one of the scripts that decide a placed order: pay_order, cancel_order or expire_order.
+
+        Raises `NotFound` but for an expiry, to which that is one of its outcomes.
+        """
         partition = self._runner.partitions.of(user_id)
-        takes_key = script != "expire_order"
-        return await self._runner.change(
+        is_asked_for = script != "expire_order"
+        reply = await self._runner.change(
             flow,
             partition,
             script,
             (*self._order_keys(partition, user_id, order_id), *self._key_claims.record(partition, key)),
-            (order_id, user_id, *(key_arguments(key) if takes_key else ())),
+            (order_id, user_id, *(key_arguments(key) if is_asked_for else ())),
             urgent=True,
         )
+        if is_asked_for and reply.status is Status.UNKNOWN:
+            raise NotFound(f"user {user_id} has no order {order_id}")
+        return reply
 
     def answered(self, order_id: str, reply: Reply) -> Order:
-        """The order in a reply of pay_order or cancel_order. Raises `NotFound`."""
-        if reply.status is Status.UNKNOWN:
-            raise NotFound(f"there is no order {order_id}")
+        """The order in a reply of pay_order or cancel_order."""
         fields = hash_of(reply.values[1])
         return _order(order_id, fields, self._runner.partitions.of(fields["user"]))
 
@@ -347,7 +351,9 @@ class Orders:
             case Status.ORDER_IN_PROGRESS:
                 raise OrderInProgress(reply.text(0), reply.integer(1))
             case Status.COUPON_NOT_VALID:
-                raise CouponNotValid(draft.coupon_id, reply.text(0))
+                raise CouponNotValid(
+                    draft.coupon_id, reply.text(0), subtotal=draft.subtotal, discount_min=policy.discount_min
+                )
             case Status.PAYMENT_LIMIT:
                 raise PaymentLimit(reply.integer(0), policy.payment_max)
             case Status.TOO_OLD:

@@ -18,7 +18,9 @@ from api.operations import HEALTH
 from api.problems import NOT_ALLOWED, NOT_AUTHENTICATED, NOT_FOUND, TOO_MANY_REQUESTS, Problem
 from api.settings import ApiSettings
 
-_NOBODY: Final = "A bearer token is required."
+_NOBODY: Final = (
+    "A bearer token is required: send `Authorization: Bearer <JWT>`. `firstcome token` makes one for development."
+)
 
 
 class Admission:

@@ -84,8 +84,9 @@ def test_stock_is_adjusted_and_never_falls_below_zero(client: httpx.Client, user
     assert problem(adjust(client, product, -1), 409, "stock-limit")["available"] == 0
     assert adjust(client, product, 4).json()["available"] == 4
     assert problem(adjust(client, product, 2**53 - 1), 409, "stock-limit")["available"] == 4
-    problem(adjust(client, product, 1, "XXL"), 404, "not-found")
-    problem(adjust(client, f"{product}-b", 1), 404, "not-found")
+    for product_id, stock_id in ((product, "XXL"), (f"{product}-b", "S")):
+        refused = problem(adjust(client, product_id, 1, stock_id), 404, "not-found")
+        assert refused["detail"] == f"There is no product {product_id} with a stock item {stock_id}."
 
 
 def test_a_campaign_is_made_then_changed_and_keeps_what_it_issued(

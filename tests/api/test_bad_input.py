@@ -186,6 +186,7 @@ def refused(client: httpx.Client, method: str, path: str, *expected: tuple[int, 
     answer = client.request(method, path, **request)
     found = (answer.status_code, answer.json().get("type", "").removeprefix("/problems/"))
     assert found in expected, f"{method} {path[:200]} {str(request)[:300]}: {answer.text}"
+    assert "regex" not in answer.text, "nobody is shown a pattern"
     return dict(answer.json())
 
 

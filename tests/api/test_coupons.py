@@ -156,20 +156,21 @@ def test_a_coupon_lowers_the_total_by_its_rule(
 
 @pytest.mark.requirement("R0.8", "R3.9", "R4.3")
 @pytest.mark.parametrize(
-    ("rule", "reason"),
+    ("rule", "reason", "told"),
     [
-        ({"kind": "amount", "value": 300, "minimum_order": 100}, "minimum_order"),
-        ({"kind": "percent", "value": 1}, "minimum_discount"),
+        ({"kind": "amount", "value": 300, "minimum_order": 100}, "minimum_order", "The subtotal of 99 is below the"),
+        ({"kind": "percent", "value": 1}, "minimum_discount", "Of a subtotal of 99 coupon"),
     ],
 )
 def test_a_coupon_that_gives_an_order_nothing_is_refused(
-    client: httpx.Client, user: str, product: str, campaign: str, rule: dict[str, Any], reason: str
+    client: httpx.Client, user: str, product: str, campaign: str, rule: dict[str, Any], reason: str, told: str
 ) -> None:
     put_product(client, product, price=99, S=3)
     put_campaign(client, campaign, discount=rule)
     coupon = take_coupon(client, user, campaign)
     refused = problem(place(client, user, (product, "S", 1), coupon=coupon), 409, "coupon-not-valid")
     assert (refused["coupon_id"], refused["reason"]) == (coupon, reason)
+    assert refused["detail"].startswith(told)
     assert client.get(f"/v1/products/{product}").json()["available"] == 3
     assert client.get(f"/v1/users/{user}/coupons/{coupon}").json()["state"] == "valid"
 

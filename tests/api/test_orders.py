@@ -237,11 +237,13 @@ def test_another_users_order_is_not_found_and_not_touched(
     order = place(client, user, (product, "S", 1)).json()["order_id"]
     verb, _, action = method.partition(" ")
     path = f"/v1/users/{user}-other/orders/{order}" + (f"/{action}" if action else "")
-    problem(client.request(verb, path), 404, "not-found")
+    refused = problem(client.request(verb, path), 404, "not-found")
+    assert refused["detail"] == f"User {user}-other has no order {order}."
     assert client.get(f"/v1/users/{user}/orders/{order}").json()["status"] == "awaiting_payment"
 
 
 @pytest.mark.parametrize("order_id", ["x", "0", str(uuid.UUID(int=0)), str(uuid.UUID(int=7 << 76)), "0" * 128])
 def test_an_order_that_there_is_not_is_not_found(client: httpx.Client, user: str, order_id: str) -> None:
     for method, path in [("GET", ""), ("POST", "/payment"), ("POST", "/cancellation")]:
-        problem(client.request(method, f"/v1/users/{user}/orders/{order_id}{path}"), 404, "not-found")
+        refused = problem(client.request(method, f"/v1/users/{user}/orders/{order_id}{path}"), 404, "not-found")
+        assert refused["detail"] == f"User {user} has no order {order_id}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -111,6 +112,24 @@ async def test_a_choice_that_is_not_there_is_refused(
     client: httpx.AsyncClient, operation: Operation, choice: str
 ) -> None:
     assert problem(await ask(client, operation, headers={"Prefer": choice})) == "invalid-request"
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (
+            "example=nope",
+            r"header\.Prefer: Expected as `example` `changed`, (`[a-z-]+`, )+`outcome-unknown` or `internal-error`",
+        ),
+        ("code=418", r"header\.Prefer: Expected as `code` `200`, (`\d{3}`, )+`503` or `504`"),
+    ],
+)
+async def test_a_choice_that_is_not_there_is_told_those_that_are(
+    client: httpx.AsyncClient, choice: str, expected: str
+) -> None:
+    (put_product,) = (operation for operation in OPERATIONS if operation.operation_id == "put_product")
+    answer = await ask(client, put_product, headers={"Prefer": choice})
+    assert re.fullmatch(expected, answer.json()["detail"]), answer.text
 
 
 @EACH

@@ -119,6 +119,10 @@ async def test_without_a_good_token_nothing_is_answered(
     assert (answer.status_code, problem(answer)) == (401, "not-authenticated")
     challenge = answer.headers["www-authenticate"]
     assert challenge == "Bearer" if authorization is None else 'error="invalid_token"' in challenge
+    if authorization is None:
+        told = answer.json()["detail"]
+        assert "send `Authorization: Bearer <JWT>`" in told
+        assert "`firstcome token` makes one" in told
 
 
 @each(FOR_SOMEBODY)

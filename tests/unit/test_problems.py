@@ -51,6 +51,22 @@ def test_the_retry_rule_of_each_problem_is_kept(kind: ProblemType, repeatable: b
         assert decoded(problem, repeatable=repeatable)["retryable"] is expected
 
 
+@pytest.mark.parametrize(
+    ("repeatable", "remedy"),
+    [
+        (True, "Send it again, with the same Idempotency-Key if it had one."),
+        (False, "Sent again without an Idempotency-Key it may act twice: first read what it would have changed."),
+    ],
+)
+def test_what_nobody_knows_the_outcome_of_says_how_to_find_out(repeatable: bool, remedy: str) -> None:
+    unknown = Problem(problems.OUTCOME_UNKNOWN, "No answer came.", order_id=None)
+    assert decoded(unknown, repeatable=repeatable)["detail"] == f"No answer came. {remedy}"
+    failed = Problem(problems.INTERNAL_ERROR, "The server failed.")
+    assert decoded(failed, repeatable=repeatable)["detail"] == f"The server failed. {remedy}"
+    refused = Problem(problems.NOT_FOUND, "There is no such thing.")
+    assert decoded(refused, repeatable=repeatable)["detail"] == "There is no such thing."
+
+
 def test_what_asks_for_patience_says_how_long() -> None:
     patient = {name for name, kind in PROBLEMS.items() if "Retry-After" in kind.headers}
     assert patient == {
