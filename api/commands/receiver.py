@@ -105,7 +105,7 @@ def _events(body: bytes) -> list[dict[str, Any]] | None:
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8081, show_default=True, help="Port to listen on.")
+@click.option("--port", default=8081, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option(
     "--file",
     type=click.Path(dir_okay=False, path_type=Path),
