@@ -31,6 +31,10 @@ SLICE_S = 10.0
 
 WARM_UP_S = 1.0
 TITLES = {path.name: path.title.replace("1,000 products", "all products") for path in traffic.ALL}
+GROWTH_HEAD = (
+    "path", "small: answers/s", "large: answers/s", "small: CPU us", "large: CPU us", "CPU, large to small",
+    "generator's CPU, large to small", "small: p99 ms", "large: p99 ms",
+)  # fmt: skip
 PARTS = ("api", "redis", "worker", "postgres")
 _SIZES: LiteralString = """
 SELECT relname, pg_table_size(c.oid), pg_indexes_size(c.oid)
@@ -187,14 +191,15 @@ def summary(results: Found) -> str:
     users, orders, coupons = (large["size"][kind] - small["size"][kind] for kind in ("users", "orders", "coupons"))
     return "\n\n".join(
         [
-            f"One shop has {_told(small['size'])} when it is first measured, and {_told(small['size_at_the_end'])} at "
-            f"the end; the other {_told(large['size'])}, and {_told(large['size_at_the_end'])}.",
-            markdown(["path", "answers/s", "other", "CPU us", "other", "ratio", "generator", "p99 ms", "other"], rows),
-            f"Redis takes {small['redis_bytes'] / 2**20:,.0f} MiB in one and "
-            f"{large['redis_bytes'] / 2**20:,.0f} MiB in the other: "
+            f"The small shop has {_told(small['size'])} when it is first measured, and "
+            f"{_told(small['size_at_the_end'])} at the end; the large one {_told(large['size'])}, and "
+            f"{_told(large['size_at_the_end'])}.",
+            markdown(GROWTH_HEAD, rows),
+            f"Redis takes {small['redis_bytes'] / 2**20:,.0f} MiB in the small shop and "
+            f"{large['redis_bytes'] / 2**20:,.0f} MiB in the large one, when they are first measured: "
             f"{(large['redis_bytes'] - small['redis_bytes']) / users:,.0f} bytes for each further user, with "
-            f"{orders / users:.1f} orders and {coupons / users:.1f} coupons for each. PostgreSQL in the other, at the "
-            "end:",
+            f"{orders / users:.1f} orders and {coupons / users:.1f} coupons for each. PostgreSQL in the large shop, "
+            "at the end:",
             markdown(["table", "rows, MiB", "indexes, MiB"], sizes),
         ]
     )

@@ -20,6 +20,8 @@ from api.commands.api import program
 from api.commands.data_folder import Addresses
 from api.commands.listening import free_port
 from api.commands.processes import ChildProcess, Interrupted, ProcessFailed, stop_signals, wait_until
+from loadtests.scenarios.names import SCENARIOS, Named, UnknownScenario, chosen
+from loadtests.scenarios.options import PARAMETERS, Parameter
 from loadtests.scenarios.plan import NOT_PREPARED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,8 +29,7 @@ READY_S = 120.0
 STOP_S = 60.0
 POLL_S = 0.1
 SPAWNED_WITHIN_S = 5
-ONE_SHOT = {"rush", "sale", "CouponRush", "LimitedSale"}
-"""Their users do one thing, and then the run is over by itself."""
+HELP = frozenset({"-h", "--help"})
 STORES = (
     "FIRSTCOME_REDIS_URL",
     "FIRSTCOME_DATABASE_URL",
@@ -40,8 +41,41 @@ AUDIT_AGE_MS = "2000"
 """The run is over when the audit begins, so nothing needs a minute to come to rest."""
 
 
-@click.command()
-@click.option("--scenario", default="shopping", show_default=True, help="Tags or class names, with commas between.")
+class _Command(click.Command):
+    """Its help lists the scenarios and their parameters too."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(ctx, formatter)
+        with formatter.section("Scenarios, by tag or name"):
+            formatter.write_dl([(f"{each.tag}, {each.name}", each.does) for each in SCENARIOS])
+        with formatter.section("Their parameters, after --, or by environment"):
+            formatter.write_dl([(f"--{each.name}", _told(each)) for each in PARAMETERS])
+        with formatter.section("Locust's own"):
+            formatter.write_dl([("locust --help", "lists what else may follow --.")])
+
+
+def _told(parameter: Parameter) -> str:
+    values = f"{' or '.join(parameter.choices)}; " if parameter.choices else ""
+    default = f"default: {parameter.default}; " if parameter.default != "" else ""
+    return f"{parameter.told}  [{values}{default}{parameter.variable}]"
+
+
+def _scenarios(_: click.Context, __: click.Parameter, text: str) -> Sequence[Named]:
+    try:
+        return chosen(text)
+    except UnknownScenario as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.command(cls=_Command)
+@click.option(
+    "--scenario",
+    "scenarios",
+    default="shopping",
+    show_default=True,
+    callback=_scenarios,
+    help=f"One or several, with commas between: {', '.join(each.tag for each in SCENARIOS)}.",
+)
 @click.option("--users", default=100, show_default=True, type=click.IntRange(1), help="Users at once.")
 @click.option("--url", help="A shop that runs already; FIRSTCOME_TOKEN_SECRET must be its secret, if it has one.")
 @click.option("--run-time", default="60s", show_default=True, help="How long, for scenarios that have no end.")
@@ -50,8 +84,10 @@ AUDIT_AGE_MS = "2000"
     "--api-workers", default=2, show_default=True, type=click.IntRange(1), help="API processes of its own shop."
 )
 @click.argument("locust_arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
 def main(
-    scenario: str,
+    context: click.Context,
+    scenarios: Sequence[Named],
     users: int,
     url: str | None,
     run_time: str,
@@ -60,10 +96,12 @@ def main(
     locust_arguments: tuple[str, ...],
 ) -> None:
     """Run a load test; what follows `--` is given to Locust: `-- --coupons 500`. Its exit code is ours."""
+    if HELP.intersection(locust_arguments):
+        click.echo(context.get_help())
+        return
     stopping = threading.Event()
-    names = scenario.replace(",", " ").split()
-    arguments = [*_choice(names), *_amounts(users, processes)]
-    if not ONE_SHOT.issuperset(names):
+    arguments = ["--tags", *(each.tag for each in scenarios), *_amounts(users, processes)]
+    if not all(each.one_shot for each in scenarios):
         arguments += ["--run-time", run_time]
     with stop_signals(stopping):
         try:
@@ -78,12 +116,6 @@ def main(
             click.echo(f"Error: {error}", err=True)
             exit_code = NOT_PREPARED
     sys.exit(exit_code)
-
-
-def _choice(names: Sequence[str]) -> list[str]:
-    """A scenario by its tag, which is in small letters, or by the name of its class."""
-    tags = [name for name in names if name.islower()]
-    return [*(name for name in names if name not in tags), *(["--tags", *tags] if tags else [])]
 
 
 def _amounts(users: int, processes: int) -> list[str]:

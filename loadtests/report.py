@@ -1,6 +1,7 @@
-"""From saved results to `docs/performance.md`, its plots, and the README's headline: `python -m loadtests.report`."""
+"""From saved results to `docs/performance.md`, its plots and the READMEs' headline: `python -m loadtests.report`."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from html import escape
@@ -11,20 +12,23 @@ import click
 
 from loadtests import growth, traffic
 from loadtests.baselines import one_script, redis_locks, row_locks
+from loadtests.headlines import READMES, headline, with_headline
 from loadtests.systems import SYSTEMS, Firstcome, OneScript, RedisLocks, RowLocks
 from loadtests.tables import (
     BUDGET_HEAD,
+    CEILING_HEAD,
     COST_HEAD,
+    OPEN_HEAD,
     PATHS,
     RATE_HEAD,
     RATIO_HEAD,
     ROLES,
     Found,
     budgets,
+    ceilings,
     costs,
     counted,
     markdown,
-    middle,
     of,
     rates,
     ratios,
@@ -38,24 +42,16 @@ HELD = ROOT / "loadtests" / "results" / "steady.json"
 LATE_MS = 1_000
 DOCUMENT = ROOT / "docs" / "performance.md"
 PLOTS = ROOT / "docs" / "plots"
-BEGIN, END = "<!-- figures of loadtests/results/official.json: begin -->", "<!-- figures: end -->"
 COLOURS = ("#1b7f5c", "#2f6fb3", "#d98e04", "#b3402f", "#777777")
 WIDTH, LEFT, BAR = 720, 230, 22
+TICKS_MAX = 6
+"""An axis has at most so many intervals."""
 
 
 def load(path: Path = RESULTS) -> Found:
     """Saved results."""
     found: Found = json.loads(path.read_text(encoding="utf-8"))
     return found
-
-
-def headline(results: Found) -> str:
-    """The README's table: what is accepted and durable a second, beside the baselines."""
-    rows = []
-    for path in traffic.COMPARED:
-        rates_of = [middle(results, system.name, path.name, counted) for system in SYSTEMS]
-        rows.append([path.title, *("" if each is None else f"{each:,.0f}/s" for each in rates_of)])
-    return markdown(("", *(system.title for system in SYSTEMS)), rows)
 
 
 def document(results: Found) -> str:
@@ -73,7 +69,7 @@ def document(results: Found) -> str:
         "which servers, clients and whatever else ran there shared. "
         f"{machine['redis']}; Python {machine['python']}; {packages}. "
         f"Began {results['began']}, commit {results['commit']}, `{results['command']}`: "
-        f"{results['processes']} API process(es) for each system, {results['connections']} "
+        f"{_processes(results['processes'])} for each system, {results['connections']} "
         f"connections, {results['seconds']:g} s a path, closed loops by {results['generator']}, open loops by "
         "`loadtests/python_load.py`. **Ratios within the run are what counts**; absolute figures are of this machine "
         "under what else ran there.",
@@ -87,29 +83,39 @@ def document(results: Found) -> str:
         *_two_processes(),
         *_budgets(results),
         "## Closed loop",
+        f"Each of {results['connections']} connections sends its next request as soon as the last is answered, so the "
+        "server is never without work: what is the most it serves? A latency counts from when its request was sent. "
+        "`lag ms` is how old, at the worst of four looks a second, the oldest event was that PostgreSQL did not have "
+        "yet. `-` is where there is no such thing: reads make nothing durable, nor do the two systems on Redis alone, "
+        "and only Firstcome has a writer that can be behind.",
         markdown(RATE_HEAD, rates(results)),
         "## Open loop",
-        "Requests are due at 70 % of the closed loop's rate whatever the server does, and a latency counts from when "
-        "its request was due.",
-        markdown(RATE_HEAD, rates(results, "open")),
+        "Requests are due at `asked/s`, 70 % of what the closed loop answered, whatever the server does: how long does "
+        "one take where the server is not at its limit? A latency counts from when its request was due, so one that "
+        "had to wait for its turn is as late as its client would find it. The other columns are those of the closed "
+        "loop.",
+        markdown(OPEN_HEAD, rates(results, "open")),
         "![latencies](plots/latency.svg)",
         "## What it takes",
+        "In the closed loop: the processor time of each part until all was durable and settled, for each answer, in "
+        "microseconds; the generator's is not the system's own. `-` is a part that a system does not have. The last "
+        f"two columns are that times the answers of a second: cores in use, of {machine['cores']}.",
         markdown(COST_HEAD, costs(results)),
         "![CPU split](plots/cpu.svg)",
     ]
     if results.get("by_connections"):
         parts += ["## Connections", "![throughput against connections](plots/connections.svg)"]
     parts += _held()
-    if extra := results.get("ceilings"):
-        parts += ["## Ceilings, and what no client asks for", markdown(("figure", "value"), _flat(extra))]
+    parts += _ceilings(results)
     if GROWN.exists():
         grown = load(GROWN)
         parts += [
             "## As the shop grows",
-            f"Another run, of commit {grown['commit']}: `{grown['command']}`. Two shops of different size ran side by "
-            "side and were loaded in turn; the middle of each path's measurements is shown. The CPU for each answer, "
-            "of all parts together, is what counts. The generator knows nothing of what is on record, so its ratio "
-            "tells how far two equal measurements are apart here.",
+            f"Another run, of commit {grown['commit']}: `{grown['command']}`. A small shop and a large one ran side by "
+            "side and were loaded in turn; the middle of each path's measurements is shown. What counts is the CPU for "
+            "each answer, of all parts together, and how many times the small shop's the large one's is. The load "
+            "generator knows nothing of what is on record, so what should be 1 x in its column tells how far two equal "
+            "measurements are apart here.",
             growth.summary(grown),
         ]
     return "\n\n".join(parts) + "\n"
@@ -127,8 +133,7 @@ def _verdict(results: Found) -> list[str]:
     missed = [row for row in rows if row[-1] == "no"]
     return [
         f"Of {len(rows)} [goals](#goals) this run met {len(rows) - len(missed)} and missed {len(missed)}: "
-        f"{'; '.join(f'{what} ({found} of {goal})' for what, goal, found, _ in missed)}. "
-        "[Why, and what it would take](decisions/0011-throughput-goals-missed.md)."
+        "[why, and what it would take](decisions/0011-throughput-goals-missed.md)."
     ]
 
 
@@ -170,22 +175,41 @@ def _two_processes() -> list[str]:
         return []
     run = load(DOUBLED)
     return [
-        f"With {run['processes']} API processes of each system, another run (`{run['command']}`, commit "
-        f"{run['commit']}):",
+        f"With {_processes(run['processes'])} of each system, another run (`{run['command']}`, commit "
+        f"{run['commit']}), {_middle_of(run)}:",
         markdown(RATIO_HEAD, ratios(run)),
+        "and the rates of which these are the ratios, each the middle:",
         headline(run),
     ]
 
 
 def _rounds(results: Found) -> list[str]:
-    count = max((each["round"] for each in results.get("rounds", ())), default=0)
-    if not count:
+    if not _further_rounds(results):
         return []
+    told = _middle_of(results)
     return [
-        f"The middle of {count + 1} rounds, and their range: in each, every system had servers of its own and ran "
-        "alone, one after the other. Of the goals below, the ratios, coupons/s, checkouts/s and the API's CPU are the "
-        "middle too; all else is of the first round."
+        f"{told[0].upper()}{told[1:]}. In each, every system had servers of its own and ran alone, one after the "
+        "other. Of the goals below, the ratios, coupons/s, checkouts/s and the API's CPU are the middle too; all else "
+        "is of the first round."
     ]
+
+
+def _further_rounds(results: Found) -> int:
+    return max((each["round"] for each in results.get("rounds", ())), default=0)
+
+
+def _middle_of(results: Found) -> str:
+    """What the ratios are the middle of: the run's own round and those that `--rounds` adds."""
+    further = _further_rounds(results)
+    return (
+        f"the middle of {further + 1} rounds, the first and {further} more (`--rounds {further}`), and their range"
+        if further
+        else "one round"
+    )
+
+
+def _processes(count: int) -> str:
+    return f"{count} API process{'' if count == 1 else 'es'}"
 
 
 def _held() -> list[str]:
@@ -202,8 +226,8 @@ def _held() -> list[str]:
         f"{figures['asked_rate']:,.0f} a second by `{figures['generator']}`: {figures['accepted_per_s']:,.0f}/s "
         f"accepted, {figures['durable_per_s']:,.0f}/s durable; p50 {latency['50']:.1f} ms, p99 {latency['99']:.1f} ms, "
         f"p99.9 {latency['99.9']:.1f} ms from when a request was sent. The writer was at most "
-        f"{figures['lag_ms_max']:,.0f} ms behind, and more than a second in {late} of {len(figures['lag_ms'])} looks, "
-        "four a second. Memory in MiB, before and after: "
+        f"{figures['lag_ms_max']:,.0f} ms behind, and more than a second in {late:,} of "
+        f"{len(figures['lag_ms']):,} looks, four a second. Memory in MiB, before and after: "
         f"{memory}; what Redis and PostgreSQL keep of every order is a part of theirs.",
         "![lag over time](plots/lag.svg)",
     ]
@@ -220,15 +244,24 @@ def _budgets(results: Found) -> list[str]:
     return ["## Goals", told, markdown(BUDGET_HEAD, rows)]
 
 
-def _flat(found: Found, above: str = "") -> list[list[str]]:
-    rows: list[list[str]] = []
-    for name, value in found.items():
-        title = f"{above}{name.replace('_', ' ')}"
-        if isinstance(value, dict):
-            rows += _flat(value, f"{title}: ")
-        else:
-            rows.append([title, f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"])
-    return rows
+def _ceilings(results: Found) -> list[str]:
+    found = results.get("ceilings")
+    if not found:
+        return []
+    sellers, behind = found[f"best sellers at {traffic.READ_RATE}/s"], found["writer catching up"]
+    return [
+        "## Ceilings, and what no client asks for",
+        "How far a path is from what each part does by itself says what the rest costs. `without HTTP`: a process of "
+        "its own calls the engine, with 256 calls under way, and the worker follows as always; `COPY`: PostgreSQL's "
+        "command for loading rows in bulk, here of orders of two lines into the shop's own tables, without a worker; "
+        "`worker that is behind`: it was held while orders were paid, then let go; `rebuild`: Redis made anew from "
+        "PostgreSQL. CPU is that of the processes that are named, for each one of what the rate counts.",
+        markdown(CEILING_HEAD, ceilings(found)),
+        f"An order of two lines takes {behind['redis_calls_per_order']:.1f} calls to Redis and, until its units are "
+        f"confirmed as sold, {behind['worker_cpu_us_per_settled_order']:.1f} us of the worker. Best sellers, asked for "
+        f"{traffic.READ_RATE} times a second, are answered in {sellers['p50_ms']:.1f} ms (p50) and "
+        f"{sellers['p99_ms']:.1f} ms (p99).",
+    ]
 
 
 def bars(title: str, unit: str, rows: Sequence[tuple[str, Sequence[float]]], legend: Sequence[str] = ()) -> str:
@@ -257,11 +290,19 @@ def bars(title: str, unit: str, rows: Sequence[tuple[str, Sequence[float]]], leg
     return "\n".join([*text, "</svg>"]) + "\n"
 
 
+def ticks(most: float) -> list[int]:
+    """Round numbers from 0 to the first that is not below the most: 1, 2 or 5 times a power of ten apart."""
+    step = 10 ** max(0, math.floor(math.log10(max(most, 1.0) / TICKS_MAX)))
+    step *= next(times for times in (1, 2, 5, 10) if step * times * TICKS_MAX >= most)
+    return [step * number for number in range(max(1, math.ceil(most / step)) + 1)]
+
+
 def lines(title: str, across: str, up: str, series: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> str:
     """Lines over a common ground, each point (across, up), as SVG."""
     height, left, right, top, foot = 320, 70, 20, 40, 60
-    most_across = max((x for _, points in series for x, _ in points), default=1.0) or 1.0
-    most_up = max((y for _, points in series for _, y in points), default=1.0) or 1.0
+    ticks_across = ticks(max((x for _, points in series for x, _ in points), default=1.0))
+    ticks_up = ticks(max((y for _, points in series for _, y in points), default=1.0))
+    most_across, most_up = ticks_across[-1], ticks_up[-1]
     wide, high = WIDTH - left - right, height - top - foot
 
     def at(x: float, y: float) -> str:
@@ -273,14 +314,13 @@ def lines(title: str, across: str, up: str, series: Sequence[tuple[str, Sequence
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         f'<text x="10" y="20" font-size="14" font-weight="bold">{escape(title)}</text>',
     ]
-    for quarter in range(5):
-        y = top + high - high * quarter / 4
+    for tick in ticks_up:
+        y = top + high - high * tick / most_up
         text.append(f'<line x1="{left}" y1="{y:.1f}" x2="{left + wide}" y2="{y:.1f}" stroke="#dddddd"/>')
-        text.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{most_up * quarter / 4:,.0f}</text>')
-        x = left + wide * quarter / 4
-        text.append(
-            f'<text x="{x:.1f}" y="{top + high + 16}" text-anchor="middle">{most_across * quarter / 4:,.0f}</text>'
-        )
+        text.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:,}</text>')
+    for tick in ticks_across:
+        x = left + wide * tick / most_across
+        text.append(f'<text x="{x:.1f}" y="{top + high + 16}" text-anchor="middle">{tick:,}</text>')
     text.append(f'<text x="{left}" y="{height - 28}">{escape(across)}; up: {escape(up)}</text>')
     for index, (name, points) in enumerate(series):
         drawn = " ".join(at(*point) for point in points)
@@ -326,23 +366,18 @@ def plots(results: Found) -> dict[str, str]:
     return drawn
 
 
-def with_headline(readme: str, results: Found) -> str:
-    """The README with its headline table anew."""
-    block = f"{BEGIN}\n{headline(results)}\n{END}"
-    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, readme, flags=re.DOTALL)
-
-
 @click.command()
 def main() -> None:
-    """Write docs/performance.md, the plots in docs/plots and the README's table of figures anew.
+    """Write docs/performance.md, the plots in docs/plots and the table of figures in both READMEs anew.
 
     All of it comes from the results that are saved in loadtests/results; nothing is measured.
     """
     results: Any = load()
-    readme = ROOT / "README.md"
     written = {DOCUMENT: document(results)}
     written |= {PLOTS / name: drawing for name, drawing in plots(results).items()}
-    written[readme] = with_headline(readme.read_text(encoding="utf-8"), results)
+    for name, language in READMES.items():
+        readme = ROOT / name
+        written[readme] = with_headline(readme.read_text(encoding="utf-8"), results, language)
     PLOTS.mkdir(exist_ok=True)
     for path, text in written.items():
         path.write_text(text, encoding="utf-8")

@@ -82,7 +82,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def rates(results: Found, loop: str = "closed") -> list[list[str]]:
-    """Accepted, refused and durable apart, and the latencies."""
+    """Accepted, refused and durable apart, and the latencies; of open loops also the rate that was asked for."""
     rows = []
     for figures in results["figures"]:
         if figures["loop"] != loop:
@@ -92,6 +92,7 @@ def rates(results: Found, loop: str = "closed") -> list[list[str]]:
         rows.append(
             [
                 f"{TITLES[figures['system']]}: {PATHS[figures['path']]}",
+                *([f"{figures['asked_rate']:,.0f}"] if loop == "open" else []),
                 f"{figures['accepted_per_s']:,.0f}",
                 f"{figures['refused_per_s']:,.0f}",
                 "-" if durable is None else f"{durable:,.0f}",
@@ -121,8 +122,42 @@ def costs(results: Found) -> list[list[str]]:
 
 ROLES = ("api", "redis", "worker", "postgres", "generator")
 RATE_HEAD = ("path", "accepted/s", "refused/s", "durable/s", "p50 ms", "p99 ms", "p99.9 ms", "lag ms")
+OPEN_HEAD = (RATE_HEAD[0], "asked/s", *RATE_HEAD[1:])
 RATIO_HEAD = (f"{Firstcome.title}, durable, against", *(each.title for each in BASELINES))
 COST_HEAD = ("CPU, us for each answer", *ROLES, "API, cores", "all, cores")
+
+
+CEILING_HEAD = ("by itself", "how much", "in, s", "each second", "durable each second", "CPU, us for each")
+
+
+def ceilings(found: Found) -> list[list[str]]:
+    """What each part does by itself: how much in how long, its rate, and the CPU that it takes."""
+    echo, copied, behind, rebuilt = (
+        found[name] for name in ("bare echo", "COPY", "writer catching up", "rebuild of Redis")
+    )
+    rows = [["HTTP server that only echoes", "", "", f"{echo['answered_per_s']:,.0f} answers", "",
+             f"API {echo['api_cpu_us']:.1f}"]]  # fmt: skip
+    for flow in ("coupon", "checkout"):
+        alone = found[f"{flow} without HTTP"]
+        rows.append([
+            f"{flow} without HTTP", f"{alone['done']:,} {flow}s", f"{alone['seconds']:.1f}",
+            f"{alone['per_s']:,.0f} {flow}s", f"{alone['durable_per_s']:,.0f} {flow}s",
+            f"engine {alone['cpu_us']:.1f}, Redis {alone['redis_cpu_us']:.1f}",
+        ])  # fmt: skip
+    rows.append([
+        "COPY", f"{copied['orders']:,} orders", f"{copied['orders'] / copied['orders_per_s']:.1f}", "",
+        f"{copied['orders_per_s']:,.0f} orders", f"PostgreSQL {copied['postgres_cpu_us']:.1f}",
+    ])  # fmt: skip
+    rows.append([
+        "worker that is behind", f"{behind['orders']:,} orders", f"{behind['seconds']:.1f}", "",
+        f"{behind['events_per_s']:,.0f} events",
+        f"worker {behind['worker_cpu_us_per_event']:.1f}, PostgreSQL {behind['postgres_cpu_us_per_event']:.1f}",
+    ])  # fmt: skip
+    rows.append([
+        "rebuild", f"{rebuilt['rows']:,} rows", f"{rebuilt['seconds']:.1f}", f"{rebuilt['users_per_s']:,.0f} users",
+        "", "",
+    ])  # fmt: skip
+    return [[cell or "-" for cell in row] for row in rows]
 
 
 def summary(results: Found) -> str:
@@ -132,7 +167,7 @@ def summary(results: Found) -> str:
         parts.append(markdown(RATIO_HEAD, compared))
     parts.append(markdown(RATE_HEAD, rates(results)))
     if opened := rates(results, "open"):
-        parts.append("Open loop: latencies count from when a request was due.\n" + markdown(RATE_HEAD, opened))
+        parts.append("Open loop: latencies count from when a request was due.\n" + markdown(OPEN_HEAD, opened))
     parts.append(markdown(COST_HEAD, costs(results)))
     return "\n" + "\n\n".join(parts)
 

@@ -21,6 +21,11 @@ MISMATCH = 1
 INCOMPLETE = 2
 """Exit codes; 0 says that everything that could be compared is right."""
 
+LEGEND = (
+    "✓ right, ✗ wrong, · nothing to compare, or only with --full. In motion: changing just now, or out of reach; left "
+    "for another time. Cold: in PostgreSQL only, as Redis may let it go."
+)
+
 
 class CannotAudit(click.ClickException):
     """Nothing, or not all, could be looked at."""
@@ -42,14 +47,15 @@ def audit(full: bool, data: Path) -> None:
     except (SettingError, DatabaseError, EngineError, NoShop) as error:
         raise CannotAudit(str(error)) from error
     console.print(_table(auditor.report))
+    console.print(Text(LEGEND, style="dim"), soft_wrap=True)
     for example in auditor.report.examples:
         named = f"{example.entity.subject} {example.entity.name} (partition {example.entity.partition})"
         console.print(Text(f"✗ {example.check}: {named}: {example.detail}"), soft_wrap=True)
     if auditor.unread:
         numbers = ", ".join(map(str, sorted(auditor.unread)))
         console.print(Text(f"Not trusted or out of reach, so left out: partitions {numbers}"), soft_wrap=True)
-    if auditor.report.mismatches:
-        console.print(f"{auditor.report.mismatches} mismatches", style="bold red")
+    if count := auditor.report.mismatches:
+        console.print(f"{count:,} {'mismatch' if count == 1 else 'mismatches'}", style="bold red")
         raise SystemExit(MISMATCH)
     if auditor.unread:
         raise SystemExit(INCOMPLETE)

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from api.commands.listening import CannotListen, listen
+from api.commands.listening import CannotListen, http_url, listen
 from engine.settings import SettingError, read_settings
 from persistence.settings import ReceiverSettings
 from persistence.webhooks import make_secret
@@ -105,7 +105,7 @@ def _events(body: bytes) -> list[dict[str, Any]] | None:
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8081, show_default=True, help="Port to listen on.")
+@click.option("--port", default=8081, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option(
     "--file",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -129,4 +129,5 @@ def receiver(host: str, port: int, file: Path, new_secret: bool) -> None:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"{file} cannot be used: {error.strerror}: choose another --file") from error
+    click.echo(f"receiving on {http_url(host, listeners[0].getsockname()[1])}", err=True)
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=listeners)

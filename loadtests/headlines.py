@@ -1,0 +1,56 @@
+"""The figures that the READMEs show, in the language of each: what is accepted and durable a second, and where."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from loadtests import traffic
+from loadtests.systems import SYSTEMS, OneScript, RedisLocks
+from loadtests.tables import Found, counted, markdown, middle
+
+BEGIN, END = "<!-- figures of loadtests/results/official.json: begin -->", "<!-- figures: end -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """How a README tells them. ``titles``: of paths and systems by name, where they are not the titles of their own.
+
+    ``machine``: a sentence with places for ``cores``, ``cpu`` and ``memory_gib``.
+    """
+
+    machine: str
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+
+ENGLISH = Language(
+    "Measured on {cores} cores of {cpu} with {memory_gib} GiB, which servers, load generator and whatever else ran "
+    "there shared, so compare along a row."
+)
+KOREAN = Language(
+    "{cpu} 코어 {cores}개, 메모리 {memory_gib} GiB에서 쟀습니다. 서버와 부하 생성기, 그때 돌던 다른 프로그램이 "
+    "모두 그 코어를 나누어 썼으니, 같은 줄 안에서 비교하세요.",
+    {
+        traffic.COUPON.name: "쿠폰 발급",
+        traffic.CHECKOUT.name: "주문과 결제, 상품 1,000개 중 2개",
+        traffic.CHECKOUT_HOT.name: "주문과 결제, 모두 같은 상품",
+        RedisLocks.name: "Redis 락",
+        OneScript.name: "Lua 스크립트 하나, 영속 없음",
+    },
+)
+READMES: Mapping[str, Language] = {"README.md": ENGLISH, "docs/README.ko.md": KOREAN}
+
+
+def headline(results: Found, language: Language = ENGLISH) -> str:
+    """The table: what is accepted and durable a second, beside the baselines."""
+    rows = []
+    for path in traffic.COMPARED:
+        rates_of = [middle(results, system.name, path.name, counted) for system in SYSTEMS]
+        title = language.titles.get(path.name, path.title)
+        rows.append([title, *("" if each is None else f"{each:,.0f}/s" for each in rates_of)])
+    return markdown(("", *(language.titles.get(system.name, system.title) for system in SYSTEMS)), rows)
+
+
+def with_headline(readme: str, results: Found, language: Language) -> str:
+    """A README with its headline table anew, and the machine named under it."""
+    block = f"{BEGIN}\n{headline(results, language)}\n\n{language.machine.format_map(results['machine'])}\n{END}"
+    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, readme, flags=re.DOTALL)
