@@ -393,7 +393,7 @@ def test_a_key_that_cannot_be_one_is_refused(unchanged: httpx.Client, operation:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/", "/v1/users", "/admin", "/V1/products", "/v1/products/", "//v1", "/v2"]
+    "path", ["/v1", "/v1/", "/v1/users", "/admin", "/V1/products", "/v1/products/", "/v1//users", "/v2"]
 )
 def test_there_is_nothing_at_other_addresses(unchanged: httpx.Client, path: str) -> None:
     for method in ("GET", "POST"):
