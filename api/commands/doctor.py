@@ -12,6 +12,7 @@ from api.commands.checks import Check
 from api.commands.data_folder import Addresses
 from api.commands.postgres_checks import postgres_checks
 from api.commands.redis_checks import redis_checks
+from api.commands.setting_names import unknown_settings
 from api.commands.stores import data_option, stores_environment
 from engine.settings import EngineSettings, SettingError
 from persistence.settings import WorkerSettings
@@ -40,7 +41,8 @@ def examine(settings: Mapping[str, str]) -> list[Check]:
         engine, worker = EngineSettings.from_environment(settings), WorkerSettings.from_environment(settings)
     except SettingError as error:
         return [Check("settings", "refused", str(error))]
-    return [Check("settings", "read"), *redis_checks(engine), *postgres_checks(worker.database_url, engine)]
+    read = Check("settings", "read", advice=unknown_settings(settings))
+    return [read, *redis_checks(engine), *postgres_checks(worker.database_url, engine)]
 
 
 def _table(checks: list[Check]) -> Table:

@@ -26,7 +26,7 @@ def judge(checks: Iterable[Check]) -> None:
     failed = [check for check in checks if check.failed]
     for check in failed:
         if not check.decisive:
-            _log.warning("%s: %s. Remedy: %s", check.name, check.found, check.remedy)
-    refused = [f"{check.name}: {check.found}. Remedy: {check.remedy}" for check in failed if check.decisive]
+            _log.warning("%s: %s. Remedy: %s", check.name, check.found.rstrip("."), check.remedy)
+    refused = [f"{check.name}: {check.found.rstrip('.')}. Remedy: {check.remedy}" for check in failed if check.decisive]
     if refused:
         raise StartRefused("\n".join(refused))

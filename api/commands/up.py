@@ -24,6 +24,7 @@ from api.commands.first_look import judge
 from api.commands.listening import CannotListen, free_port, http_url, listen, require_loopback
 from api.commands.processes import ChildProcess, Interrupted, ProcessFailed, Supervisor, stop_signals, wait_until
 from api.commands.redis_checks import first_redis_checks
+from api.commands.setting_names import unknown_settings
 from api.commands.token import OperatorAuth
 from api.settings import ApiSettings
 from engine.settings import EngineSettings, SettingError, without_password
@@ -88,6 +89,10 @@ def up(host: str, port: int, data: Path, cluster: bool, api_workers: int | None,
             settings = ApiSettings.from_environment()
             if read_keys(settings) is None:
                 require_loopback(host)
+            EngineSettings.from_environment()  # what cannot be used is refused before a server is started
+            WorkerSettings.from_environment()
+            if unknown := unknown_settings(os.environ):
+                console.print(unknown, style="yellow", markup=False, soft_wrap=True)
             request = Request(host, port, data.absolute(), api_workers or several, workers or several, cluster)
             _Up(request, OperatorAuth(settings), console, stopping).run()
         except Interrupted:

@@ -270,6 +270,23 @@ def test_doctor_sees_a_server_that_loses_data(redis_flavour_url: str, empty_data
     assert "firstcome migrate" in found["schema"]
 
 
+def test_doctor_tells_of_a_variable_that_is_no_setting_and_of_the_one_that_it_may_mean() -> None:
+    settings, *_ = examine(
+        {"FIRSTCOME_PAYMENT_DEADLINE": "3", "FIRSTCOME_": "", "FIRSTCOME_CHARGE_MAX": "5", "HOME": ""}
+    )
+    assert not settings.failed
+    assert settings.advice == (
+        "FIRSTCOME_ is no setting. FIRSTCOME_PAYMENT_DEADLINE is no setting; FIRSTCOME_PAYMENT_DEADLINE_MS is"
+    )
+
+
+def test_up_refuses_a_setting_before_it_starts_anything(tmp_path: Path) -> None:
+    env = {"FIRSTCOME_PAYMENT_DEADLINE_MS": "abc"}
+    result = CliRunner().invoke(main, ["up", "--port", "0", "--data", str(tmp_path / "data")], env=env)
+    assert (result.exit_code, (tmp_path / "data").exists()) == (1, False)
+    assert "FIRSTCOME_PAYMENT_DEADLINE_MS must be a number, not 'abc'" in result.output
+
+
 def test_doctor_refuses_settings_that_cannot_be() -> None:
     assert "FIRSTCOME_PARTITIONS" in failed(examine({"FIRSTCOME_PARTITIONS": "many"}))["settings"]
 
