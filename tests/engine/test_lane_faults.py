@@ -15,10 +15,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from engine.cluster_lanes import ClusterLanes
 from engine.errors import OutcomeUnknown, ServerError, Unavailable
-from engine.lane import TOGETHER_MAX
+from engine.lane import TOGETHER_MAX, Lane
 from engine.lane_connection import Call, LaneConnection
 from engine.lanes import LaneSettings, RedisLanes
+from engine.partitions import Partitions
+from engine.redis_address import parse_redis_url
 from engine.scripts import Head, Script
 from tests.engine.scripted_server import Client, Command, ScriptedServer, bulk
 from tests.engine.waiting import until, within
@@ -361,3 +364,41 @@ def self_signed_certificate() -> bytes:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return private + certificate.public_bytes(serialization.Encoding.PEM)
+
+
+async def test_a_server_that_was_asked_nothing_for_longer_than_it_may_be_silent_is_not_taken_for_silent() -> None:
+    patience = LaneSettings(reply_timeout_s=0.2, probe_interval_s=60)
+    async with ScriptedServer(echo) as server, Connected(server, patience) as lanes:
+        assert await lanes.execute(0, "ECHO", "first", deadline=within(5)) == b"first"
+        await asyncio.sleep(2 * patience.reply_timeout_s)
+        assert await lanes.execute(0, "ECHO", "second", deadline=within(5)) == b"second"
+        assert server.connections == 1
+
+
+async def test_a_call_that_another_lane_hands_over_ends_at_its_deadline_too() -> None:
+    lane = Lane(parse_redis_url("redis://127.0.0.1:1"), LaneSettings())
+    lane.wait("nobody is there")
+    future = asyncio.get_running_loop().create_future()
+    lane.put((future, within(0.05), None, (), ("PING",), 0, 0))
+    async with asyncio.timeout(5):
+        with pytest.raises(Unavailable, match="nobody is there"):
+            await future
+    await lane.close()
+
+
+async def test_who_waits_for_a_cluster_to_make_up_its_mind_is_answered_when_the_lanes_close() -> None:
+    lanes = ClusterLanes("redis+cluster://127.0.0.1:1", Partitions(4), LaneSettings(connect_timeout_s=0.05))
+    await lanes.start(patient=True)
+    node = Lane(parse_redis_url("redis://127.0.0.1:1"), LaneSettings())
+    before, after = (asyncio.get_running_loop().create_future() for _ in range(2))
+
+    def refused(future: "asyncio.Future[Any]") -> None:
+        lanes.reroute(node, (future, within(60), None, (), ("PING",), 0, 0), "TRYAGAIN", "Multiple keys")
+
+    refused(before)
+    await lanes.close()
+    refused(after)
+    for future in (before, after):
+        async with asyncio.timeout(5):
+            with pytest.raises(Unavailable):
+                await future
