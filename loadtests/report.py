@@ -37,6 +37,7 @@ from loadtests.tables import (
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "loadtests" / "results" / "official.json"
 DOUBLED = ROOT / "loadtests" / "results" / "two-processes.json"
+CROWDED = ROOT / "loadtests" / "results" / "crowd.json"
 GROWN = ROOT / "loadtests" / "results" / "growth.json"
 HELD = ROOT / "loadtests" / "results" / "steady.json"
 LATE_MS = 1_000
@@ -80,7 +81,7 @@ def document(results: Found) -> str:
         "Of Firstcome and the row locks the durable rate counts (all of it in PostgreSQL, the time until the last "
         "of it was there included); the two on Redis alone are never durable.",
         *(f"![{PATHS[path.name]}](plots/{path.name}.svg)" for path in traffic.COMPARED),
-        *_two_processes(),
+        *_other_runs(),
         *_budgets(results),
         "## Closed loop",
         f"Each of {results['connections']} connections sends its next request as soon as the last is answered, so the "
@@ -170,17 +171,17 @@ def _what_is_compared() -> list[str]:
     ]  # fmt: skip
 
 
-def _two_processes() -> list[str]:
-    if not DOUBLED.exists():
-        return []
-    run = load(DOUBLED)
-    return [
-        f"With {_processes(run['processes'])} of each system, another run (`{run['command']}`, commit "
-        f"{run['commit']}), {_middle_of(run)}:",
-        markdown(RATIO_HEAD, ratios(run)),
-        "and the rates of which these are the ratios, each the middle:",
-        headline(run),
-    ]
+def _other_runs() -> list[str]:
+    told = []
+    for run in (load(file) for file in (DOUBLED, CROWDED) if file.exists()):
+        told += [
+            f"With {_processes(run['processes'])} of each system and {run['connections']} connections, another run "
+            f"(`{run['command']}`, commit {run['commit']}), {_middle_of(run)}:",
+            markdown(RATIO_HEAD, ratios(run)),
+            "and the rates of which these are the ratios, each the middle:",
+            headline(run),
+        ]
+    return told
 
 
 def _rounds(results: Found) -> list[str]:
