@@ -178,7 +178,7 @@ def _other_runs() -> list[str]:
             f"With {_processes(run['processes'])} of each system and {run['connections']} connections, another run "
             f"(`{run['command']}`, commit {run['commit']}), {_middle_of(run)}:",
             markdown(RATIO_HEAD, ratios(run)),
-            "and the rates of which these are the ratios, each the middle:",
+            f"and the rates of which these are the ratios{', each the middle' if _further_rounds(run) else ''}:",
             headline(run),
         ]
     return told
