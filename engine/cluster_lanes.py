@@ -174,6 +174,9 @@ class ClusterLanes(Lanes):
 
     def reroute(self, lane: Lane, call: Call, code: str, message: str) -> None:
         """Send what was not executed where it belongs: at once where that is said, else a little later."""
+        if self._closing:
+            self._put_later(call, f"{code} {message}")
+            return
         partition = call[6]
         said = message.split(" ")
         if partition >= 0 and code in {"MOVED", "ASK"} and len(said) == 2:

@@ -118,7 +118,8 @@ def moving_slots(nodes: bytes) -> frozenset[int]:
 def read_endpoint(text: str, asked: Endpoint) -> Endpoint:
     """The ``host:port`` of a MOVED or ASK; without a host it is that of the node which says it."""
     host, _, port = text.rpartition(":")
-    return Endpoint(host.strip("[]") or asked.host, int(port))
+    name = host.strip("[]")
+    return Endpoint(asked.host if name in {"", "?"} else name, int(port))
 
 
 def _names(slots: list[Any], asked: Endpoint) -> dict[str, Endpoint]:

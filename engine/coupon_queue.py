@@ -86,7 +86,12 @@ class CouponQueue:
         del self._lines[line]
         waiting = [asker for asker in askers if not asker.answer.done()]
         if waiting:
-            call = asyncio.get_running_loop().create_task(self._call(line, waiting))
+            deadline = min(asker.flow.deadline for asker in waiting)
+            requests = ",".join(asker.flow.request for asker in waiting)
+            together = Flow(line.generation, deadline, line.now_ms, requests)
+            # At once, not in the call's own task: who asks alone in the next line must not overtake this one.
+            sent = self._send(line, together, waiting)
+            call = asyncio.get_running_loop().create_task(self._call(together, sent, waiting))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
 
@@ -106,12 +111,9 @@ class CouponQueue:
             (line.campaign_id, *(asker.user_id for asker in askers)),
         )
 
-    async def _call(self, line: _Line, askers: Sequence[_Asker]) -> None:
-        deadline = min(asker.flow.deadline for asker in askers)
-        requests = ",".join(asker.flow.request for asker in askers)
-        together = Flow(line.generation, deadline, line.now_ms, requests)
+    async def _call(self, together: Flow, sent: Awaitable[Reply], askers: Sequence[_Asker]) -> None:
         try:
-            reply = await self._send(line, together, askers)
+            reply = await sent
             if together.sent_again:
                 _note_sent_again(askers)
             for index, asker in enumerate(askers):

@@ -70,7 +70,8 @@ class LaneConnection(asyncio.Protocol):
 
     @property
     def writable(self) -> bool:
-        return not (self._paused or self._finishing)
+        transport = self._transport
+        return not (self._paused or self._finishing or transport is None or transport.is_closing())
 
     def write(self, calls: Sequence[Call], identity: bytes) -> None:
         """Send calls in one write, but not those whose callers gave up. ``identity`` becomes each script's ARGV[1]."""
@@ -139,6 +140,10 @@ class LaneConnection(asyncio.Protocol):
             self.drop(f"it sent what is no reply to anything ({error})")
         if self._finishing and not self.in_flight:
             self.drop("it was given up")
+
+    def eof_received(self) -> None:
+        # Its loss is told a tick later, and what is written until then would reach nobody.
+        self._finishing = True
 
     def pause_writing(self) -> None:
         self._paused = True

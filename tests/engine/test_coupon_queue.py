@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.coupon_queue import DEADLINE_STEP_S, SERVED_MAX
+from engine.coupon_queue import DEADLINE_STEP_S, SERVED_MAX, CouponQueue
 from engine.coupons import Coupon
 from engine.engine import Engine
 from engine.errors import CouponAlreadyIssued, CouponsExhausted, UnknownCampaign
@@ -166,3 +166,16 @@ async def test_a_recovery_between_begins_all_of_them_anew(engine: Engine, troubl
         assert await engine.recovery.raise_generation(partition, 2) is not None
     assert numbers(await ask(troubled, ["ann", "ben", "cho"])) == [1, 2, 3]
     assert proxy.times_sent("issue_coupons") == 2
+
+
+@pytest.mark.requirement("R4.1")
+async def test_whose_deadline_is_in_another_line_does_not_overtake(engine: Engine) -> None:
+    """Lines of one tick are served in the order of who came first in each."""
+    await engine.coupons.put_campaign(campaign("few", quantity=2))
+    queue, begun = CouponQueue(engine.runner), engine.runner.begin()
+    edge = (int(begun.deadline / DEADLINE_STEP_S) + 1) * DEADLINE_STEP_S
+    flows = [Flow(begun.generation, edge + late_s, begun.now_ms, "") for late_s in (-0.01, -0.01, 0.01)]
+    asked = [queue.ask(flow, "few", user) for flow, user in zip(flows, ("first", "second", "third"), strict=True)]
+    replies = await asyncio.gather(*asked)
+    assert [reply.status for reply in replies] == [Status.ISSUED, Status.ISSUED, Status.EXHAUSTED]
+    assert [reply.text(1).split(",")[0] for reply in replies[:2]] == ["1", "2"]

@@ -117,6 +117,53 @@ async def test_a_connection_writes_calls_as_one_piece() -> None:
     assert [calls[n][0].result() for n in (0, 2)] == [b"one", 2]
 
 
+async def test_nothing_is_written_to_a_connection_that_has_ended_before_its_loss_is_told() -> None:
+    """Whoever asks in that tick would be told that it may have been executed."""
+
+    class Closing(asyncio.Transport):
+        closing = False
+
+        def is_closing(self) -> bool:
+            return self.closing
+
+    loop = asyncio.get_running_loop()
+    transport = Closing()
+    reset, ended = (LaneConnection(cast(Any, None), loop) for _ in range(2))
+    for connection in (reset, ended):
+        assert not connection.writable
+        connection.connection_made(transport)
+        assert connection.writable
+    ended.eof_received()
+    assert not ended.writable
+    transport.closing = True
+    assert not reset.writable
+
+
+@pytest.mark.parametrize("end", ["closed", "reset"])
+async def test_who_asks_in_the_tick_in_which_the_server_goes_is_served_by_the_next_connection(end: str) -> None:
+    """More than are written at once: the early write comes before the connection's loss is told."""
+    async with ScriptedServer(echo) as server, Connected(server) as lanes:
+        assert await lanes.execute(0, "ECHO", "first", deadline=within(5)) == b"first"
+        loop = asyncio.get_running_loop()
+        calls: list[Any] = []
+
+        def ask() -> None:
+            calls.extend(lanes.execute(0, "ECHO", f"{n}", deadline=within(5)) for n in range(3 * TOGETHER_MAX))
+
+        connection = lanes._lane._connection
+        assert connection is not None
+        transport = connection._transport
+        assert transport is not None
+        if end == "closed":
+            connection.eof_received()
+        else:
+            transport.abort()
+        ask()
+        loop.call_soon(transport.abort)
+        assert await asyncio.gather(*calls) == [b"%d" % n for n in range(3 * TOGETHER_MAX)]
+        assert server.connections == 2
+
+
 async def test_a_connection_lost_in_the_middle_leaves_what_was_sent_unknown_and_nothing_else() -> None:
     async def lose_third(command: Command, client: Client) -> bytes | None:
         if command[-1] == b"2":
@@ -390,15 +437,21 @@ async def test_who_waits_for_a_cluster_to_make_up_its_mind_is_answered_when_the_
     lanes = ClusterLanes("redis+cluster://127.0.0.1:1", Partitions(4), LaneSettings(connect_timeout_s=0.05))
     await lanes.start(patient=True)
     node = Lane(parse_redis_url("redis://127.0.0.1:1"), LaneSettings())
-    before, after = (asyncio.get_running_loop().create_future() for _ in range(2))
+    before, after, late, later = (asyncio.get_running_loop().create_future() for _ in range(4))
 
     def refused(future: "asyncio.Future[Any]") -> None:
         lanes.reroute(node, (future, within(60), None, (), ("PING",), 0, 0), "TRYAGAIN", "Multiple keys")
 
+    def moved(future: "asyncio.Future[Any]", code: str) -> None:
+        lanes.reroute(node, (future, within(60), None, (), ("PING",), 0, 0), code, "1 127.0.0.1:2")
+
     refused(before)
     await lanes.close()
     refused(after)
-    for future in (before, after):
+    moved(late, "MOVED")
+    moved(later, "ASK")
+    assert not lanes._lanes, "none is made for one that comes late"
+    for future in (before, after, late, later):
         async with asyncio.timeout(5):
             with pytest.raises(Unavailable):
                 await future

@@ -65,6 +65,7 @@ def test_clients_reach_nodes_under_the_names_that_are_announced_to_them() -> Non
 
 def test_a_redirection_without_a_host_means_the_host_that_was_asked() -> None:
     assert read_endpoint(":7003", ASKED) == Endpoint("10.0.0.1", 7003)
+    assert read_endpoint("?:7003", ASKED) == Endpoint("10.0.0.1", 7003)
     assert read_endpoint("b.example:7003", ASKED) == Endpoint("b.example", 7003)
 
 
