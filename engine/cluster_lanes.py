@@ -182,7 +182,7 @@ class ClusterLanes(Lanes):
         if partition >= 0 and code in {"MOVED", "ASK"} and len(said) == 2:
             target = self._lane_to(read_endpoint(said[1], self._endpoints.get(lane) or _endpoint(self._seeds[0])))
             if code == "ASK":
-                if not self._closing and target.put_asking(call):
+                if target.put_asking(call):
                     return
             else:
                 self._attention.set()

@@ -91,9 +91,9 @@ def set_aside(data: Path, partition: int, reason: str, yes: bool) -> None:
 
     What it changed in Redis is then missing in PostgreSQL, and `firstcome audit` says so until that is corrected.
     """
-    if partition not in {stopped.partition for stopped, _ in _run(_stopped(data))}:
-        raise click.ClickException(f"partition {partition} is not stopped")
     if not yes:
+        if partition not in {stopped.partition for stopped, _ in _run(_stopped(data))}:
+            raise click.ClickException(f"partition {partition} is not stopped")
         click.confirm(f"Pass over the event that has stopped partition {partition}, for good?", abort=True)
 
     async def run() -> StoppingEvent:

@@ -23,10 +23,14 @@ def look_first(engine: EngineSettings, history: HistorySettings) -> None:
 
 def judge(checks: Iterable[Check]) -> None:
     """Refuses, or warns of, what these checks have found."""
-    failed = [check for check in checks if check.failed]
-    for check in failed:
-        if not check.decisive:
-            _log.warning("%s: %s. Remedy: %s", check.name, check.found.rstrip("."), check.remedy)
-    refused = [f"{check.name}: {check.found.rstrip('.')}. Remedy: {check.remedy}" for check in failed if check.decisive]
+    refused = []
+    for check in checks:
+        if not check.failed:
+            continue
+        told = f"{check.name}: {check.found.rstrip('.')}. Remedy: {check.remedy}"
+        if check.decisive:
+            refused.append(told)
+        else:
+            _log.warning(told)
     if refused:
         raise StartRefused("\n".join(refused))

@@ -133,8 +133,6 @@ class _Up:
             server = self._database()
             env = environment(FIRSTCOME_REDIS_URL=redis_url, **server)
             database_url = env["FIRSTCOME_DATABASE_URL"]
-            EngineSettings.from_environment(env)
-            WorkerSettings.from_environment(env)
             with self._step("bringing the schema up to date"):
                 self._migrate(env)
             receiver_url, told_to_worker = self._receiver(env)
