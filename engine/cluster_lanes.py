@@ -54,6 +54,9 @@ ASK_ONCE_WITHIN_S = 1.0
 RETRY_S = 0.03
 """About how long a call waits that a node would not run yet: a slot is half moved, or the cluster has no majority."""
 
+RETRIES_PER_S = 4000
+"""About how many of those who wait are sent again in a second, however many they are."""
+
 NOBODY = "no node of the cluster has its slot"
 
 _log = logging.getLogger("firstcome.cluster")
@@ -183,6 +186,7 @@ class ClusterLanes(Lanes):
             target = self._lane_to(read_endpoint(said[1], self._endpoints.get(lane) or _endpoint(self._seeds[0])))
             if code == "ASK":
                 if target.put_asking(call):
+                    self._counts.sent_again += 1
                     return
             else:
                 self._attention.set()
@@ -192,6 +196,7 @@ class ClusterLanes(Lanes):
                     self._moved_at[partition] = now
                     self._route[partition] = target
                 if self._route[partition] is not lane:
+                    self._counts.sent_again += 1
                     self._route[partition].put(call)
                     return
         elif code != "TRYAGAIN":
@@ -204,7 +209,8 @@ class ClusterLanes(Lanes):
 
     def _put_later(self, call: Call, why: str) -> None:
         future, deadline = call[:2]
-        wait_s = min(RETRY_S * random.uniform(0.5, 1.5), max(0.0, deadline - self._loop.time()))
+        wait_s = (RETRY_S + len(self._delayed) / RETRIES_PER_S) * random.uniform(0.5, 1.5)
+        wait_s = min(wait_s, max(0.0, deadline - self._loop.time()))
 
         def put() -> None:
             self._delayed.pop(future, None)
@@ -213,6 +219,7 @@ class ClusterLanes(Lanes):
             if deadline <= self._loop.time() or call[6] < 0:
                 future.set_exception(Unavailable(why))
             else:
+                self._counts.sent_again += 1
                 self._route[call[6]].put(call)
 
         if self._closing:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import re
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 
 from hiredis import ReplyError
 
-from engine.errors import OutcomeUnknown, Overloaded, ServerError, Unavailable
+from engine.errors import EngineError, OutcomeUnknown, Overloaded, ServerError, Unavailable
 from engine.lane_connection import Argument, Call, LaneConnection
 from engine.lane_counts import LaneCounts
 from engine.redis_address import RedisAddress
@@ -29,17 +30,23 @@ _SLOT_ELSEWHERE = frozenset({"ASK", "CLUSTERDOWN", "MOVED", "TRYAGAIN"})
 _SERVER_IN_NEED = frozenset({"MISCONF", "NOREPLICAS", "OOM"})
 # No other try can change these answers to the first commands of a connection.
 _LOGIN_REFUSED = frozenset({"ERR", "NOAUTH", "NOPERM", "WRONGPASS"})
+# So begins the answer to whatever a connection asks first that is one too many; another time there may be room.
+_NO_ROOM = "max number of clients"
 # Redis 6.2 wraps the error of a command inside of a script into one of its own.
 _WRAPPED_ERROR = re.compile(r"ERR Error running script .*?: -(?P<error>[A-Z]+ .*)", re.DOTALL)
 
 TOGETHER_MAX = 32
 """With so many waiting, a write does not wait for the end of the tick: the server works while the tick goes on. With
 each tick's calls in one write the two took turns, and half a core of two was idle while 64 connections asked for
-coupons."""
+coupons.
+
+Not under TLS: uvloop tells a tick late that such a connection is lost, and what is written until then reaches
+nobody."""
 
 _SENT_MAX = 3  # a script that is still not there after this many tries does not compile
 _OWN = -1  # in the place of "how often sent": a command of the lane's own, which judges its errors itself
 _RECHECK_PAUSE_S = 0.02
+_LOOK_PAUSE_S = 0.02  # the deadlines within it are looked after together: a look goes through all that wait
 
 _log = logging.getLogger("firstcome.lane")
 
@@ -84,7 +91,7 @@ class Lane:
     __slots__ = (
         "_address", "_attention", "_clock_offset_ms", "_closing", "_connection", "_failures", "_first", "_flush_due",
         "_identity", "_keeper", "_limit", "_load_errors", "_loop", "_origin", "_queue", "_refused", "_router",
-        "_settings", "_timer", "_told", "_trouble", "_unloaded", "_wake_at", "counts",
+        "_settings", "_timer", "_together", "_told", "_trouble", "_unloaded", "_wake_at", "counts",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +106,7 @@ class Lane:
         self._settings = settings
         self._router = router
         self._limit = settings.in_flight_limit
+        self._together = sys.maxsize if address.tls else TOGETHER_MAX
         self._connection: LaneConnection | None = None
         self._identity: bytes | None = None
         self._origin = b""
@@ -234,13 +242,16 @@ class Lane:
         if not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
-        elif len(queue) >= TOGETHER_MAX:
+        elif len(queue) >= self._together:
             self._send_queue()
         return future
 
     def put(self, call: Call) -> None:
         """Take over a call that was given to another lane, or refused; its caller has been let in already."""
-        self.counts.sent_again += 1
+        if self._closing:
+            if not call[0].done():
+                call[0].set_exception(self._unavailable())
+            return
         self._queue.append(call)
         if call[1] < self._wake_at:
             self._wake(call[1])
@@ -364,6 +375,7 @@ class Lane:
         """
         self._timer = None
         self._wake_at = inf
+        self._queue = [call for call in self._queue if not call[0].done()]  # who gave up takes nobody's room
         now = self._loop.time()
         connection = self._connection
         owing = connection is not None and bool(connection.in_flight)
@@ -379,7 +391,7 @@ class Lane:
             earliest = min((call[1] for call in waiting if call[1] > now), default=inf)
         wake_at = min(earliest, silent_at)
         if wake_at < self._wake_at:
-            self._wake(wake_at)
+            self._wake(max(wake_at, now + _LOOK_PAUSE_S))
 
     def _expire(self, now: float) -> None:
         for call in self._queue:
@@ -429,9 +441,11 @@ class Lane:
         if isinstance(error, TimeoutError):
             self._trouble = f"no answer within {self._settings.connect_timeout_s:g} s"
         else:
-            self._trouble = str(error) or type(error).__name__
+            reason = error.reason if isinstance(error, EngineError) else str(error)
+            self._trouble = reason or type(error).__name__
         self._tell(self._trouble)
-        if isinstance(error, ServerError) and error.code in _LOGIN_REFUSED and not self._first.done():
+        refused = isinstance(error, ServerError) and error.code in _LOGIN_REFUSED and not _has_no_room(error)
+        if refused and not self._first.done():
             self._first.set_exception(self._unavailable())
 
     def _tell(self, trouble: str) -> None:
@@ -477,8 +491,11 @@ class Lane:
         if address.password is not None:
             user = () if address.username is None else (address.username,)
             await self._ask(connection, ("AUTH", *user, address.password))
-        with suppress(ServerError):  # a name is for the operator's eyes; a server that allows none will do
+        try:
             await self._ask(connection, ("CLIENT", "SETNAME", self._settings.client_name))
+        except ServerError as error:  # a name is for the operator's eyes; a server that allows none will do
+            if _has_no_room(error):
+                raise
 
     async def _ask(self, connection: LaneConnection, *commands: Sequence[Argument]) -> list[Any]:
         if connection.lost.done():
@@ -516,3 +533,7 @@ class Lane:
             # A storm of error replies shall not become a storm of questions.
             await asyncio.wait({connection.lost}, timeout=_RECHECK_PAUSE_S)
         return self._refused or await connection.lost
+
+
+def _has_no_room(error: ServerError) -> bool:
+    return error.message.startswith(_NO_ROOM)

@@ -1,7 +1,7 @@
 """The queue before a campaign: who asks at the same moment is served by one call, and told what is true for each."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from engine.coupons import Coupon
 from engine.engine import Engine
 from engine.errors import CouponAlreadyIssued, CouponsExhausted, UnknownCampaign
 from engine.request_id import REQUEST_ID
-from engine.runner import Flow, Reply
+from engine.runner import Flow, Reply, ScriptRunner
 from engine.statuses import Status
 from tests.engine.shop import PARTITIONS, campaign, events
 from tests.engine.trouble import Proxy
@@ -126,6 +126,25 @@ async def test_who_is_nearly_out_of_time_takes_nobody_elses(troubled: Engine, pr
     flows = [Flow(begun.generation, now + seconds, begun.now_ms, "") for seconds in (2.0, 2.0 + DEADLINE_STEP_S, 2.0)]
     await asyncio.gather(*(queue.ask(flow, "spring", f"user-{at}") for at, flow in enumerate(flows)))
     assert proxy.times_sent("issue_coupons") == 2
+
+
+async def test_who_is_served_together_shares_the_earliest_deadline(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a later one, who is out of time would be told so too late."""
+    start = (asyncio.get_running_loop().time() // DEADLINE_STEP_S + 8) * DEADLINE_STEP_S
+    queue, begun = engine.coupons._queue, engine.runner.begin()
+    deadlines: list[float] = []
+    change = ScriptRunner.change
+
+    def seen(self: ScriptRunner, flow: Flow, *call: Any) -> Awaitable[Reply]:
+        deadlines.append(flow.deadline)
+        return change(self, flow, *call)
+
+    monkeypatch.setattr(ScriptRunner, "change", seen)
+    flows = [Flow(begun.generation, start + share, begun.now_ms, "") for share in (0.12, 0.03, 0.21)]
+    await asyncio.gather(*(queue.ask(flow, "spring", f"user-{at}") for at, flow in enumerate(flows)))
+    assert deadlines == [start + 0.03]
 
 
 async def test_a_full_line_is_served_after_those_who_came_before_it(engine: Engine) -> None:

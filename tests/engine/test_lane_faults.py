@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from engine.cluster_lanes import ClusterLanes
-from engine.errors import OutcomeUnknown, ServerError, Unavailable
+from engine.errors import OutcomeUnknown, Overloaded, ServerError, Unavailable
 from engine.lane import TOGETHER_MAX, Lane
 from engine.lane_connection import Call, LaneConnection
 from engine.lanes import LaneSettings, RedisLanes
@@ -84,6 +84,21 @@ async def test_the_calls_of_a_tick_leave_in_full_writes_at_once_and_the_rest_at_
         await asyncio.gather(*(request() for _ in range(requests)))
         full, rest = divmod(3 * requests, TOGETHER_MAX)
         assert writes == [TOGETHER_MAX] * full + [rest] * (rest > 0)
+
+
+async def test_under_tls_all_calls_of_a_tick_leave_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvloop tells a tick late that such a connection is lost."""
+    async with tls_server(tmp_path) as server, Connected(server, query=f"?ssl_ca_certs={server.authority}") as lanes:
+        writes: list[int] = []
+        write = LaneConnection.write
+
+        def counted(self: LaneConnection, calls: Sequence[Call], identity: bytes) -> None:
+            writes.append(len(calls))
+            write(self, calls, identity)
+
+        monkeypatch.setattr(LaneConnection, "write", counted)
+        await asyncio.gather(*(lanes.execute(0, "ECHO", "x", deadline=within(5)) for _ in range(5 * TOGETHER_MAX)))
+        assert writes == [5 * TOGETHER_MAX]
 
 
 async def test_a_connection_writes_calls_as_one_piece() -> None:
@@ -212,6 +227,81 @@ async def test_a_deadline_fails_its_own_call_alone() -> None:
         go_on.set()
         assert await outcomes([patient, last]) == [b"patient", b"last"]
         assert server.connections == 1
+
+
+async def test_deadlines_close_together_are_looked_after_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look goes through all that wait: one for each deadline would take half a processor of a busy shop's."""
+    lane = Lane(parse_redis_url("redis://127.0.0.1:1"), LaneSettings())
+    lane.wait("nobody is there")
+    looks = 0
+    look = Lane._look
+
+    def counted(self: Lane) -> None:
+        nonlocal looks
+        looks += 1
+        look(self)
+
+    monkeypatch.setattr(Lane, "_look", counted)
+    calls = [lane.call(0, None, (), ("PING",), within(0.05 + n / 10_000)) for n in range(1000)]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {Unavailable}
+    assert looks < 20
+    await lane.close()
+
+
+async def test_callers_that_gave_up_take_nobodys_room() -> None:
+    limit = 10
+    lane = Lane(parse_redis_url("redis://127.0.0.1:1"), LaneSettings(in_flight_limit=limit))
+    lane.wait("nobody is there")
+    for _ in range(limit):
+        lane.call(0, None, (), ("PING",), within(0.05)).cancel()
+    with pytest.raises(Overloaded):
+        await lane.call(0, None, (), ("PING",), within(0.05))
+    await until(lambda: lane.under_way == 0)
+    with pytest.raises(Unavailable):
+        await lane.call(0, None, (), ("PING",), within(0.05))
+    await lane.close()
+
+
+async def test_an_error_for_a_caller_that_gave_up_is_nobody_elses() -> None:
+    go_on = asyncio.Event()
+
+    async def refuse(command: Command, client: Client) -> bytes | None:
+        await go_on.wait()
+        return b"-ERR unknown command\r\n" if command[0] == b"NOSUCH" else bulk(command[-1])
+
+    async with ScriptedServer(refuse) as server, Connected(server) as lanes:
+        calls = [lanes.execute(0, *words, deadline=within(5)) for words in (["NOSUCH"], ["ECHO", "a"], ["ECHO", "b"])]
+        await until(lambda: server.commands)
+        calls[0].cancel()
+        go_on.set()
+        async with asyncio.timeout(5):
+            assert await asyncio.gather(*calls[1:]) == [b"a", b"b"]
+
+
+async def test_a_server_with_no_room_for_one_more_is_waited_for_and_says_so() -> None:
+    """It says so in answer to whatever is asked first: it is no refused login, and no name that it does not allow."""
+
+    class Full(ScriptedServer):
+        room_after = 2  # connections
+
+        async def _reply(self, command: Command, client: Client) -> bytes | None:
+            if self.connections > self.room_after:
+                return await super()._reply(command, client)
+            client.writer.write(b"-ERR max number of clients reached\r\n")
+            client.writer.close()
+            return None
+
+    for password in ("", ":secret@"):
+        async with Full(echo) as server:
+            lanes = RedisLanes(server.url.replace("//", f"//{password}"), SETTINGS)
+            await lanes.start()
+            assert server.connections == 3
+            await lanes.close()
+        async with Full(echo) as server:
+            server.room_after = 1_000
+            with pytest.raises(Unavailable, match=rf"{server.port}: ERR max number of clients reached\. Check"):
+                await RedisLanes(server.url.replace("//", f"//{password}"), LaneSettings(connect_timeout_s=0.3)).start()
 
 
 @pytest.mark.parametrize(
@@ -377,15 +467,27 @@ async def test_a_cluster_node_is_refused_until_there_is_cluster_support() -> Non
 
 
 async def test_tls_with_a_private_authority(tmp_path: Path) -> None:
-    certificate = tmp_path / "server.pem"
-    certificate.write_bytes(self_signed_certificate())
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    async with ScriptedServer(echo, context) as server:
-        async with Connected(server, query=f"?ssl_ca_certs={certificate}") as lanes:
+    async with tls_server(tmp_path) as server:
+        async with Connected(server, query=f"?ssl_ca_certs={server.authority}") as lanes:
             assert await lanes.execute(0, "ECHO", "secret", deadline=within(5)) == b"secret"
         with pytest.raises(Unavailable, match="certificate"):
             await RedisLanes(server.url, LaneSettings(connect_timeout_s=1.0)).start()
+
+
+class TlsServer(ScriptedServer):
+    """Echoes under TLS; ``authority`` is the file that vouches for it."""
+
+    authority: Path
+
+
+def tls_server(folder: Path) -> TlsServer:
+    certificate = folder / "server.pem"
+    certificate.write_bytes(self_signed_certificate())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = TlsServer(echo, context)
+    server.authority = certificate
+    return server
 
 
 def self_signed_certificate() -> bytes:
