@@ -18,6 +18,7 @@ from loadtests.tables import (
     BUDGET_HEAD,
     CEILING_HEAD,
     COST_HEAD,
+    DISTANCE_HEAD,
     OPEN_HEAD,
     PATHS,
     RATE_HEAD,
@@ -28,6 +29,7 @@ from loadtests.tables import (
     ceilings,
     costs,
     counted,
+    distances,
     markdown,
     of,
     rates,
@@ -258,6 +260,12 @@ def _ceilings(results: Found) -> list[str]:
         "`worker that is behind`: it was held while orders were paid, then let go; `rebuild`: Redis made anew from "
         "PostgreSQL. CPU is that of the processes that are named, for each one of what the rate counts.",
         markdown(CEILING_HEAD, ceilings(found)),
+        "How far each path is from two of them, the echo and, where it was measured, the same flow without HTTP; and "
+        f"where the time of all {results['machine']['cores']} cores went, in microseconds for each answer. `echo` and "
+        "`engine` are the API's time for the ceilings, `rest of API` is what it takes besides: routing, reading and "
+        "checking the request, encoding the answer, and the engine where it was not measured alone. `unused` is time "
+        "in which a core had nothing to do, as all connections waited for one of the other parts.",
+        markdown(DISTANCE_HEAD, distances(results)),
         f"An order of two lines takes {behind['redis_calls_per_order']:.1f} calls to Redis and, until its units are "
         f"confirmed as sold, {behind['worker_cpu_us_per_settled_order']:.1f} us of the worker. Best sellers, asked for "
         f"{traffic.READ_RATE} times a second, are answered in {sellers['p50_ms']:.1f} ms (p50) and "

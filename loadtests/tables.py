@@ -160,6 +160,43 @@ def ceilings(found: Found) -> list[list[str]]:
     return [[cell or "-" for cell in row] for row in rows]
 
 
+DISTANCE_HEAD = (
+    "us of all cores for each answer", "answers/s", "of the echo", "of no HTTP",
+    "echo", "engine", "rest of API", *ROLES[1:], "unused",
+)  # fmt: skip
+
+
+def distances(results: Found) -> list[list[str]]:
+    """How far each path of Firstcome is from its ceilings, and what the time of all cores went to meanwhile.
+
+    All from `echo` to `unused` together are the cores' time for each answer. What the engine takes was measured without
+    HTTP, where more calls are under way; where it was not measured, it is in the rest of the API.
+    """
+    alone, cores = results["ceilings"], results["machine"]["cores"]
+    echo = alone["bare echo"]
+    rows = []
+    for path in traffic.ALL:
+        figures = of(results, Firstcome.name, path.name)
+        if figures is None:
+            continue
+        cpu, answered = figures["cpu_us"], figures["answered_per_s"]
+        engine = alone.get(f"{path.name} without HTTP")
+        engine_us = engine["cpu_us"] if engine else 0.0
+        spent = [
+            echo["api_cpu_us"],
+            engine_us,
+            cpu["api"] - echo["api_cpu_us"] - engine_us,
+            *(cpu[role] for role in ROLES[1:]),
+        ]
+        rows.append([
+            path.title, f"{answered:,.0f}", f"{answered / echo['answered_per_s']:.0%}",
+            f"{answered / engine['per_s']:.0%}" if engine else "-",
+            *(f"{part:,.0f}" if part else "-" for part in spent),
+            f"{cores * 1e6 / answered - sum(spent):,.0f}",
+        ])  # fmt: skip
+    return rows
+
+
 def summary(results: Found) -> str:
     """What a run prints at its end: ratios first."""
     parts = []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from loadtests import report
+from loadtests import report, tables, traffic
 from loadtests.headlines import BEGIN, END, READMES, headline
 
 WRONG_USAGE = 2
@@ -83,3 +83,14 @@ def test_every_table_of_the_page_says_what_its_columns_are() -> None:
     assert len(heads) > 5
     assert [head for head in heads if len(set(head)) < len(head)] == []
     assert {"asked/s", "lag ms"} <= set(itertools.chain.from_iterable(heads))
+
+
+def test_what_the_cores_did_is_told_to_the_last_microsecond() -> None:
+    """From the echo to what was unused: the parts are all the time that there was."""
+    results = report.load()
+    rows = tables.distances(results)
+    assert [row[0] for row in rows[:2]] == [traffic.COUPON.title, traffic.CHECKOUT.title]
+    for title, answers, _, _, *parts in rows:
+        spent = sum(float(part.replace(",", "")) for part in parts if part != "-")
+        whole = results["machine"]["cores"] * 1e6 / float(answers.replace(",", ""))
+        assert spent == pytest.approx(whole, abs=len(parts)), title
