@@ -58,18 +58,17 @@ def _put(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
     client.put(path, json=body, timeout=TIMEOUT_S).raise_for_status()
 
 
-def first_purchase(
-    api_url: str, user: str = "mina", *, with_token: bool = False, token_command: str = "firstcome token"
-) -> list[str]:
-    """The command lines of a first purchase, to be typed one after the other."""
-    sign = [f"token=$({token_command} --user {user})"] if with_token else []
+def first_purchase(api_url: str, *, with_token: bool = False, token_command: str = "firstcome token") -> list[str]:
+    """The command lines of a first purchase, to be typed one after the other; the user is a new one each time."""
+    sign = [f"token=$({token_command} --user $user)"] if with_token else []
     curl = 'curl -s -H "Authorization: Bearer $token"' if with_token else "curl -s"
-    at = f"{api_url}/v1/users/{user}"
+    at = f"{api_url}/v1/users/$user"
     as_json = "-H 'Content-Type: application/json' -d"
     order = (
         '{"lines": [{"product_id": "t-shirt", "stock_id": "M", "quantity": 2}, {"product_id": "cap", "quantity": 1}]}'
     )
     return [
+        "user=mina-$(date +%s)-$$",
         *sign,
         f"curl -s {api_url}/v1/products/t-shirt",
         f"{curl} {at}/balance/charges {as_json} '{{\"amount\": 100000}}'",

@@ -97,7 +97,7 @@ def test_with_public_keys_alone_it_cannot_sign(tmp_path: Path) -> None:
 def test_the_first_purchase_is_typed_with_a_token_only_where_one_is_asked_for() -> None:
     assert not any("token" in line for line in first_purchase("http://shop"))
     lines = first_purchase("http://shop", with_token=True)
-    assert lines[0] == "token=$(firstcome token --user mina)"
+    assert lines[1] == "token=$(firstcome token --user $user)"
     assert lines != first_purchase("http://shop", with_token=True, token_command="other")
     assert all("Bearer $token" in line for line in lines if "/users/" in line)
 
