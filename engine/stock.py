@@ -396,7 +396,7 @@ def _held_lines(flat: list[bytes]) -> list[HeldLine]:
 
 
 def _chunks(flat: list[bytes], size: int) -> list[tuple[bytes, ...]]:
-    return list(zip(*(itertools.islice(flat, start, None, size) for start in range(size)), strict=True))
+    return list(zip(*[iter(flat)] * size, strict=True))  # one iterator, from which each place of a chunk takes in turn
 
 
 def _in_order(held: list[HeldLine], lines: Sequence[LineRequest]) -> list[HeldLine]:
