@@ -1,18 +1,17 @@
 """One path of one system under load: what was accepted, refused and made durable, how fast, and at what cost."""
 
 import itertools
-import threading
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from loadtests.generators import Load, closed_loop_generator, generate
+from loadtests.lag import Lag
 from loadtests.machine import cpu_of_roles, memory_bytes
 from loadtests.python_load import Job
 from loadtests.systems import HOST, Firstcome, System, WrongOutcome
 from loadtests.traffic import Path
 
-SAMPLE_EVERY_S = 0.25
 _numbers = itertools.count(1)
 
 
@@ -48,53 +47,6 @@ class Figures:
         return asdict(self)
 
 
-class Lag:
-    """Watches from aside how far the writer is behind, while a load runs. A context manager."""
-
-    def __init__(self, system: Firstcome) -> None:
-        self._system = system
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="lag")
-        self._accepted: list[tuple[float, int]] = []
-        self.lag_ms: list[list[float]] = []
-        self.error: BaseException | None = None
-
-    def __enter__(self) -> "Lag":
-        self._began = time.perf_counter()
-        self._accepted.append((0.0, self._system.progress()[0]))
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        try:
-            while not self._over.wait(SAMPLE_EVERY_S):
-                self._look()
-        except Exception as error:
-            self.error = error
-
-    def _look(self) -> None:
-        accepted, durable = self._system.progress()
-        at = time.perf_counter() - self._began
-        self._accepted.append((at, accepted))
-        self.lag_ms.append([round(at, 2), round((at - self._accepted_at(durable, at)) * 1000, 1)])
-
-    def _accepted_at(self, durable: int, now: float) -> float:
-        """When as many events were accepted as are durable now; between two looks, in proportion."""
-        before: tuple[float, int] | None = None
-        for at, accepted in reversed(self._accepted):
-            if accepted <= durable:
-                if before is None or before[1] == accepted:
-                    return now if before is None else at
-                share = (durable - accepted) / (before[1] - accepted)
-                return at + share * (before[0] - at)
-            before = (at, accepted)
-        return 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How long and how hard. ``rate`` above 0 is an open loop, by wrk if ``paced`` and where there is one: that takes
@@ -119,7 +71,7 @@ def measure(system: System, path: Path, plan: Plan) -> Figures:
     generator = "python_load" if plan.rate and not plan.paced else closed_loop_generator()
     before = system.counts()
     cpu_before = cpu_of_roles(system.roles())
-    lag = Lag(system) if isinstance(system, Firstcome) else None
+    lag = Lag(system.oldest_waiting_ms) if isinstance(system, Firstcome) else None
     job = _job(system, path, plan.seconds, plan.connections, plan.rate)
     if lag is None:
         load = generate(job, generator)
@@ -153,8 +105,8 @@ def measure(system: System, path: Path, plan: Plan) -> Figures:
         latency_ms={str(percentile): ms for percentile, ms in load.latency_ms},
         cpu_us=cpu_us,
         memory_mib={role: round(memory_bytes(pids) / 2**20, 1) for role, pids in system.roles().items()},
-        lag_ms_max=max((ms for _, ms in lag.lag_ms), default=0.0) if lag else None,
-        lag_ms=lag.lag_ms if lag else [],
+        lag_ms_max=max((ms for _, ms in lag.found_ms), default=0.0) if lag else None,
+        lag_ms=lag.found_ms if lag else [],
     )
 
 

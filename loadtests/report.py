@@ -13,6 +13,7 @@ import click
 from loadtests import growth, traffic
 from loadtests.baselines import one_script, redis_locks, row_locks
 from loadtests.headlines import READMES, headline, with_headline
+from loadtests.lag import LOOKS_PER_S
 from loadtests.systems import SYSTEMS, Firstcome, OneScript, RedisLocks, RowLocks
 from loadtests.tables import (
     BUDGET_HEAD,
@@ -88,8 +89,9 @@ def document(results: Found) -> str:
         "## Closed loop",
         f"Each of {results['connections']} connections sends its next request as soon as the last is answered, so the "
         "server is never without work: what is the most it serves? A latency counts from when its request was sent. "
-        "`lag ms` is how old, at the worst of four looks a second, the oldest event was that PostgreSQL did not have "
-        "yet. `-` is where there is no such thing: reads make nothing durable, nor do the two systems on Redis alone, "
+        f"`lag ms` is how old, at the worst of {LOOKS_PER_S} looks a second, the oldest event of any partition was "
+        "that PostgreSQL did not have yet. `-` is where there is no such thing: reads make nothing durable, nor do the "
+        "two systems on Redis alone, "
         "and only Firstcome has a writer that can be behind.",
         markdown(RATE_HEAD, rates(results)),
         "## Open loop",
@@ -230,7 +232,7 @@ def _held() -> list[str]:
         f"accepted, {figures['durable_per_s']:,.0f}/s durable; p50 {latency['50']:.1f} ms, p99 {latency['99']:.1f} ms, "
         f"p99.9 {latency['99.9']:.1f} ms from when a request was sent. The writer was at most "
         f"{figures['lag_ms_max']:,.0f} ms behind, and more than a second in {late:,} of "
-        f"{len(figures['lag_ms']):,} looks, four a second. Memory in MiB, before and after: "
+        f"{len(figures['lag_ms']):,} looks, {LOOKS_PER_S} a second. Memory in MiB, before and after: "
         f"{memory}; what Redis and PostgreSQL keep of every order is a part of theirs.",
         "![lag over time](plots/lag.svg)",
     ]

@@ -28,6 +28,7 @@ from engine.keys import Keys
 from engine.partitions import Partitions
 from loadtests import traffic
 from loadtests.generators import generate
+from loadtests.lag import oldest_waiting_ms
 from loadtests.python_load import Job
 from persistence.migrations import upgrade
 
@@ -286,10 +287,13 @@ class Firstcome(System):
     def marks(self) -> Marks:
         return tuple(seq for seq, _ in self._metas())
 
-    def progress(self) -> tuple[int, int]:
-        """Events accepted and events durable."""
-        metas = self._metas()
-        return sum(seq for seq, _ in metas), sum(durable for _, durable in metas)
+    def durable_events(self) -> int:
+        """How many events PostgreSQL has had."""
+        return sum(durable for _, durable in self._metas())
+
+    def oldest_waiting_ms(self) -> float:
+        """See `loadtests.lag`."""
+        return oldest_waiting_ms(self.redis, self._keys, PARTITIONS)
 
     def await_durable(self, marks: Marks) -> None:
         deadline = time.monotonic() + SETTLED_S

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from loadtests import traffic
 from loadtests.bench import Run, main
 from loadtests.ceilings import COPY_BATCH, COPY_BATCHES
-from loadtests.measure import Lag, Plan, measure
+from loadtests.measure import Plan, measure
 from loadtests.systems import Firstcome, OneScript, WrongOutcome
 from loadtests.tables import of, ratios, summary
 from tests.servers import reachable_folder
@@ -94,23 +94,6 @@ def test_units_that_went_elsewhere_are_found(folder: Path) -> None:
         assert system.broken_laws() == []
         system.redis.hincrby("product:product-3", "available:one", -1)
         assert system.broken_laws() == ["units went elsewhere: ['product-3']"]
-
-
-def test_a_lag_is_told_from_what_was_there_before_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = [(100, 100), (150, 130), (150, 150)]
-
-    class Progress:
-        def progress(self) -> tuple[int, int]:
-            return looks.pop(0) if len(looks) > 1 else looks[0]
-
-    monkeypatch.setattr("loadtests.measure.SAMPLE_EVERY_S", 0.02)
-    with Lag(cast(Firstcome, Progress())) as lag:
-        while len(lag.lag_ms) < 3:
-            assert lag.error is None
-    (at_s, first_ms), *others = lag.lag_ms
-
-    assert first_ms == pytest.approx(at_s * 1000 * 0.4, abs=10)
-    assert [ms for _, ms in others] == [0.0] * len(others)
 
 
 @pytest.mark.parametrize("asked", [("--only", "nope"), ("--path", "nope")])
