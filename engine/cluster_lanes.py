@@ -31,8 +31,8 @@ from engine.cluster_map import (
     read_endpoint,
     read_view,
 )
-from engine.errors import EngineError, Unavailable
-from engine.lane import Lane
+from engine.errors import EngineError, Overloaded, Unavailable
+from engine.lane import CLOSED, Lane
 from engine.lane_connection import Argument, Call
 from engine.lane_counts import LaneCounts
 from engine.lanes import Lanes, LaneSettings
@@ -95,6 +95,7 @@ class ClusterLanes(Lanes):
         self._loop = asyncio.get_running_loop()
         self._attention = asyncio.Event()
         self._nowhere.wait(NOBODY)
+        self._counts.lanes.append(self)
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 self._adopt(merge([await self._ask_any([_endpoint(seed) for seed in self._seeds])]))
@@ -113,15 +114,22 @@ class ClusterLanes(Lanes):
 
     async def close(self) -> None:
         self._closing = True
+        if self in self._counts.lanes:
+            self._counts.lanes.remove(self)
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
         for future, timer in self._delayed.items():
             timer.cancel()
             if not future.done():
-                future.set_exception(Unavailable("this process has closed its connections"))
+                future.set_exception(Unavailable(CLOSED))
         self._delayed.clear()
         await asyncio.gather(*(lane.close() for lane in (*self._lanes.values(), self._nowhere)), *self._leaving)
+
+    @property
+    def under_way(self) -> int:
+        """How many calls wait to be sent again; the lanes count all others."""
+        return len(self._delayed)
 
     def identity(self, partition: int) -> bytes | None:
         return self._route[partition].identity
@@ -135,10 +143,20 @@ class ClusterLanes(Lanes):
         *,
         deadline: float,
     ) -> asyncio.Future[Any]:
+        if len(self._delayed) >= self._settings.in_flight_limit:
+            return self._shed()
         return self._route[partition].call(partition, script, keys, arguments, deadline)
 
     def execute(self, partition: int, *command: Argument, deadline: float) -> asyncio.Future[Any]:
+        if len(self._delayed) >= self._settings.in_flight_limit:
+            return self._shed()
         return self._route[partition].call(partition, None, (), command, deadline)
+
+    def _shed(self) -> asyncio.Future[Any]:
+        self._counts.shed += 1
+        future = self._loop.create_future()
+        future.set_exception(Overloaded(f"{len(self._delayed)} calls wait for the cluster to make up its mind"))
+        return future
 
     def recheck(self, partition: int) -> None:
         self._route[partition].recheck()
@@ -209,10 +227,14 @@ class ClusterLanes(Lanes):
 
     def _put_later(self, call: Call, why: str) -> None:
         future, deadline = call[:2]
+        if self._closing:
+            if not future.done():
+                future.set_exception(Unavailable(CLOSED))
+            return
         wait_s = (RETRY_S + len(self._delayed) / RETRIES_PER_S) * random.uniform(0.5, 1.5)
         wait_s = min(wait_s, max(0.0, deadline - self._loop.time()))
 
-        def put() -> None:
+        def send_again() -> None:
             self._delayed.pop(future, None)
             if future.done():
                 return
@@ -222,11 +244,7 @@ class ClusterLanes(Lanes):
                 self._counts.sent_again += 1
                 self._route[call[6]].put(call)
 
-        if self._closing:
-            if not future.done():
-                future.set_exception(Unavailable(why))
-            return
-        self._delayed[future] = self._loop.call_later(wait_s, put)
+        self._delayed[future] = self._loop.call_later(wait_s, send_again)
 
     # ---- the map -----------------------------------------------------------------------------------------------------
 

@@ -35,17 +35,19 @@ _NO_ROOM = "max number of clients"
 # Redis 6.2 wraps the error of a command inside of a script into one of its own.
 _WRAPPED_ERROR = re.compile(r"ERR Error running script .*?: -(?P<error>[A-Z]+ .*)", re.DOTALL)
 
-TOGETHER_MAX = 32
-"""With so many waiting, a write does not wait for the end of the tick: the server works while the tick goes on. With
-each tick's calls in one write the two took turns, and half a core of two was idle while 64 connections asked for
-coupons.
+EARLY_WRITE_CALLS = 32
+"""With so many waiting, a write does not wait for the end of the tick: else the server and this process take turns, and
+with 64 connections half a core of two has nothing to do.
 
-Not under TLS: uvloop tells a tick late that such a connection is lost, and what is written until then reaches
-nobody."""
+Not under TLS: uvloop tells a tick late that such a connection is lost, and what is written until then reaches nobody.
+"""
 
-_SENT_MAX = 3  # a script that is still not there after this many tries does not compile
-_OWN = -1  # in the place of "how often sent": a command of the lane's own, which judges its errors itself
+CLOSED = "this process has closed its connection"
+
+_LOADS_MAX = 3  # a script that is still not there after it was loaded so often does not compile
+_OWN = -1  # in the place of "how often loaded": a command of the lane's own, which judges its errors itself
 _RECHECK_PAUSE_S = 0.02
+_TELL_NEED_EVERY_S = 30.0
 _LOOK_PAUSE_S = 0.02  # the deadlines within it are looked after together: a look goes through all that wait
 
 _log = logging.getLogger("firstcome.lane")
@@ -61,9 +63,8 @@ class LaneSettings:
     probe_interval_s: float = 1.0
     backoff_min_s: float = 0.02
     backoff_max_s: float = 1.0
-    in_flight_limit: int = (
-        8192  # queued and in flight; at 15 us a call a server works off so many in an eighth of a second
-    )
+    # Queued and in flight: at 15 us a call a server works off so many in an eighth of a second.
+    in_flight_limit: int = 8192
     client_name: str = "firstcome"
 
 
@@ -80,18 +81,19 @@ class Router(Protocol):
 class Lane:
     """The one connection to a server and the queue before it.
 
-    Calls leave at the end of their event loop tick, or as soon as `TOGETHER_MAX` wait. While there is no connection
-    they wait, each until its deadline. A server that answers as a replica, or as one that is loading or busy, is left
-    and connected to anew (the address may lead to another one by then), and the calls it refused are sent again. What
-    callers get is written at `engine.lanes.Lanes`.
+    Calls leave at the end of their event loop tick, or as soon as `EARLY_WRITE_CALLS` wait. While there is no
+    connection they wait, each until its deadline. A server that answers as a replica, or as one that is loading or
+    busy, is left and connected to anew (the address may lead to another one by then), and the calls it refused are sent
+    again. What callers get is written at `engine.lanes.Lanes`.
 
     With a router, the lane is one to a node of a cluster: what the node refuses goes back to the router.
     """
 
     __slots__ = (
-        "_address", "_attention", "_clock_offset_ms", "_closing", "_connection", "_failures", "_first", "_flush_due",
-        "_identity", "_keeper", "_limit", "_load_errors", "_loop", "_origin", "_queue", "_refused", "_router",
-        "_settings", "_timer", "_together", "_told", "_trouble", "_unloaded", "_wake_at", "counts",
+        "_address", "_attention", "_clock_offset_ms", "_closing", "_connection", "_early_write_calls", "_failures",
+        "_first", "_flush_due", "_identity", "_keeper", "_limit", "_load_errors", "_loop", "_origin", "_queue",
+        "_refused", "_router", "_settings", "_tell_need_at", "_timer", "_told", "_trouble", "_unloaded", "_wake_at",
+        "counts",
     )  # fmt: skip
 
     def __init__(
@@ -106,7 +108,7 @@ class Lane:
         self._settings = settings
         self._router = router
         self._limit = settings.in_flight_limit
-        self._together = sys.maxsize if address.tls else TOGETHER_MAX
+        self._early_write_calls = sys.maxsize if address.tls else EARLY_WRITE_CALLS
         self._connection: LaneConnection | None = None
         self._identity: bytes | None = None
         self._origin = b""
@@ -119,7 +121,8 @@ class Lane:
         self._wake_at = inf
         self._trouble = "not connected yet"
         self._told = ""  # the trouble that stands in the log last, and still holds
-        self._refused = ""
+        self._refused = ""  # what the server said when it would not serve
+        self._tell_need_at = 0.0
         self._failures = 0
         self._closing = False
         self._keeper: asyncio.Task[None] | None = None
@@ -189,7 +192,7 @@ class Lane:
         self._closing = True
         if self in self.counts.lanes:
             self.counts.lanes.remove(self)
-        self._trouble = "this process has closed its connection"
+        self._trouble = CLOSED
         if self._keeper is not None:
             under_way = {call[0] for call in self._calls() if not call[0].done()}
             if under_way:
@@ -235,14 +238,14 @@ class Lane:
             return future
         if deadline < self._wake_at:
             if deadline <= self._loop.time():
-                future.set_exception(Unavailable("There was no time left to send it."))
+                future.set_exception(Unavailable("there was no time left to send it"))
                 return future
             self._wake(deadline)
         queue.append((future, deadline, script, keys, arguments, 0, partition))
         if not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
-        elif len(queue) >= self._together:
+        elif len(queue) >= self._early_write_calls:
             self._send_queue()
         return future
 
@@ -253,8 +256,7 @@ class Lane:
                 call[0].set_exception(self._unavailable())
             return
         self._queue.append(call)
-        if call[1] < self._wake_at:
-            self._wake(call[1])
+        self._wake_for(call)
         self._flush_soon()
 
     def put_asking(self, call: Call) -> bool:
@@ -265,6 +267,7 @@ class Lane:
         asking = self._own("ASKING")
         asking[0].add_done_callback(look_at)
         self._write(connection, (asking, call), identity)
+        self._wake_for(call)
         return True
 
     def take_queue(self) -> list[Call]:
@@ -272,9 +275,9 @@ class Lane:
         calls, self._queue = self._queue, []
         return calls
 
-    def _put_again(self, call: Call, sent: int) -> None:
+    def _put_again(self, call: Call, loads: int) -> None:
         self.counts.sent_again += 1
-        self._queue.append((*call[:5], sent, call[6]))
+        self._queue.append((*call[:5], loads, call[6]))
         self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -298,8 +301,7 @@ class Lane:
         self._write(connection, calls, identity)
 
     def _write(self, connection: LaneConnection, calls: Sequence[Call], identity: bytes) -> None:
-        connection.write(calls, identity)
-        self.counts.sent += len(calls)
+        self.counts.sent += connection.write(calls, identity)
         silent_at = connection.progress_at + self._settings.reply_timeout_s
         if silent_at < self._wake_at:
             self._wake(silent_at)
@@ -326,27 +328,27 @@ class Lane:
         if wrapped := _WRAPPED_ERROR.match(text):
             text = wrapped["error"]
         code, _, message = text.partition(" ")
-        future, _, script, _, _, sent, _ = call
+        future, _, script, _, _, loads, _ = call
         self._attention.set()
         if future.done():
             return
-        if sent == _OWN:
+        if loads == _OWN:
             future.set_exception(ServerError(code, message))
-        elif code == "NOSCRIPT" and script is not None and sent < _SENT_MAX:
+        elif code == "NOSCRIPT" and script is not None and loads < _LOADS_MAX:
             self._unloaded[script.sha1] = script
-            self._put_again(call, sent + 1)
+            self._put_again(call, loads + 1)
         elif self._router is not None and code in _SLOT_ELSEWHERE:
             self._router.reroute(self, call, code, message)
         elif code in _SERVER_NOT_READY:
             self._refused = text
             if self._router is None:
-                self._put_again(call, sent)
+                self._put_again(call, loads)
             else:
                 self._router.reroute(self, call, code, message)
             if self._connection is not None:
                 self._connection.finish()
         elif code in _SERVER_IN_NEED:
-            self._tell(f"refuses to write: {text}")
+            self._tell_need(text)
             future.set_exception(Unavailable(f"{self._address} refuses to write: {text}"))
         elif code == "NOSCRIPT" and script is not None and script.sha1 in self._load_errors:
             future.set_exception(ServerError(*self._load_errors[script.sha1]))
@@ -361,6 +363,10 @@ class Lane:
 
     def _calls(self) -> list[Call]:
         return self._queue if self._connection is None else [*self._connection.in_flight, *self._queue]
+
+    def _wake_for(self, call: Call) -> None:
+        if call[1] < self._wake_at:
+            self._wake(call[1])
 
     def _wake(self, at: float) -> None:
         if self._timer is not None:
@@ -378,8 +384,9 @@ class Lane:
         self._queue = [call for call in self._queue if not call[0].done()]  # who gave up takes nobody's room
         now = self._loop.time()
         connection = self._connection
-        owing = connection is not None and bool(connection.in_flight)
-        silent_at = connection.progress_at + self._settings.reply_timeout_s if connection is not None and owing else inf
+        silent_at = inf
+        if connection is not None and connection.in_flight:
+            silent_at = connection.progress_at + self._settings.reply_timeout_s
         waiting = [call for call in self._calls() if not call[0].done()]
         earliest = min((call[1] for call in waiting), default=inf)
         if connection is not None and silent_at <= now:
@@ -405,6 +412,8 @@ class Lane:
     # ---- the connection ----------------------------------------------------------------------------------------------
 
     def _unavailable(self) -> Unavailable:
+        if self._closing or self._keeper is None:
+            return Unavailable(self._trouble)
         remedy = "Check that Redis or Valkey runs there and that FIRSTCOME_REDIS_URL names it."
         return Unavailable(f"{self.trouble}. {remedy}")
 
@@ -416,6 +425,7 @@ class Lane:
                 self.counts.connections += 1
                 if self._told:
                     _log.warning("%s answers again", self._address)
+                    self._told = ""
                 self._adopt(identity)
                 self._trouble = "it does not take in what is sent"
                 self._flush_soon()
@@ -454,12 +464,18 @@ class Lane:
             self._told = trouble
             _log.warning("%s: %s", self._address, trouble)
 
+    def _tell_need(self, text: str) -> None:
+        """Log that the server refuses to write, now and again for as long as it does: nobody else says when it ends."""
+        now = self._loop.time()
+        if now >= self._tell_need_at:
+            self._tell_need_at = now + _TELL_NEED_EVERY_S
+            _log.warning("%s refuses to write: %s", self._address, text)
+
     def _backoff_s(self) -> float:
         longest = min(self._settings.backoff_max_s, self._settings.backoff_min_s * 2.0 ** min(self._failures, 16))
         return longest * random.uniform(0.5, 1.0)
 
     def _adopt(self, identity: ServerIdentity) -> None:
-        self._told = ""
         self._identity = identity.token
         self._origin = identity.origin
         self._clock_offset_ms = identity.clock_ms - time.time_ns() // 1_000_000

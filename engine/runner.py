@@ -103,7 +103,7 @@ class ScriptRunner:
 
         It is queued at once, whenever it is awaited. Awaiting it raises `Recovering`, `StaleGeneration`,
         `WriterBehind`, `Overloaded` and `Unavailable` when nothing was changed, `OutcomeUnknown` when it cannot be
-        known.
+        known; `ServerError` and `TypeError` where a script or its caller is at fault.
         """
         backlog_max = self._backlog_max_urgent if urgent else self._backlog_max
         head = (flow.generation, flow.now_ms, backlog_max, flow.request)
@@ -156,7 +156,7 @@ class ScriptRunner:
 
 
 class _Sent:
-    """A call on its way; one that is never awaited is no more than an answer that nobody reads."""
+    """A call on its way, to be awaited once."""
 
     __slots__ = ("_call", "_runner", "_sends_max", "_to_send")
 
@@ -185,7 +185,7 @@ class _Sent:
                 values = yield from self._call.__await__()
                 break
             except OutcomeUnknown as error:
-                if sent == self._sends_max:
+                if sent == self._sends_max or flow.deadline <= asyncio.get_running_loop().time():
                     raise
                 unknown = error
             except EngineError as error:

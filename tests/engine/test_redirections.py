@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.cluster_lanes import RETRY_S, ClusterLanes
-from engine.errors import OutcomeUnknown, Unavailable
+from engine.errors import OutcomeUnknown, Overloaded, Unavailable
 from engine.lane import Lane
 from engine.lane_counts import LaneCounts
 from engine.lanes import LaneSettings
@@ -29,7 +29,9 @@ QUESTION = [b"CLUSTER", b"NODES"]
 
 
 class Cluster:
-    """Two nodes, each with half of the slots by the map that both know. ``says`` is what each answers to a call."""
+    """Two nodes, each with half of the slots by the map that both know. ``says`` is what each answers to a call: None
+    is what was asked.
+    """
 
     def __init__(self) -> None:
         self.nodes = [ScriptedServer(self._answers(number)) for number in (0, 1)]
@@ -55,12 +57,11 @@ class Cluster:
                 )
             if command[0] == b"CLUSTER":
                 return b"*0\r\n"
-            if command[0] == b"ASKING":
-                return b"+OK\r\n"
-            if command[0] == b"CLIENT":
+            if command[0] in {b"ASKING", b"CLIENT"}:
                 return b"+OK\r\n"
             self.asked[number] += 1
-            return self.says[number] or bulk(command[-1])
+            said = self.says[number]
+            return bulk(command[-1]) if said is None else said
 
         return answer
 
@@ -77,10 +78,10 @@ async def connected(settings: LaneSettings = SETTINGS) -> AsyncIterator[tuple[Cl
             await lanes.close()
 
 
-def refused(lanes: ClusterLanes, cluster: Cluster, code: str, text: str) -> "asyncio.Future[Any]":
+def refused(lanes: ClusterLanes, cluster: Cluster, code: str, text: str, within_s: float = 30) -> "asyncio.Future[Any]":
     """A call of the first node that it has just redirected to the second one."""
     future = asyncio.get_running_loop().create_future()
-    call = (future, within(30), None, (), ("ECHO", text), 0, FIRST)
+    call = (future, within(within_s), None, (), ("ECHO", text), 0, FIRST)
     lanes.reroute(lanes._route[FIRST], call, code, cluster.redirect(code, 1).decode().partition(" ")[2].strip())
     return future
 
@@ -96,6 +97,16 @@ async def test_asking_is_followed_by_its_call_whatever_else_waits_for_that_node(
         came = [command for command in cluster.nodes[1].commands if command[0] in {b"ASKING", b"ECHO"}]
         after = [came[at + 1][-1] for at, command in enumerate(came) if command == [b"ASKING"]]
         assert after == [b"asked 0", b"asked 1", b"asked 2"]
+
+
+async def test_a_call_with_asking_ends_at_its_own_deadline() -> None:
+    """The node that it is sent to says nothing, and is waited for longer."""
+    async with connected() as (cluster, lanes, _):
+        cluster.says[1] = b""
+        asked = refused(lanes, cluster, "ASK", "asked", 0.1)
+        async with asyncio.timeout(10):
+            with pytest.raises(OutcomeUnknown, match="has not answered in time"):
+                await asked
 
 
 async def test_a_node_that_takes_nothing_in_is_not_asked_until_it_does() -> None:
@@ -149,6 +160,23 @@ async def test_the_more_wait_for_a_cluster_the_more_seldom_each_asks() -> None:
         assert waiting < cluster.asked[0] < 10 * waiting, "some forty times, if each waited as long as one alone does"
         cluster.says[0] = None
         assert await lanes.execute(FIRST, "ECHO", "again", deadline=within(30)) == b"again"
+
+
+async def test_those_who_wait_for_the_cluster_are_counted_and_are_no_more_than_a_server_may_have() -> None:
+    limit = 50
+    settings = LaneSettings(probe_interval_s=60, reply_timeout_s=30, in_flight_limit=limit)
+    async with connected(settings) as (cluster, lanes, counts):
+        cluster.says[0] = b"-CLUSTERDOWN The cluster is down\r\n"
+        calls = [lanes.execute(FIRST, "ECHO", f"{n}", deadline=within(30)) for n in range(limit)]
+        await until(lambda: len(lanes._delayed) == limit)
+        assert counts.in_flight == limit
+        with pytest.raises(Overloaded, match="50 calls wait for the cluster"):
+            await lanes.execute(FIRST, "ECHO", "one more", deadline=within(30))
+        assert counts.shed == 1
+        cluster.says[0] = None
+        assert await asyncio.gather(*calls) == [b"%d" % n for n in range(limit)]
+        assert counts.in_flight == 0
+    assert counts.lanes == []
 
 
 async def test_a_call_that_only_waited_for_its_node_was_not_sent_again() -> None:

@@ -18,6 +18,7 @@ from engine.errors import (
     WriterBehind,
 )
 from engine.lanes import RedisLanes
+from engine.order_ids import make_order_id
 from engine.orders import Order
 from engine.scripts import Script
 from tests.engine.shop import (
@@ -60,6 +61,17 @@ async def test_a_charge_of_unknown_outcome_is_never_sent_again(engine: Engine, t
     assert proxy.times_sent("charge_wallet") == 1
     assert await engine.wallets.balance("kim") == 10_007
     assert (await troubled.wallets.charge("kim", 1)).balance == 10_008
+
+
+async def test_what_is_out_of_time_is_not_counted_as_sent_again(redis_process: ValkeyProcess) -> None:
+    async with opened(redis_process.url, request_deadline_ms=200, reply_timeout_ms=30_000) as engine:
+        redis_process.freeze()
+        try:
+            with pytest.raises(OutcomeUnknown, match="has not answered in time"):
+                await engine.orders.void("kim", make_order_id(engine.runner.now_ms(0)))
+        finally:
+            redis_process.thaw()
+        assert engine.runner.sent_again == 0
 
 
 async def test_an_adjustment_of_unknown_outcome_is_never_sent_again(
