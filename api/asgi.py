@@ -325,11 +325,7 @@ class Surface:
     async def refuse(self, problem: Problem, scope: Scope, send: Send) -> None:
         """Answers a problem to a request that no operation is concerned with."""
         headers = _headers(scope)
-        request_id = self._request_id(headers)
-        foreign = self._foreign(headers)
-        if self._count_refusal is not None:
-            self._count_refusal(problem.kind.status, problem.kind, 0)
-        await _send_problem(send, problem, request_id, foreign, repeatable=True, head=scope["method"] == "HEAD")
+        await self._refuse(problem, headers, self._request_id(headers), scope, send)
 
     def dressed(self, scope: Scope, send: Send) -> Send:
         """A `send` that gives every answer the headers that those of operations have, unless it has its own."""
@@ -368,6 +364,11 @@ class Surface:
                 await _send(send, 204, [(b"x-request-id", request_id.encode("ascii")), *allowed], b"")
                 return
         problem = Problem(METHOD_NOT_ALLOWED, f"This address takes {allow}.", headers={"Allow": allow})
+        await self._refuse(problem, headers, request_id, scope, send)
+
+    async def _refuse(
+        self, problem: Problem, headers: dict[bytes, bytes], request_id: str, scope: Scope, send: Send
+    ) -> None:
         foreign = self._foreign(headers)
         if self._count_refusal is not None:
             self._count_refusal(problem.kind.status, problem.kind, 0)

@@ -31,8 +31,8 @@ class WholeSend:
         return self._cycle.send(message)  # type: ignore[arg-type]
 
     def whole(self, status: int, headers: Sequence[Header], body: bytes) -> bool:
-        """Answers; or does nothing and returns False, where it takes messages: the client is not to be answered at
-        once, the connection ends with this answer, or a line break is in a header.
+        """Answers; or does nothing and returns False, where uvicorn's own two messages are needed: the client is not to
+        be answered at once, the connection ends with this answer, or a line break is in a header.
 
         `headers` have lower-case names and the body's length; `body` is nothing where none may follow.
         """

@@ -94,7 +94,7 @@ class ClusterLanes(Lanes):
     async def start(self, *, patient: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self._attention = asyncio.Event()
-        self._nowhere.wait(NOBODY)
+        self._nowhere.open(NOBODY)
         self._counts.lanes.append(self)
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):

@@ -15,7 +15,7 @@ SERVED_MAX = 64
 """Most users of one call: all of them take Redis less than a millisecond, in which it does nothing else."""
 
 DEADLINE_STEP_S = 0.25
-"""Who is served together shares the earliest deadline, by so much earlier than its own at most."""
+"""Who is served together has the earliest deadline of all, which is at most so much before its own."""
 
 
 class _Line(NamedTuple):

@@ -183,7 +183,8 @@ class Coupons:
         """Take the next coupon of a campaign for a user.
 
         Raises `UnknownCampaign`, `CouponAlreadyIssued`, `CampaignNotOpen`, `CouponsExhausted`; `OutcomeUnknown` when
-        the coupon is issued and cannot be shown yet: the worker puts it among the user's coupons. `MayBeCold`: it was
+        the coupon is issued and cannot be shown yet (the worker puts it among the user's coupons), or when a recovery
+        came between and it may be issued or not. `MayBeCold`: it was
         issued long ago, and only PostgreSQL may have it now. With a key also `IdempotencyKeyReused`,
         `RequestInProgress`.
         """
@@ -218,7 +219,7 @@ class Coupons:
         try:
             # In the flow's own generation: a recovery that came between may have lost the issue, and its number
             # may be another user's by now.
-            issue = _issue(user_id, campaign_id, reply.text(1))
+            issue = _read_issue(user_id, campaign_id, reply.text(1))
             spent = None if issued_before else key
             issued = position_of(partition, reply.values[0])
             coupon, granted = await self._grant(flow, issue, key=spent, issued=issued)
@@ -327,7 +328,7 @@ def _rule(kind: str, value: str, minimum_order: str, maximum_discount: str) -> D
     )
 
 
-def _issue(user_id: str, campaign_id: str, packed: str) -> Issue:
+def _read_issue(user_id: str, campaign_id: str, packed: str) -> Issue:
     number, issued_at, kind, value, minimum_order, maximum_discount, valid_days = packed.split(",")
     rule = _rule(kind, value, minimum_order, maximum_discount)
     return Issue(user_id, campaign_id, int(number), int(issued_at), rule, int(valid_days))

@@ -156,7 +156,7 @@ class Lane:
         """The server's wall clock as last compared with this machine's, in ms since 1970."""
         return time.time_ns() // 1_000_000 + self._clock_offset_ms
 
-    def wait(self, trouble: str) -> None:
+    def open(self, trouble: str) -> None:
         """Take calls in and connect to nothing: each waits until its deadline, or until it is taken away."""
         self.counts.lanes.append(self)
         self._loop = asyncio.get_running_loop()
@@ -167,7 +167,7 @@ class Lane:
 
     def begin(self) -> None:
         """Begin to connect, and go on until it is closed."""
-        self.wait(self._trouble)
+        self.open(self._trouble)
         self._keeper = self._loop.create_task(self._keep_connected(), name=f"lane to {self._address}")
 
     async def start(self, *, patient: bool = False) -> None:

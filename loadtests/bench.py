@@ -8,7 +8,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -156,8 +156,9 @@ class Run:
         asked = Plan(self._seconds, READ_CONNECTIONS, 1.0, rate=traffic.READ_RATE, paced=True)
         sellers = measure(system, traffic.BEST_SELLERS, asked)
         self._ceilings = {
-            f"best sellers at {traffic.READ_RATE}/s": {
-                f"p{each}_ms": sellers.latency_ms[each] for each in ("50", "99")
+            "best sellers": {
+                "asked_per_s": traffic.READ_RATE,
+                **{f"p{each}_ms": sellers.latency_ms[each] for each in ("50", "99")},
             },
             "bare echo": {"answered_per_s": answered.answered_per_s, "api_cpu_us": answered.cpu_us["api"]},
             "coupon without HTTP": without_http(system, "coupon", self._seconds),
@@ -181,16 +182,15 @@ class Run:
         """Orders at a share of the peak for minutes: does the writer keep up, does memory stay?"""
         peak = measure(system, traffic.CHECKOUT, Plan(self._seconds, self._connections)).accepted_per_s
         rate = peak * STEADY_SHARE
-        minute = measure(system, traffic.CHECKOUT, Plan(self._steady_s / 5, PACED_CONNECTIONS, rate=rate, paced=True))
+        warm_up = measure(system, traffic.CHECKOUT, Plan(self._steady_s / 5, PACED_CONNECTIONS, rate=rate, paced=True))
         rest = measure(system, traffic.CHECKOUT, Plan(self._steady_s, PACED_CONNECTIONS, rate=rate, paced=True))
-        self._steady = {"peak": peak, "memory_before_mib": minute.memory_mib, "figures": rest.saved()}
+        self._steady = {"peak": peak, "memory_before_mib": warm_up.memory_mib, "figures": rest.saved()}
         tell(f"  {self._steady_s:g} s at {rate:,.0f} orders/s: lag at most {rest.lag_ms_max:,.0f} ms")
 
     def _path(self, system: System, path: traffic.Path) -> None:
         closed = measure(system, path, Plan(self._seconds, self._connections, self._warm_up_s))
         self._keep(closed)
-        is_looked_at = isinstance(system, Firstcome) or path in traffic.COMPARED
-        if is_looked_at and not (self._short and path not in traffic.COMPARED):
+        if path in traffic.COMPARED or not self._short:
             rate = closed.answered_per_s * OPEN_SHARE
             self._keep(measure(system, path, Plan(self._seconds, OPEN_CONNECTIONS, rate=rate)))
 
@@ -231,12 +231,9 @@ def _in_short(figures: Figures) -> dict[str, Any]:
     return {name: getattr(figures, name) for name in names}
 
 
-_tell: Callable[[str], None] = click.echo
-
-
 def tell(line: str) -> None:
     """Say what is under way."""
-    _tell(f"{time.strftime('%H:%M:%S')} {line}")
+    click.echo(f"{time.strftime('%H:%M:%S')} {line}")
 
 
 if __name__ == "__main__":

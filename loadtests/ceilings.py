@@ -1,6 +1,6 @@
 """What each part could do by itself: how far a path is from it says what the rest costs.
 
-An echo over HTTP on the same server; the engine's flows without HTTP, through one lane; COPY into the same tables.
+An echo over HTTP by a bare uvicorn; the engine's flows without HTTP, through one lane; COPY into the same tables.
 """
 
 import json
@@ -13,7 +13,7 @@ import psycopg
 
 from loadtests import traffic
 from loadtests.machine import cpu_seconds
-from loadtests.systems import ROOT, Firstcome, System
+from loadtests.systems import PARTITIONS, ROOT, Firstcome, System
 from persistence.migrations import upgrade
 from persistence.row_statements import LEDGER, ORDER_LINES, ORDERS, OUTBOX, RESERVATIONS
 
@@ -77,12 +77,11 @@ def without_http(system: Firstcome, flow: str, seconds: float) -> dict[str, floa
     """The engine's flow of a path, many at once in one process, through one lane; the worker follows as always."""
     command = [sys.executable, "-m", "loadtests.lane_driver", "--flow", flow, "--seconds", str(seconds)]
     command += ["--users", str(system.users), "--products", str(system.products)]
-    redis_before, began = cpu_seconds(system.roles()["redis"]), time.perf_counter()
+    redis_before = cpu_seconds(system.roles()["redis"])
     done = subprocess.run(
         command, env=system.environment(), capture_output=True, text=True, check=True, cwd=ROOT, timeout=seconds + 60
     )
     found: dict[str, float] = json.loads(done.stdout)
-    loaded_s = time.perf_counter() - began
     marks_at = time.perf_counter()
     system.await_durable(system.marks())
     durable_s = found["seconds"] + time.perf_counter() - marks_at
@@ -92,7 +91,6 @@ def without_http(system: Firstcome, flow: str, seconds: float) -> dict[str, floa
         **found,
         "durable_per_s": round(found["done"] / durable_s, 1),
         "redis_cpu_us": round(redis_s / found["done"] * 1e6, 1),
-        "wall_s": round(loaded_s, 1),
     }
 
 
@@ -141,7 +139,7 @@ def _copied(batch: int) -> list[str]:
     return [
         "".join(
             form.format(
-                id=f"{n:032x}", n=n, l=line, home=n % 64, there=(n + 31 * (line + 1)) % 64,
+                id=f"{n:032x}", n=n, l=line, home=n % PARTITIONS, there=(n + 31 * (line + 1)) % PARTITIONS,
                 p=(n + line) % traffic.PRODUCTS,
             )
             for n in numbers

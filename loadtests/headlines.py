@@ -44,13 +44,17 @@ def headline(results: Found, language: Language = ENGLISH) -> str:
     """The table: what is accepted and durable a second, beside the baselines."""
     rows = []
     for path in traffic.COMPARED:
-        rates_of = [middle(results, system.name, path.name, counted) for system in SYSTEMS]
+        rates = [middle(results, system.name, path.name, counted) for system in SYSTEMS]
         title = language.titles.get(path.name, path.title)
-        rows.append([title, *("" if each is None else f"{each:,.0f}/s" for each in rates_of)])
+        rows.append([title, *("" if each is None else f"{each:,.0f}/s" for each in rates)])
     return markdown(("", *(language.titles.get(system.name, system.title) for system in SYSTEMS)), rows)
 
 
 def with_headline(readme: str, results: Found, language: Language) -> str:
     """A README with its headline table anew, and the machine named under it."""
     block = f"{BEGIN}\n{headline(results, language)}\n\n{language.machine.format_map(results['machine'])}\n{END}"
-    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, readme, flags=re.DOTALL)
+    found = f"{re.escape(BEGIN)}.*?{re.escape(END)}"
+    written, places = re.subn(found, lambda _: block, readme, flags=re.DOTALL)
+    if places != 1:
+        raise ValueError(f"a README has one place for the table, between {BEGIN} and {END}; this one has {places}")
+    return written

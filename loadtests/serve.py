@@ -1,4 +1,7 @@
-"""Serves an application on an inherited socket as `firstcome api` does: uvicorn, uvloop, httptools, no access log."""
+"""Serves an application on an inherited socket: uvicorn, uvloop, httptools, no access log, as `firstcome api` does.
+
+That also guards its connections, and sends an answer in one write where uvicorn sends two (`api/whole_answers.py`).
+"""
 
 import signal
 import socket

@@ -131,6 +131,8 @@ class System(ABC):
             now = self.counts()
             if now != counts:
                 counts, same_since = now, time.monotonic()
+                if same_since > deadline:
+                    raise WrongOutcome(f"{self.title} is still at work after {SETTLED_S:g} s")
 
     @abstractmethod
     def _start_servers(self) -> None: ...
@@ -342,7 +344,7 @@ class Firstcome(System):
                 SELECT abs(%(charged)s::bigint - (SELECT sum(balance) FROM wallet)
                            - (SELECT coalesce(sum(total), 0) FROM orders WHERE status = 'completed'))""",
         }
-        broken = [f"{law}: {found}" for law, query in laws.items() if (found := self._query(query))]
+        broken = [f"{law}: {found}" for law, statement in laws.items() if (found := self._query(statement))]
         audit = ChildProcess(
             "audit", [*program(), "audit", "--full"], self.folder / "audit.log", env=self.environment(), cwd=ROOT
         )
@@ -355,7 +357,7 @@ class Firstcome(System):
 
 
 class RowLocks(System):
-    """Baseline (a)."""
+    """Baseline (a): FastAPI, SQLAlchemy, asyncpg; each request locks the rows that it changes."""
 
     name = "row-locks"
     title = "PostgreSQL, SELECT FOR UPDATE"
@@ -424,7 +426,7 @@ class RowLocks(System):
                 SELECT %(charged)s::bigint - (SELECT sum(balance) FROM wallet)
                        - (SELECT coalesce(sum(total), 0) FROM orders)""",
         }
-        return [f"{law}: {found}" for law, query in laws.items() if (found := self._query(query))]
+        return [f"{law}: {found}" for law, statement in laws.items() if (found := self._query(statement))]
 
 
 class RedisOnly(System):

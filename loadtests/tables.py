@@ -221,8 +221,7 @@ def budgets(results: Found) -> list[list[str]]:
     names = ("coupon", "coupon-gone", "checkout", "checkout-gone", "product", "balance")
     paths = {name: figures for name in names if (figures := of(results, Firstcome.name, name)) is not None}
     alone = results["ceilings"]
-    asked = f"best sellers at {traffic.READ_RATE}/s"
-    if len(paths) < len(names) or asked not in alone:
+    if len(paths) < len(names) or "best sellers" not in alone:
         return []
     checkout = paths["checkout"]
 
@@ -232,12 +231,12 @@ def budgets(results: Found) -> list[list[str]]:
     echo, behind, rebuilt = alone["bare echo"], alone["writer catching up"], alone["rebuild of Redis"]
     lag_ms = max(figures["lag_ms_max"] for figures in results["figures"] if figures["system"] == Firstcome.name)
     late_ms = checkout["latency_ms"]["99"]
-    shown_ms = alone[asked]["p99_ms"]
+    sellers = alone["best sellers"]
     api_share = typical("coupon", lambda figures: figures["cpu_us"]["api"]) / echo["api_cpu_us"]
     gone = min(
         paths[f"{name}-gone"]["refused_per_s"] / paths[name]["accepted_per_s"] for name in ("coupon", "checkout")
     )
-    # An order is one event in each partition that it touches, and so is each call.
+    # Each call of a checkout appends one event, so calls for each order are events for each order.
     events_per_s = checkout["accepted_per_s"] * behind["redis_calls_per_order"]
 
     def rate(what: str, goal: int, found: float) -> list[str]:
@@ -252,7 +251,12 @@ def budgets(results: Found) -> list[list[str]]:
         _goal("writer lag, the worst look at any path", "1,000 ms", f"{lag_ms:,.0f} ms", lag_ms < 1_000),
         rate("product detail", 10_000, paths["product"]["answered_per_s"]),
         rate("balance", 10_000, paths["balance"]["answered_per_s"]),
-        _goal(f"best sellers, p99, at {traffic.READ_RATE}/s", "1 ms", f"{shown_ms:.2f} ms", shown_ms < 1),
+        _goal(
+            f"best sellers, p99, at {sellers['asked_per_s']}/s",
+            "1 ms",
+            f"{sellers['p99_ms']:.2f} ms",
+            sellers["p99_ms"] < 1,
+        ),
         _goal("refusals against acceptances", "faster", f"{gone:.1f} x", gone > 1),
         _goal(
             "writer catching up, events/s over those an API process makes",
@@ -271,7 +275,7 @@ def budgets(results: Found) -> list[list[str]]:
             "calls to Redis for a checkout of two lines, mostly in three partitions",
             "3",
             f"{behind['redis_calls_per_order']:.2f}",
-            round(behind["redis_calls_per_order"], 1) <= 3,
+            round(behind["redis_calls_per_order"], 2) <= 3,
         ),
     ]
 

@@ -196,7 +196,7 @@ class Writer:
             self._written[partition] = seq
         await self._mark_durable(unmarked | batch.cursors)
         for trouble in reading.troubles:
-            await self._set_aside(trouble)
+            await self._leave_or_stop(trouble)
         if _log.isEnabledFor(logging.DEBUG):
             for partition, (_, seq) in batch.cursors.items():
                 _tell_durable(partition, reading.entries[partition][: seq - reading.began[partition][1]])
@@ -265,7 +265,7 @@ class Writer:
             elif isinstance(outcome, BaseException):
                 raise outcome
 
-    async def _set_aside(self, trouble: EventError) -> None:
+    async def _leave_or_stop(self, trouble: EventError) -> None:
         if isinstance(trouble, LaterEpoch) or (
             isinstance(trouble, SequenceGap) and not await self._is_kept(trouble.partition)
         ):

@@ -233,7 +233,7 @@ async def test_a_deadline_fails_its_own_call_alone() -> None:
 async def test_deadlines_close_together_are_looked_after_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look goes through all that wait: one for each deadline would take half a processor of a busy shop's."""
     lane = Lane(parse_redis_url("redis://127.0.0.1:1"), LaneSettings())
-    lane.wait("nobody is there")
+    lane.open("nobody is there")
     looks = 0
     look = Lane._look
 
@@ -252,7 +252,7 @@ async def test_deadlines_close_together_are_looked_after_together(monkeypatch: p
 async def test_callers_that_gave_up_take_nobodys_room() -> None:
     limit = 10
     lane = Lane(parse_redis_url("redis://127.0.0.1:1"), LaneSettings(in_flight_limit=limit))
-    lane.wait("nobody is there")
+    lane.open("nobody is there")
     for _ in range(limit):
         lane.call(0, None, (), ("PING",), within(0.05)).cancel()
     with pytest.raises(Overloaded):
@@ -566,7 +566,7 @@ async def test_a_server_that_was_asked_nothing_for_longer_than_it_may_be_silent_
 
 async def test_a_call_that_another_lane_hands_over_ends_at_its_deadline_too() -> None:
     lane = Lane(parse_redis_url("redis://127.0.0.1:1"), LaneSettings())
-    lane.wait("nobody is there")
+    lane.open("nobody is there")
     future = asyncio.get_running_loop().create_future()
     lane.put((future, within(0.05), None, (), ("PING",), 0, 0))
     async with asyncio.timeout(5):

@@ -193,7 +193,7 @@ async def test_a_call_that_only_waited_for_its_node_was_not_sent_again() -> None
 
 async def test_a_lane_that_is_closed_takes_nothing_over() -> None:
     lane = Lane(parse_redis_url("redis://127.0.0.1:1"), LaneSettings())
-    lane.wait("nobody is there")
+    lane.open("nobody is there")
     waits = lane.call(0, None, (), ("PING",), within(30))
     await lane.close()
     late = asyncio.get_running_loop().create_future()
