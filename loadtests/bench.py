@@ -1,10 +1,12 @@
 """The benchmark: Firstcome beside the baselines, with the same load, in one run. `make bench` runs it.
 
 Every system has servers, ports and folders of its own and runs alone. A run whose outcome is wrong fails: what was
-answered as accepted must be on record exactly, and every law must hold, before a figure counts.
+answered as accepted must be on record, and nothing else but what a generator left under way at its end (one request of
+each connection at most); what is refused or only read must write no event; and every law must hold.
 """
 
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -15,6 +17,7 @@ from typing import Any
 
 import click
 
+from api.commands.processes import ProcessFailed
 from loadtests import traffic
 from loadtests.ceilings import Echo, copy, without_http
 from loadtests.generators import GeneratorFailed, closed_loop_generator
@@ -34,20 +37,39 @@ PACED_CONNECTIONS = 128
 """More than are ever waiting at that rate; wrk looks through all of them each time."""
 CONNECTION_COUNTS = (1, 4, 16, 64, 256)
 READ_CONNECTIONS = 16
+LATEST = Path(__file__).parent / "results" / "latest.json"
 
 
 @click.command(help=__doc__)
-@click.option("--short", is_flag=True, help="At most three minutes: a look, not a record.")
-@click.option("--seconds", type=float, help="How long each path is loaded: 10 s unless told, 3 s where it is short.")
-@click.option("--processes", default=1, show_default=True, help="Processes that serve HTTP, of each system.")
-@click.option("--connections", default=CONNECTIONS, show_default=True, help="Connections of a closed loop.")
-@click.option("--rounds", default=0, show_default=True, help="Rounds of the compared paths after the first, in turn.")
+@click.option("--short", is_flag=True, help="Three minutes on an idle machine: a look, not a record.")
+@click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True),
+    help="How long each path is loaded: 10 s unless told, 2 s where it is short.",
+)  # fmt: skip
+@click.option(
+    "--processes", type=click.IntRange(1), default=1, show_default=True,
+    help="Processes that serve HTTP, of each system.",
+)  # fmt: skip
+@click.option(
+    "--connections", type=click.IntRange(1), default=CONNECTIONS, show_default=True,
+    help="Connections of a closed loop.",
+)  # fmt: skip
+@click.option(
+    "--rounds", type=click.IntRange(0), default=0, show_default=True,
+    help="Rounds of the compared paths after the first, in turn.",
+)  # fmt: skip
 @click.option("--only", multiple=True, type=click.Choice([kind.name for kind in SYSTEMS]), help="Only this system.")
 @click.option(
     "--path", "paths", multiple=True, type=click.Choice([path.name for path in traffic.ALL]), help="Only this."
 )
-@click.option("--steady", type=float, default=0.0, help="Check out for so long at 80 % of the peak, in seconds.")
-@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Where the results go, as JSON.")
+@click.option(
+    "--steady", type=click.FloatRange(0), default=0.0,
+    help=f"Check out for so long at {STEADY_SHARE:.0%} of the peak, in seconds.",
+)  # fmt: skip
+@click.option(
+    "--save", type=click.Path(dir_okay=False, writable=True, path_type=Path), default=LATEST,
+    help="Where the results go, as JSON: loadtests/results/latest.json unless told.",
+)  # fmt: skip
 def main(
     short: bool,
     seconds: float | None,
@@ -57,11 +79,17 @@ def main(
     only: Sequence[str],
     paths: Sequence[str],
     steady: float,
-    save: Path | None,
+    save: Path,
 ) -> None:
     """Run, print, save."""
+    try:
+        save.touch()  # what cannot be saved is better known before it is measured
+    except OSError as error:
+        raise click.BadParameter(f"{save}: {error.strerror}", param_hint="--save") from error
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing is left behind
+    tell(_introduction())
     run = Run(
-        seconds or (3 if short else 10),
+        seconds or (2 if short else 10),
         processes,
         connections,
         [path for path in traffic.ALL if not paths or path.name in paths],
@@ -80,12 +108,20 @@ def main(
                 tell(f"side by side once more, {number} of {rounds}")
                 for kind in kinds:
                     run.once_more(kind, folder / f"round-{number}", number)
-    except (WrongOutcome, GeneratorFailed) as error:
+    except (WrongOutcome, GeneratorFailed, ProcessFailed) as error:
         raise click.ClickException(str(error)) from error
     results = run.results()
     click.echo(summary(results))
-    if save is not None:
-        save.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    save.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    tell(f"saved in {save}")
+
+
+def _introduction() -> str:
+    """What measures, what is measured, and where."""
+    machine = description()
+    generator = closed_loop_generator()
+    lacking = "" if generator == "wrk" else " (wrk is not on the PATH, and asks several times as fast for its CPU)"
+    return f"commit {commit()}; {machine['cores']} cores of {machine['cpu']}; load by {generator}{lacking}"
 
 
 class Run:
@@ -144,6 +180,7 @@ class Run:
             self._require_lawful(system)
 
     def _require_lawful(self, system: System) -> None:
+        tell(f"{system.title}: does every law hold?")
         broken = system.broken_laws()
         if broken:
             raise WrongOutcome(f"{system.title}: {'; '.join(broken)}")
@@ -155,6 +192,7 @@ class Run:
             answered = measure(echo, traffic.COUPON, Plan(self._seconds, self._connections, 1.0))
         asked = Plan(self._seconds, READ_CONNECTIONS, 1.0, rate=traffic.READ_RATE, paced=True)
         sellers = measure(system, traffic.BEST_SELLERS, asked)
+        tell("  ceilings: what each part does by itself")
         self._ceilings = {
             "best sellers": {
                 "asked_per_s": traffic.READ_RATE,
@@ -167,7 +205,6 @@ class Run:
             "writer catching up": catch_up(system, self._seconds, self._connections),
             "rebuild of Redis": rebuild(system),
         }
-        tell(f"  ceilings: {json.dumps(self._ceilings)}")
         system.settle()
 
     def _sweep(self, system: Firstcome) -> None:

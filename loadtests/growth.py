@@ -18,7 +18,10 @@ from typing import Any, LiteralString
 
 import click
 import psycopg
+import redis
+from psycopg import sql
 
+from api.commands.redis_memory import EVENTS, KINDS, sample
 from loadtests import traffic
 from loadtests.machine import commit
 from loadtests.measure import Plan, load, measure
@@ -32,8 +35,9 @@ SLICE_S = 10.0
 WARM_UP_S = 1.0
 TITLES = {path.name: path.title.replace("1,000 products", "all products") for path in traffic.ALL}
 GROWTH_HEAD = (
-    "path", "small: answers/s", "large: answers/s", "small: CPU us", "large: CPU us", "CPU, large to small",
-    "generator's CPU, large to small", "small: p99 ms", "large: p99 ms",
+    "path", "small: on record", "large: on record", "small: answers/s", "large: answers/s",
+    "small: CPU us", "large: CPU us", "CPU, large to small", "generator's CPU, large to small",
+    "small: p99 ms", "large: p99 ms",
 )  # fmt: skip
 PARTS = ("api", "redis", "worker", "postgres")
 _SIZES: LiteralString = """
@@ -70,20 +74,39 @@ class Shop:
     def measure(self, path: traffic.Path, seconds: float) -> None:
         """Load one path; the first time after a warm-up."""
         warm_up_s = 0.0 if path.name in self.figures else min(WARM_UP_S, seconds)
-        found = measure(self.system, path, Plan(seconds, CONNECTIONS, warm_up_s=warm_up_s))
-        self.figures.setdefault(path.name, []).append(found.saved())
+        self.figures.setdefault(path.name, []).append(self._measured(path, seconds, warm_up_s))
+
+    def measure_best_sellers_again(self, seconds: float) -> None:
+        """With all the orders that the other paths have added."""
+        self.best_sellers_at_the_end = self._measured(traffic.BEST_SELLERS, seconds, min(WARM_UP_S, seconds))
+
+    def _measured(self, path: traffic.Path, seconds: float, warm_up_s: float) -> Found:
+        on_record = asdict(self._counted())
+        return measure(self.system, path, Plan(seconds, CONNECTIONS, warm_up_s)).saved() | {"on_record": on_record}
 
     def saved(self) -> dict[str, Any]:
-        """As JSON has it. ``tables``: bytes of the rows and of the indexes of each, at the end."""
+        """As JSON has it. ``tables``: bytes of the rows and of the indexes of each, and how many rows, at the end."""
         with psycopg.connect(self.system.postgres.url) as connection:
-            tables = {table: (rows, indexes) for table, rows, indexes in connection.execute(_SIZES).fetchall()}
+            tables = {
+                table: (rows, indexes, _row_count(connection, table))
+                for table, rows, indexes in connection.execute(_SIZES).fetchall()
+            }
         return {
             "size": asdict(self.size),
             "size_at_the_end": asdict(self._counted()),
             "redis_bytes": self.redis_bytes,
+            "entities": self._entities(),
             "tables": tables,
             "figures": self.figures,
+            "best_sellers_at_the_end": self.best_sellers_at_the_end,
         }
+
+    def _entities(self) -> dict[str, tuple[int, int]]:
+        """How many of each kind were looked at in Redis, and the bytes that they take."""
+        with redis.Redis.from_url(self.system.valkey.url) as client:
+            found = sample(client)
+        names = {**KINDS, EVENTS: "event in a stream"}
+        return {names[kind]: (each.count, each.bytes) for kind, each in found.by_kind.items() if kind in names}
 
     def _counted(self) -> Size:
         counts = self.system.counts()
@@ -120,12 +143,15 @@ def compare(folder: Path, size: Size, times: int, seconds: float, rounds: int) -
     with systems[0] as large_one, systems[1] as small_one:
         large, small = Shop(large_one, size.times(times)), Shop(small_one, size)
         # What adds to the record comes last, so that the small shop is small for as long as can be.
-        for path in sorted(traffic.ALL, key=lambda path: path.accepts is not None):
+        paths = [path for path in traffic.ALL if path is not traffic.COUPON_DURABLE]  # the same, but for the waiting
+        for path in sorted(paths, key=lambda path: path.accepts is not None):
             for number in range(rounds):
                 for shop in (small, large) if number % 2 == 0 else (large, small):
                     shop.measure(path, seconds)
             ratio = _middle(large.figures[path.name], cpu_us) / _middle(small.figures[path.name], cpu_us)
             click.echo(f"  {TITLES[path.name]}: {ratio:.2f} x the CPU")
+        for shop in (small, large):
+            shop.measure_best_sellers_again(seconds)
         if broken := [*small_one.broken_laws(), *large_one.broken_laws()]:
             raise WrongOutcome("; ".join(broken))
         return {
@@ -134,6 +160,12 @@ def compare(folder: Path, size: Size, times: int, seconds: float, rounds: int) -
             "small": small.saved(),
             "large": large.saved(),
         }
+
+
+def _row_count(connection: psycopg.Connection[tuple[Any, ...]], table: str) -> int:
+    row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _grow(system: Firstcome, size: Size) -> None:
@@ -164,6 +196,10 @@ def _rate(figures: Found) -> float:
     return float(figures["answered_per_s"])
 
 
+def _on_record(figures: Found) -> float:
+    return float(figures["on_record"]["orders"] + figures["on_record"]["coupons"])
+
+
 def _p99_ms(figures: Found) -> float:
     return float(figures["latency_ms"]["99"])
 
@@ -182,11 +218,15 @@ def summary(results: Found) -> str:
             one, other = _middle(small["figures"][path], of), _middle(large["figures"][path], of)
             return other / one, [format(one, form), format(other, form)]
 
-        (_, rate), (ratio, cpu) = row(_rate, ",.0f"), row(cpu_us, ",.0f")
+        (_, rate), (ratio, cpu), (_, on_record) = row(_rate, ",.0f"), row(cpu_us, ",.0f"), row(_on_record, ",.0f")
         (same, _), (_, late) = row(_generator_us, ""), row(_p99_ms, ".1f")
-        rows.append([TITLES[path], *rate, *cpu, f"{ratio:.2f} x", f"{same:.2f} x", *late])
+        rows.append([TITLES[path], *on_record, *rate, *cpu, f"{ratio:.2f} x", f"{same:.2f} x", *late])
+    entities = [
+        [kind, f"{count:,}", f"{size / count:,.0f}"] for kind, (count, size) in large["entities"].items() if count
+    ]
     sizes = [
-        [name, f"{table / 2**20:,.1f}", f"{indexes / 2**20:,.1f}"] for name, (table, indexes) in large["tables"].items()
+        [name, f"{table / 2**20:,.1f}", f"{indexes / 2**20:,.1f}", f"{(table + indexes) / max(count, 1):,.0f}"]
+        for name, (table, indexes, count) in large["tables"].items()
     ]
     users, orders, coupons = (large["size"][kind] - small["size"][kind] for kind in ("users", "orders", "coupons"))
     return "\n\n".join(
@@ -194,15 +234,39 @@ def summary(results: Found) -> str:
             f"The small shop has {_told(small['size'])} when it is first measured, and "
             f"{_told(small['size_at_the_end'])} at the end; the large one {_told(large['size'])}, and "
             f"{_told(large['size_at_the_end'])}.",
+            "`on record` are the orders and coupons there when a path was measured: the middle, as loading a path adds "
+            "to them, in both shops alike, so the paths that write, which came last, compare shops whose histories are "
+            "nearer to each other than their users and products are.",
             markdown(GROWTH_HEAD, rows),
+            "Best sellers by the orders on record, as a ranking counts three days' sales and no orders:",
+            markdown(["orders", "answers/s", "CPU us", "p99 ms"], _best_sellers(small, large)),
             f"Redis takes {small['redis_bytes'] / 2**20:,.0f} MiB in the small shop and "
             f"{large['redis_bytes'] / 2**20:,.0f} MiB in the large one, when they are first measured: "
             f"{(large['redis_bytes'] - small['redis_bytes']) / users:,.0f} bytes for each further user, with "
-            f"{orders / users:.1f} orders and {coupons / users:.1f} coupons for each. PostgreSQL in the large shop, "
-            "at the end:",
-            markdown(["table", "rows, MiB", "indexes, MiB"], sizes),
+            f"{orders / users:.1f} orders and {coupons / users:.1f} coupons for each. What one takes there, the mean "
+            "of those that were looked at in the large shop at the end:",
+            markdown(["in Redis", "looked at", "bytes each"], entities),
+            "PostgreSQL in the large shop, at the end:",
+            markdown(["table", "rows, MiB", "indexes, MiB", "rows and indexes, bytes for each row"], sizes),
         ]
     )
+
+
+def _best_sellers(small: Found, large: Found) -> list[list[str]]:
+    found = [figures for shop in (small, large) for figures in shop["figures"].get(traffic.BEST_SELLERS.name, ())]
+    found += [shop["best_sellers_at_the_end"] for shop in (small, large)]
+    by_orders: dict[int, list[Found]] = {}
+    for figures in found:
+        by_orders.setdefault(figures["on_record"]["orders"], []).append(figures)
+    return [
+        [
+            f"{orders:,}",
+            f"{_middle(each, _rate):,.0f}",
+            f"{_middle(each, cpu_us):,.0f}",
+            f"{_middle(each, _p99_ms):.1f}",
+        ]
+        for orders, each in sorted(by_orders.items())
+    ]
 
 
 def _told(size: Found) -> str:

@@ -5,6 +5,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import httpx
+
 from loadtests.generators import Load, closed_loop_generator, generate
 from loadtests.lag import Lag
 from loadtests.machine import cpu_of_roles, memory_bytes
@@ -38,6 +40,8 @@ class Figures:
     cpu_us: dict[str, float]
     """CPU for each answer, by role, until all of it was settled; `generator` is not the system's own."""
     memory_mib: dict[str, float]
+    events: int | None = None
+    """What was written to Redis's streams meanwhile, until all of it was settled; None where there are none."""
     lag_ms_max: float | None = None
     lag_ms: list[list[float]] = field(default_factory=list)
     """Seconds into the run, and how old the oldest event was that was not durable then."""
@@ -66,10 +70,15 @@ def measure(system: System, path: Path, plan: Plan) -> Figures:
     Raises `WrongOutcome`.
     """
     if plan.warm_up_s:
-        generate(_job(system, path, plan.warm_up_s, plan.connections), closed_loop_generator())
+        warm_up = generate(_job(system, path, plan.warm_up_s, plan.connections), closed_loop_generator())
+        if not warm_up.answered:
+            raise WrongOutcome(f"{system.title}, {path.title}: nothing was answered in {plan.warm_up_s:g} s")
         system.settle()
+    if path.refusal:
+        _require_refusal(system, path)
     generator = "python_load" if plan.rate and not plan.paced else closed_loop_generator()
     before = system.counts()
+    events_before = system.events() if isinstance(system, Firstcome) else 0
     cpu_before = cpu_of_roles(system.roles())
     lag = Lag(system.oldest_waiting_ms) if isinstance(system, Firstcome) else None
     job = _job(system, path, plan.seconds, plan.connections, plan.rate)
@@ -83,7 +92,11 @@ def measure(system: System, path: Path, plan: Plan) -> Figures:
     durable_s = load.seconds + time.perf_counter() - loaded_at
     system.settle()
     cpu_after = cpu_of_roles(system.roles())
+    system.require_running()
+    events = system.events() - events_before if isinstance(system, Firstcome) else None
     _require_right(system, path, load, before, plan.connections)
+    if events and path.accepts is None:
+        raise WrongOutcome(f"{system.title}, {path.title}: {events} events were written, and nothing was to change")
     answered = max(load.answered, 1)
     cpu_us = {role: round((cpu_after[role] - spent) / answered * 1e6, 1) for role, spent in cpu_before.items()}
     cpu_us["generator"] = round(load.generator_cpu_s / answered * 1e6, 1)
@@ -105,6 +118,7 @@ def measure(system: System, path: Path, plan: Plan) -> Figures:
         latency_ms={str(percentile): ms for percentile, ms in load.latency_ms},
         cpu_us=cpu_us,
         memory_mib={role: round(memory_bytes(pids) / 2**20, 1) for role, pids in system.roles().items()},
+        events=events,
         lag_ms_max=max((ms for _, ms in lag.found_ms), default=0.0) if lag else None,
         lag_ms=lag.found_ms if lag else [],
     )
@@ -130,17 +144,36 @@ def _job(system: System, path: Path, seconds: float, connections: int, rate: flo
         connections=connections,
         seconds=seconds,
         rate=rate,
+        header=path.header,
     )
 
 
+def _require_refusal(system: System, path: Path) -> None:
+    """A generator counts refusals and does not read them: one is asked for, and has to be the one that is meant."""
+    filled = {"<n>": f"asks-{next(_numbers)}", "<user>": "0"}
+    where, body = path.path, path.body
+    for place, value in filled.items():
+        where, body = where.replace(place, value), body.replace(place, value)
+    headers = {"Content-Type": "application/json"}
+    answer = httpx.request(path.method, system.url + where, content=body, headers=headers, timeout=60, trust_env=False)
+    if path.refusal not in answer.text:
+        said = answer.text[:200]
+        raise WrongOutcome(f"{system.title}, {path.title}: {answer.status_code} and not {path.refusal}: {said}")
+
+
 def _require_right(system: System, path: Path, load: Load, before: dict[str, int], connections: int) -> None:
-    """Exactly what was accepted is on record; wrk leaves one request of each connection on its way."""
+    """What was accepted is on record, and nothing else; but wrk leaves one request of each connection on its way, which
+    may be done all the same."""
     wrong = []
+    if not load.answered:
+        wrong.append("nothing was answered")
+    elif path.accepts and not load.accepted:
+        wrong.append("nothing was accepted")
     if load.broken and not system.starves:
         wrong.append(f"{load.broken} requests broke")
-    if path.refused and load.accepted:
+    if path.refusal and load.accepted:
         wrong.append(f"{load.accepted} accepted where nothing was left")
-    if not path.refused and load.refused and not system.starves:
+    if not path.refusal and load.refused and not system.starves:
         wrong.append(f"{load.refused} refused where all should be accepted")
     left_over = 0 if load.exact else connections
     if system.starves:

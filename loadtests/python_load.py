@@ -41,6 +41,7 @@ class Job:
     seconds: float
     rate: float = 0.0
     count: int = 0
+    header: str = ""
 
 
 def requests(job: Job) -> Callable[[], bytes]:
@@ -48,6 +49,8 @@ def requests(job: Job) -> Callable[[], bytes]:
     numbers = iter(range(job.first, sys.maxsize))
     chance = random.Random(job.seed)
     head = f"{job.method} {job.path} HTTP/1.1\r\nHost: {job.host}:{job.port}\r\n"
+    if job.header:
+        head += f"{job.header}\r\n"
 
     def values() -> dict[str, int]:
         product = chance.randrange(job.products)

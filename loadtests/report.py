@@ -20,8 +20,10 @@ from loadtests.systems import SYSTEMS, Firstcome, OneScript, RedisLocks, RowLock
 from loadtests.tables import (
     BUDGET_HEAD,
     CEILING_HEAD,
+    CONNECTIONS_HEAD,
     COST_HEAD,
     DISTANCE_HEAD,
+    MEMORY_HEAD,
     OPEN_HEAD,
     PATHS,
     RATE_HEAD,
@@ -29,11 +31,14 @@ from loadtests.tables import (
     ROLES,
     Found,
     budgets,
+    by_connections,
     ceilings,
     costs,
     counted,
     distances,
     markdown,
+    memory,
+    middle,
     of,
     rates,
     ratios,
@@ -46,6 +51,8 @@ CROWDED = ROOT / "loadtests" / "results" / "crowd.json"
 GROWN = ROOT / "loadtests" / "results" / "growth.json"
 HELD = ROOT / "loadtests" / "results" / "steady.json"
 LATE_MS = 1_000
+SPREAD_NINES_MAX = 3
+"""A few seconds of load have no p99.99."""
 DOCUMENT = ROOT / "docs" / "performance.md"
 PLOTS = ROOT / "docs" / "plots"
 COLOURS = ("#1b7f5c", "#2f6fb3", "#d98e04", "#b3402f", "#777777")
@@ -85,17 +92,22 @@ def document(results: Found) -> str:
         *_rounds(results),
         "Of Firstcome and the row locks the durable rate counts (all of it in PostgreSQL, the time until the last "
         "of it was there included); the two on Redis alone are never durable.",
+        f"The rates of which these are the ratios{', each the middle' if _further_rounds(results) else ''}:",
+        headline(results),
         *(f"![{PATHS[path.name]}](plots/{path.name}.svg)" for path in traffic.COMPARED),
         *_other_runs(),
         *_budgets(results),
         "## Closed loop",
         f"Each of {results['connections']} connections sends its next request as soon as the last is answered, so the "
-        "server is never without work: what is the most it serves? A latency counts from when its request was sent. "
+        "server is never without work: what is the most it serves? A latency counts from when its request was sent, "
+        "and wrk adds to an answer that is later than its connection's usual ones those that would have waited behind "
+        "it, so that a stall counts for as many as it would have kept waiting. "
         f"`lag ms` is how old, at the worst of {LOOKS_PER_S} looks a second, the oldest event of any partition was "
         "that PostgreSQL did not have yet. `-` is where there is no such thing: reads make nothing durable, nor do the "
         "two systems on Redis alone, "
         "and only Firstcome has a writer that can be behind.",
         markdown(RATE_HEAD, rates(results)),
+        *_refusals(results),
         "## Open loop",
         f"Requests are due at `asked/s`, {OPEN_SHARE:.0%} of what the closed loop answered, whatever the server does: "
         "how long does one take where the server is not at its limit? A latency counts from when its request was due, "
@@ -103,29 +115,52 @@ def document(results: Found) -> str:
         "the closed loop.",
         markdown(OPEN_HEAD, rates(results, "open")),
         "![latencies](plots/latency.svg)",
+        "How they are spread: at 1 on the axis nine of ten were answered by then, at 2 it is 99 of a hundred, at 3 it "
+        "is 999 of a thousand.",
+        "![how latencies are spread](plots/distribution.svg)",
         "## What it takes",
         "In the closed loop: the processor time of each part until all was durable and settled, for each answer, in "
         "microseconds; the generator's is not the system's own. `-` is a part that a system does not have. The last "
         f"two columns are that times the answers of a second: cores in use, of {machine['cores']}.",
         markdown(COST_HEAD, costs(results)),
         "![CPU split](plots/cpu.svg)",
+        "The memory of each part when that was over; what Redis and PostgreSQL keep of every order and coupon is a "
+        "part of theirs, and a system's paths came one after the other.",
+        markdown(MEMORY_HEAD, memory(results)),
     ]
-    if results.get("by_connections"):
-        parts += ["## Connections", "![throughput against connections](plots/connections.svg)"]
+    parts += _connections(results)
     parts += _held()
     parts += _ceilings(results)
-    if GROWN.exists():
-        grown = load(GROWN)
-        parts += [
-            "## As the shop grows",
-            f"Another run, of commit {grown['commit']}: `{grown['command']}`. A small shop and a large one ran side by "
-            "side and were loaded in turn; the middle of each path's measurements is shown. What counts is the CPU for "
-            "each answer, of all parts together, and how many times the small shop's the large one's is. The load "
-            "generator knows nothing of what is on record, so what should be 1 x in its column tells how far two equal "
-            "measurements are apart here.",
-            growth.summary(grown),
-        ]
+    parts += _grown()
     return "\n\n".join(parts) + "\n"
+
+
+def _connections(results: Found) -> list[str]:
+    swept = results.get("by_connections")
+    if not swept:
+        return []
+    return [
+        "## Connections",
+        "Firstcome with fewer and with more connections, closed loop: with one connection each request waits for "
+        "all the steps of the one before it; from some on the processors are the limit, and more only wait longer.",
+        markdown(CONNECTIONS_HEAD, by_connections(swept)),
+        "![throughput against connections](plots/connections.svg)",
+    ]
+
+
+def _grown() -> list[str]:
+    if not GROWN.exists():
+        return []
+    grown = load(GROWN)
+    return [
+        "## As the shop grows",
+        f"Another run, of commit {grown['commit']}: `{grown['command']}`. A small shop and a large one ran side by "
+        "side and were loaded in turn; the middle of each path's measurements is shown. What counts is the CPU for "
+        "each answer, of all parts together, and how many times the small shop's the large one's is. The load "
+        "generator knows nothing of what is on record, so what should be 1 x in its column tells how far two equal "
+        "measurements are apart here.",
+        growth.summary(grown),
+    ]
 
 
 def _arguments(results: Found) -> str:
@@ -173,7 +208,8 @@ def _what_is_compared() -> list[str]:
         "Valkey syncs its append-only file each second, PostgreSQL its log at each commit, in all of them alike.",
         "Each baseline is at the limit of its one Python process (the last columns of [What it takes](#what-it-takes) "
         "are the cores in use), while Firstcome spreads over an API process, Redis, a worker and PostgreSQL. So a "
-        "ratio says what each serves with one API process on this machine; what a request takes is in that table.",
+        "ratio says what each serves with one API process on this machine; what a request takes is in that table. The "
+        "baselines take no coupon for an order, and no request here has one.",
     ]  # fmt: skip
 
 
@@ -198,6 +234,22 @@ def _rounds(results: Found) -> list[str]:
         f"{told[0].upper()}{told[1:]}. In each, every system had servers of its own and ran alone, one after the "
         "other. Of the goals below, the ratios, coupons/s, checkouts/s and the API's CPU are the middle too; all else "
         "is of the first round."
+    ]
+
+
+def _refusals(results: Found) -> list[str]:
+    gone = [of(results, Firstcome.name, path.name) for path in (traffic.COUPON_GONE, traffic.CHECKOUT_GONE)]
+    told = [
+        f"{figures['refused']:,} times `{PATHS[figures['path']]}` wrote {figures['events']:,} events"
+        for figures in gone
+        if figures and figures.get("events") is not None
+    ]
+    if not told:
+        return []
+    return [
+        f"A refusal writes nothing, and a run in which one does fails: {' and '.join(told)}. It takes less than an "
+        "acceptance, so more of them are answered each second; but whoever comes to a stampede last waits behind all "
+        "others before being refused, and in a load test of many users at once refusals are therefore the later ones."
     ]
 
 
@@ -350,9 +402,10 @@ def plots(results: Found) -> dict[str, str]:
     """Every plot by its file's name."""
     drawn = {}
     for path in traffic.COMPARED:
-        found = [(system.title, of(results, system.name, path.name)) for system in SYSTEMS]
-        rows = [(title, [counted(figures)]) for title, figures in found if figures]
-        drawn[f"{path.name}.svg"] = bars(f"{path.title}, as durable as it gets", "/s", rows)
+        found = [(system.title, middle(results, system.name, path.name, counted)) for system in SYSTEMS]
+        rows = [(title, [rate]) for title, rate in found if rate is not None]
+        title = f"{path.title}: durable where the system has that, else accepted; the middle of all rounds"
+        drawn[f"{path.name}.svg"] = bars(title, "/s", rows)
     split: list[tuple[str, list[float]]] = []
     late: list[tuple[str, list[float]]] = []
     for system in SYSTEMS:
@@ -364,7 +417,17 @@ def plots(results: Found) -> dict[str, str]:
                 split.append((name, [closed["cpu_us"].get(role, 0.0) for role in ROLES]))
             if opened:
                 late.append((name, [opened["latency_ms"]["99"]]))
-    drawn["cpu.svg"] = bars("CPU for each answer", "us", split, ROLES)
+    drawn["cpu.svg"] = bars("CPU for each answer, first round", "us", split, ROLES)
+    spread = [
+        (system.title.split(",")[0], [(_nines(percentile), ms) for percentile, ms in opened["latency_ms"].items()])
+        for system in SYSTEMS
+        if (opened := of(results, system.name, traffic.COUPON.name, "open"))
+    ]
+    title = f"{traffic.COUPON.title} at {OPEN_SHARE:.0%} of each system's own peak, open loop"
+    drawn["distribution.svg"] = lines(
+        title, "nines of the share answered by then: 1 is p90, 2 is p99, 3 is p99.9", "ms",
+        [(name, [point for point in points if point[0] <= SPREAD_NINES_MAX]) for name, points in spread],
+    )  # fmt: skip
     drawn["latency.svg"] = bars(f"p99 at {OPEN_SHARE:.0%} of each system's own peak, open loop", "ms", late)
     if swept := results.get("by_connections"):
         titles = {path.name: path.title.split(",")[0] for path in (traffic.COUPON, traffic.CHECKOUT)}
@@ -379,6 +442,10 @@ def plots(results: Found) -> dict[str, str]:
         points = [(at, late) for at, late in load(HELD)["steady"]["figures"]["lag_ms"]]
         drawn["lag.svg"] = lines("How far the writer is behind", "seconds", "ms", [("checkout", points)])
     return drawn
+
+
+def _nines(percentile: str) -> float:
+    return -math.log10(1 - float(percentile) / 100)
 
 
 @click.command()

@@ -1,11 +1,11 @@
 -- wrk: sends one request after the other, made from templates in which <n> is a number that is never used twice,
 -- <user> a user at random, <product> and <other> two different products at random.
--- Arguments: method, path, body, first number, users, products, seed, requests a second or 0 for as many as it can.
+-- Arguments: method, path, body, a header or nothing, first number, users, products, seed, requests a second or 0 for as many as it can.
 
 local ffi = require('ffi')
 ffi.cdef('typedef struct { long seconds, microseconds; } moment; int gettimeofday(moment *now, void *zone);')
 
-local number, users, products, pieces, host
+local number, users, products, pieces, host, header
 
 -- A template as literal texts, each followed by the name of what stands after it.
 local function compile(template)
@@ -38,11 +38,12 @@ end
 
 function init(args)
   pieces = {method = args[1], path = compile(args[2]), body = compile(args[3])}
-  number, users, products = tonumber(args[4]), tonumber(args[5]), tonumber(args[6])
-  math.randomseed(tonumber(args[7]))
+  header = args[4] == '' and '' or args[4] .. '\r\n'
+  number, users, products = tonumber(args[5]), tonumber(args[6]), tonumber(args[7])
+  math.randomseed(tonumber(args[8]))
   host = wrk.host .. ':' .. wrk.port
-  if tonumber(args[8]) > 0 then
-    pace(1000 / tonumber(args[8]))
+  if tonumber(args[9]) > 0 then
+    pace(1000 / tonumber(args[9]))
   end
 end
 
@@ -68,7 +69,8 @@ function request()
   if body ~= '' then
     entity = 'Content-Type: application/json\r\nContent-Length: ' .. #body .. '\r\n'
   end
-  return pieces.method .. ' ' .. render(pieces.path) .. ' HTTP/1.1\r\nHost: ' .. host .. '\r\n' .. entity .. '\r\n' .. body
+  return pieces.method .. ' ' .. render(pieces.path) .. ' HTTP/1.1\r\nHost: ' .. host .. '\r\n' .. header .. entity
+    .. '\r\n' .. body
 end
 
 local PERCENTILES = {1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.9, 99.99}

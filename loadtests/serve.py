@@ -1,4 +1,5 @@
-"""Serves an application on an inherited socket: uvicorn, uvloop, httptools, no access log, as `firstcome api` does.
+"""Serves an application on an inherited socket as `firstcome api` does: uvicorn, uvloop, httptools, no access log, the
+garbage collector seldom at work.
 
 That also guards its connections, and sends an answer in one write where uvicorn sends two (`api/whole_answers.py`).
 """
@@ -8,6 +9,8 @@ import socket
 
 import click
 import uvicorn
+
+from engine import garbage
 
 
 @click.command()
@@ -28,6 +31,8 @@ def main(application: str, fd: int) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
     )
+    config.load()
+    garbage.settle()
     server = uvicorn.Server(config)
 
     def stop(*_: object) -> None:

@@ -83,6 +83,7 @@ class System(ABC):
         self.processes = processes
         self.users, self.products = traffic.USERS, traffic.PRODUCTS
         self.apis: list[ChildProcess] = []
+        self._children: list[ChildProcess] = []
         self.port = 0
         self._stack = ExitStack()
 
@@ -173,7 +174,14 @@ class System(ABC):
         child = ChildProcess(name, argv, log, env=self.environment(), cwd=ROOT, pass_fds=fds, stop_timeout_s=20)
         child.start()
         self._stack.callback(child.stop)
+        self._children.append(child)
         return child
+
+    def require_running(self) -> None:
+        """Raises ProcessFailed where a process of the system's has ended: then nobody knows what was measured."""
+        for child in self._children:
+            if not child.running:
+                raise child.failure()
 
 
 def _product(product_id: str, units: int) -> dict[str, object]:
@@ -195,10 +203,6 @@ class Firstcome(System):
         self.redis = redis_client(self.valkey.url)
         self._stack.callback(self.redis.close)
         self._keys = Keys(Partitions(PARTITIONS))
-        self.start_worker()
-
-    def start_worker(self) -> None:
-        """Start the worker, or start it again."""
         self.worker = self._child("worker", [*program(), "worker"])
 
     def environment(self) -> dict[str, str]:
@@ -289,6 +293,10 @@ class Firstcome(System):
     def marks(self) -> Marks:
         return tuple(seq for seq, _ in self._metas())
 
+    def events(self) -> int:
+        """How many events there have been."""
+        return sum(self.marks())
+
     def durable_events(self) -> int:
         """How many events PostgreSQL has had."""
         return sum(durable for _, durable in self._metas())
@@ -300,6 +308,7 @@ class Firstcome(System):
     def await_durable(self, marks: Marks) -> None:
         deadline = time.monotonic() + SETTLED_S
         while any(durable < mark for (_, durable), mark in zip(self._metas(), marks, strict=True)):
+            self.require_running()
             if time.monotonic() > deadline:
                 raise WrongOutcome(f"not durable after {SETTLED_S:g} s")
             time.sleep(0.01)
@@ -416,6 +425,14 @@ class RowLocks(System):
 
     def broken_laws(self) -> list[str]:
         laws: dict[str, LiteralString] = {
+            "issue numbers that were given twice": "SELECT count(*) - count(DISTINCT number) FROM coupon",
+            "coupons beyond the quantity": """
+                SELECT greatest(0, issued - quantity) FROM campaign WHERE campaign_id = %(campaign)s""",
+            "lines that no order has, or the other way round": """
+                SELECT (SELECT count(*) FROM order_line) - 2 * (SELECT count(*) FROM orders)""",
+            "payments that the ledger does not have": """
+                SELECT (SELECT coalesce(sum(amount), 0) FROM ledger_entry)
+                       + (SELECT coalesce(sum(total), 0) FROM orders)""",
             "issued beside the coupons": """
                 SELECT abs((SELECT issued FROM campaign WHERE campaign_id = %(campaign)s)
                            - (SELECT count(DISTINCT user_id) FROM coupon))""",
@@ -476,6 +493,12 @@ class RedisOnly(System):
         issued = int(self.redis.hget(f"campaign:{traffic.CAMPAIGN}", "issued") or 0)
         if issued != counts["coupons"]:
             broken.append(f"{issued} issued, {counts['coupons']} coupons")
+        if issued > COUPONS:
+            broken.append(f"{issued} issued, of {COUPONS}")
+        coupons: Any = self.redis.hvals(f"issued:{traffic.CAMPAIGN}")
+        numbers = {coupon.rpartition("-")[2] for coupon in coupons}
+        if len(numbers) != counts["coupons"]:
+            broken.append(f"{counts['coupons']} coupons have {len(numbers)} numbers")
         sold = {name: int(units) for name, units in self.redis.hgetall("sold").items()}
         if sum(sold.values()) != 2 * counts["orders"]:
             broken.append(f"{sum(sold.values())} units sold in {counts['orders']} orders of two")
@@ -497,7 +520,7 @@ class RedisOnly(System):
 
 
 class RedisLocks(RedisOnly):
-    """Baseline (b)."""
+    """Baseline (b): FastAPI, redis-py; a lock for each user and product around read, change and write."""
 
     name = "redis-locks"
     title = "Redis locks"
@@ -506,7 +529,7 @@ class RedisLocks(RedisOnly):
 
 
 class OneScript(RedisOnly):
-    """Baseline (c)."""
+    """Baseline (c): Starlette, redis-py; one Lua script for each request."""
 
     name = "one-script"
     title = "one Lua script, nothing durable"

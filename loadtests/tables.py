@@ -120,10 +120,38 @@ def costs(results: Found) -> list[list[str]]:
     return rows
 
 
+def memory(results: Found) -> list[list[str]]:
+    """What each part has at the end of a path, closed loops."""
+    return [
+        [
+            f"{TITLES[figures['system']]}: {PATHS[figures['path']]}",
+            *(f"{figures['memory_mib'][role]:,.0f}" if role in figures["memory_mib"] else "-" for role in ROLES[:-1]),
+        ]
+        for figures in results["figures"]
+        if figures["loop"] == "closed"
+    ]
+
+
+def by_connections(swept: Sequence[Found]) -> list[list[str]]:
+    """What the same path answers with fewer and with more connections."""
+    return [
+        [
+            PATHS[figures["path"]],
+            f"{figures['connections']:,}",
+            f"{figures['accepted_per_s']:,.0f}",
+            *(f"{figures['latency_ms'][percentile]:,.1f}" for percentile in ("50", "99")),
+            f"{sum(figures['cpu_us'].values()) * figures['answered_per_s'] / 1e6:.2f}",
+        ]
+        for figures in swept
+    ]
+
+
 ROLES = ("api", "redis", "worker", "postgres", "generator")
 RATE_HEAD = ("path", "accepted/s", "refused/s", "durable/s", "p50 ms", "p99 ms", "p99.9 ms", "lag ms")
 OPEN_HEAD = (RATE_HEAD[0], "asked/s", *RATE_HEAD[1:])
 RATIO_HEAD = (f"{Firstcome.title}, durable, against", *(each.title for each in BASELINES))
+CONNECTIONS_HEAD = ("path", "connections", "accepted/s", "p50 ms", "p99 ms", "all, cores")
+MEMORY_HEAD = ("memory, MiB, after", *ROLES[:-1])
 COST_HEAD = ("CPU, us for each answer", *ROLES, "API, cores", "all, cores")
 
 
@@ -206,6 +234,10 @@ def summary(results: Found) -> str:
     if opened := rates(results, "open"):
         parts.append("Open loop: latencies count from when a request was due.\n" + markdown(OPEN_HEAD, opened))
     parts.append(markdown(COST_HEAD, costs(results)))
+    parts.append(markdown(MEMORY_HEAD, memory(results)))
+    if alone := results["ceilings"]:
+        parts.append(markdown(CEILING_HEAD, ceilings(alone)))
+        parts.append(markdown(DISTANCE_HEAD, distances(results)))
     return "\n" + "\n\n".join(parts)
 
 

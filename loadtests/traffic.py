@@ -28,8 +28,10 @@ class Path:
     path: str
     body: str = ""
     accepts: str | None = None
-    refused: bool = False
-    """Every answer is to be a refusal."""
+    refusal: str = ""
+    """The problem that every answer is to be; nothing where none is to be one."""
+    header: str = ""
+    """A header of its own, as it stands in a request."""
 
 
 def _line(product: str) -> str:
@@ -48,9 +50,13 @@ CHARGE = Path(
 COUPON = Path(
     "coupon", "coupon issue", "POST", "/v1/users/rush-<n>/coupons", f'{{"campaign_id":"{CAMPAIGN}"}}', accepts="coupons"
 )
+COUPON_DURABLE = Path(
+    "coupon-durable", "coupon issue, answered when in PostgreSQL", "POST", COUPON.path, COUPON.body,
+    accepts="coupons", header="Prefer: durable",
+)  # fmt: skip
 COUPON_GONE = Path(
     "coupon-gone", "coupon, none left", "POST", "/v1/users/late-<n>/coupons", f'{{"campaign_id":"{EXHAUSTED}"}}',
-    refused=True,
+    refusal="coupons-exhausted",
 )  # fmt: skip
 CHECKOUT = Path(
     "checkout", "checkout, two of 1,000 products", "POST", _CHECKOUT, _cart("product-<product>", "product-<other>"),
@@ -60,14 +66,16 @@ CHECKOUT_HOT = Path(
     "checkout-hot", "checkout, all want one product", "POST", _CHECKOUT, _cart("hot", "product-<product>"),
     accepts="orders",
 )  # fmt: skip
-CHECKOUT_GONE = Path("checkout-gone", "checkout, sold out", "POST", _CHECKOUT, _cart("gone-1", "gone-2"), refused=True)
+CHECKOUT_GONE = Path(
+    "checkout-gone", "checkout, sold out", "POST", _CHECKOUT, _cart("gone-1", "gone-2"), refusal="out-of-stock"
+)
 PRODUCT = Path("product", "product detail", "GET", "/v1/products/product-<product>")
 BALANCE = Path("balance", "balance", "GET", "/v1/users/user-<user>/balance")
 BEST_SELLERS = Path("best-sellers", "best sellers", "GET", "/v1/best-sellers")
 
 COMPARED = (COUPON, CHECKOUT, CHECKOUT_HOT)
 """What the baselines serve too."""
-ALL = (*COMPARED, COUPON_GONE, CHECKOUT_GONE, PRODUCT, BALANCE, BEST_SELLERS)
+ALL = (*COMPARED, COUPON_DURABLE, COUPON_GONE, CHECKOUT_GONE, PRODUCT, BALANCE, BEST_SELLERS)
 
 
 def product_ids(products: int) -> list[str]:

@@ -22,6 +22,8 @@ def catch_up(system: Firstcome, seconds: float, connections: int) -> dict[str, A
     system.redis.config_resetstat()
     before = system.counts()["orders"]
     done = load(system, traffic.CHECKOUT, Plan(seconds, connections))
+    if done.refused or done.broken or not done.accepted:
+        raise WrongOutcome(f"with the worker held, {done.refused} of {done.answered} were refused, {done.broken} broke")
     statistics: dict[str, Any] = system.redis.info("commandstats")
     marks = system.marks()
     first, cpu_before, began = system.durable_events(), cpu_of_roles(system.roles()), time.perf_counter()

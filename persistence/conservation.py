@@ -161,6 +161,16 @@ _ORDERS = (
            USING (order_id) WHERE o.subtotal IS DISTINCT FROM coalesce(l.amount, 0)""",
     ),
     Law(
+        "sale-is-told",
+        "each completed order, and no other, has a message to the data platform",
+        Subject.ORDER,
+        """SELECT order_id::text, '', coalesce('a ' || o.status || ' order', 'no order') || ' has '
+                  || CASE WHEN x.order_id IS NULL THEN 'no message' ELSE 'a message' END
+           FROM (SELECT order_id, status FROM orders WHERE {scope}) o
+           FULL JOIN (SELECT order_id FROM outbox WHERE {scope}) x USING (order_id)
+           WHERE (o.status = 'completed') IS DISTINCT FROM (x.order_id IS NOT NULL)""",
+    ),
+    Law(
         "discount-is-recorded",
         "the record of a discount is its order's",
         Subject.ORDER,

@@ -18,6 +18,7 @@ KINDS = {
     "user": "user",
     "coupons": "user's coupons",
     "order": "order",
+    "product": "product",
     "reservation": "reservation",
     "key": "idempotency key",
 }

@@ -22,6 +22,8 @@ from starlette.routing import Route
 
 POOL = 100
 PAYMENT_MAX = 50_000_000
+LINES_MAX = 500
+QUANTITY_MAX = 100_000
 STATUS = {"insufficient-balance": 402, "unknown-reference": 422, "payment-limit": 422, "malformed-body": 400}
 _HERE = Path(__file__).parent
 _ID = re.compile(r"[A-Za-z0-9._~@|-]{1,64}")
@@ -108,11 +110,13 @@ def make_app() -> Starlette:
     async def checkout(request: Request) -> Response:
         user = request.path_params["user_id"]
         units: dict[tuple[str, str], int] = {}
-        for line in _decode_order(await request.body()).lines:
+        lines_asked = _decode_order(await request.body()).lines
+        for line in lines_asked:
             _checked(line.product_id, line.stock_id)
             units[line.product_id, line.stock_id] = units.get((line.product_id, line.stock_id), 0) + line.quantity
-        if not units or min(units.values()) < 1:
-            raise msgspec.ValidationError("an order has lines, and a line has units")
+        quantities = [line.quantity for line in lines_asked]
+        if not 1 <= len(quantities) <= LINES_MAX or min(quantities) < 1 or max(quantities) > QUANTITY_MAX:
+            raise msgspec.ValidationError(f"an order has 1 to {LINES_MAX} lines, a line 1 to {QUANTITY_MAX} units")
         _checked(user)
         order = uuid4().hex
         at_ms = time.time_ns() // 1_000_000

@@ -1,4 +1,4 @@
-"""A shop that answers every checkout as made and forgets every other one."""
+"""Shops that are not as they should be: one forgets every other checkout that it answers as made, one only fails."""
 
 import itertools
 import os
@@ -28,3 +28,12 @@ def make_app() -> Starlette:
         await redis.aclose()
 
     return Starlette(routes=[Route("/v1/users/{user_id}/checkout", checkout, methods=["POST"])], lifespan=lifespan)
+
+
+def make_failing() -> Starlette:
+    """Fails at whatever it is asked."""
+
+    async def fail(_request: Request) -> Response:
+        return JSONResponse({}, 500)
+
+    return Starlette(routes=[Route("/{path:path}", fail, methods=["POST"])])

@@ -1,6 +1,7 @@
 """The benchmark's own conscience: it measures what happened, and a wrong outcome fails it."""
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from api.commands.processes import ProcessFailed
 from loadtests import traffic
 from loadtests.bench import Run, main
 from loadtests.ceilings import COPY_BATCH, COPY_BATCHES
+from loadtests.generators import GeneratorFailed
 from loadtests.measure import Plan, measure
 from loadtests.systems import Firstcome, OneScript, WrongOutcome
 from loadtests.tables import of, ratios, summary
@@ -86,6 +89,52 @@ def test_an_order_that_was_answered_and_is_not_on_record_fails_the_run(folder: P
 
     with Forgetful(folder, 1) as system, pytest.raises(WrongOutcome, match="more orders on record"):
         measure(system, traffic.CHECKOUT, TINY)
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [(traffic.COUPON_GONE, "500 and not coupons-exhausted"), (traffic.COUPON, "nothing was accepted")],
+)
+def test_failures_are_neither_refusals_nor_a_rate(folder: Path, path: traffic.Path, told: str) -> None:
+    class Failing(OneScript):
+        application = "tests.loadtests.sabotaged:make_failing"
+        starves = True  # which is forgiven single requests, and not all of them
+
+    with Failing(folder, 1) as system, pytest.raises(WrongOutcome, match=told):
+        measure(system, path, TINY)
+
+
+@pytest.mark.parametrize(("warm_up_s", "told"), [(0.0, "nothing was answered"), (0.5, "nothing was answered in 0.5 s")])
+def test_what_answers_nothing_has_no_figures(
+    folder: Path, warm_up_s: float, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its socket is open still, so requests are taken in."""
+    monkeypatch.setattr("loadtests.generators.WRK_TIMEOUT_S", 1)
+    monkeypatch.setattr("loadtests.python_load.DRAIN_S", 1)
+    with OneScript(folder, 1) as system:
+        system.apis[0].signal(signal.SIGSTOP)
+        plan = Plan(seconds=0.5, connections=4, warm_up_s=warm_up_s)
+        with pytest.raises((WrongOutcome, GeneratorFailed), match=f"{told}|TimeoutError"):
+            measure(system, traffic.COUPON, plan)
+        system.apis[0].signal(signal.SIGCONT)
+
+
+def test_a_process_that_ends_ends_the_run(folder: Path) -> None:
+    with OneScript(folder, 2) as system:
+        measure(system, traffic.COUPON, TINY)
+        system.apis[1].signal(signal.SIGKILL)
+        with pytest.raises(ProcessFailed, match="api-2 was ended from outside, by SIGKILL"):
+            measure(system, traffic.COUPON, Plan(seconds=1.0, connections=16))
+
+
+def test_numbers_that_were_given_twice_are_found(folder: Path) -> None:
+    with OneScript(folder, 1) as system:
+        measure(system, traffic.COUPON, TINY)
+        assert system.broken_laws() == []
+        coupons = system.redis.hgetall(f"issued:{traffic.CAMPAIGN}")
+        one, other = list(coupons)[:2]
+        system.redis.hset(f"issued:{traffic.CAMPAIGN}", one, coupons[other])
+        assert system.broken_laws() == [f"{len(coupons)} coupons have {len(coupons) - 1} numbers"]
 
 
 def test_units_that_went_elsewhere_are_found(folder: Path) -> None:

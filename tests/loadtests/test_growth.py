@@ -40,6 +40,12 @@ def test_a_shop_beside_a_larger_one_is_measured_path_by_path_and_both_add_up(fol
     told = summary(results)
     assert "400 users, 100 products" in told
     assert "| checkout, two of all products |" in told
+    assert {"user", "order", "product", "reservation"} <= large["entities"].keys()
+    # Best sellers by the orders on record: of each shop at first and at the end.
+    orders = [shop["figures"]["best-sellers"][0]["on_record"]["orders"] for shop in (small, large)]
+    orders += [shop["best_sellers_at_the_end"]["on_record"]["orders"] for shop in (small, large)]
+    assert all(f"| {count:,} " in told for count in orders)
+    assert large["best_sellers_at_the_end"]["on_record"]["orders"] == large["size_at_the_end"]["orders"]
 
 
 def test_a_shop_that_does_not_add_up_has_no_figures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,8 @@ GROWN: tuple[LiteralString, ...] = (
     """INSERT INTO orders (order_id, partition, user_id, status, subtotal, discount, total, ordered_at, paid_at,
                            finished_at, place)
        SELECT order_id, partition, user_id, 'completed', 11, 1, 10, now(), now(), now(), '1-1' FROM made""",
+    """INSERT INTO outbox (partition, order_id, user_id, event_id, created_at)
+       SELECT partition, order_id, user_id, '1:1-' || n, now() FROM made""",
     """INSERT INTO order_line (order_id, line_no, partition, product_id, stock_id, name, option, unit_price, quantity,
                                amount)
        SELECT order_id, 1, partition, product_id, 's', 'Tea', '', 11, 1, 11 FROM made""",

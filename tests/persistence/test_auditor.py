@@ -219,12 +219,13 @@ IN_POSTGRES: dict[str, tuple[LiteralString, set[str]]] = {
     "a payment": (
         "DELETE FROM ledger_entry WHERE kind = 'payment'", {"balance-is-ledger", "paid-once"},
     ),
+    "a message": ("DELETE FROM outbox", {"sale-is-told"}),
     "a wallet": ("DELETE FROM wallet WHERE user_id = 'eve'", {"wallet", "balance-is-ledger"}),
     "a second open order": (
         """UPDATE orders SET status = 'awaiting_payment' WHERE user_id = 'ann' AND status = 'completed';
            UPDATE orders SET status = 'awaiting_payment' WHERE user_id = 'ann' AND status = 'failed'""",
-        {"order", "wallet", "one-in-progress", "paid-once", "discount-is-recorded", "order-has-its-coupon",
-         "coupon-has-its-order", "order-has-its-stock", "reservation-has-its-order"},
+        {"order", "wallet", "one-in-progress", "paid-once", "sale-is-told", "discount-is-recorded",
+         "order-has-its-coupon", "coupon-has-its-order", "order-has-its-stock", "reservation-has-its-order"},
     ),
     "units received": (
         """ALTER TABLE stock_item DROP CONSTRAINT stock_item_conserved_check;
