@@ -46,7 +46,7 @@ soak: $(STAMP) ## run the long tests that `make test` leaves out and, without AR
 	$(if $(ARGS),,$(MAKE) test-cluster)
 
 .PHONY: bench
-bench: $(STAMP) ## measure, beside what others build; SHORT=1: at most three minutes; ARGS='--path coupon' reach it, ARGS=--help lists more
+bench: $(STAMP) ## measure, beside what others build; SHORT=1: about three minutes; ARGS='--path coupon' reach it, ARGS=--help lists more
 	$(BIN)/python -m loadtests.bench $(if $(SHORT),--short) $(ARGS)
 
 .PHONY: loadtest

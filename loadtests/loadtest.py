@@ -4,7 +4,9 @@ The shop is a `firstcome up` with two API processes on a free port and a new fol
 production does, and counts no requests by user or address: all of them come from one address.
 """
 
+import math
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -29,6 +31,8 @@ READY_S = 120.0
 STOP_S = 60.0
 POLL_S = 0.1
 SPAWNED_WITHIN_S = 5
+_TIME = re.compile(r"(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m)?(?:(?P<s>\d+)s?)?")
+_UNITS = {"h": 3600, "m": 60, "s": 1}
 HELP = frozenset({"-h", "--help"})
 STORES = (
     "FIRSTCOME_REDIS_URL",
@@ -67,6 +71,14 @@ def _scenarios(_: click.Context, __: click.Parameter, text: str) -> Sequence[Nam
         raise click.BadParameter(str(error)) from error
 
 
+def _seconds(_: click.Context, __: click.Parameter, text: str) -> int:
+    found = _TIME.fullmatch(text)
+    seconds = sum(int(found[unit] or 0) * size for unit, size in _UNITS.items()) if found else 0
+    if seconds <= 0:
+        raise click.BadParameter(f"{text!r} is no time: write 90, 90s, 20m, 4h or 1h30m")
+    return seconds
+
+
 @click.command(cls=_Command)
 @click.option(
     "--scenario",
@@ -78,7 +90,10 @@ def _scenarios(_: click.Context, __: click.Parameter, text: str) -> Sequence[Nam
 )
 @click.option("--users", default=100, show_default=True, type=click.IntRange(1), help="Users at once.")
 @click.option("--url", help="A shop that runs already; FIRSTCOME_TOKEN_SECRET must be its secret, if it has one.")
-@click.option("--run-time", default="60s", show_default=True, help="How long, for scenarios that have no end.")
+@click.option(
+    "--run-time", "run_time_s", default="60s", show_default=True, callback=_seconds,
+    help="How long, for scenarios that have no end, from when all users are there: 90, 90s, 20m, 4h.",
+)  # fmt: skip
 @click.option("--processes", default=1, show_default=True, type=click.IntRange(1), help="Load generators.")
 @click.option(
     "--api-workers", default=2, show_default=True, type=click.IntRange(1), help="API processes of its own shop."
@@ -90,7 +105,7 @@ def main(
     scenarios: Sequence[Named],
     users: int,
     url: str | None,
-    run_time: str,
+    run_time_s: int,
     processes: int,
     api_workers: int,
     locust_arguments: tuple[str, ...],
@@ -102,7 +117,7 @@ def main(
     stopping = threading.Event()
     arguments = ["--tags", *(each.tag for each in scenarios), *_amounts(users, processes)]
     if not all(each.one_shot for each in scenarios):
-        arguments += ["--run-time", run_time]
+        arguments += ["--run-time", f"{run_time_s + math.ceil(users / _spawn_rate(users))}s"]
     with stop_signals(stopping):
         try:
             if url is not None:
@@ -119,12 +134,15 @@ def main(
 
 
 def _amounts(users: int, processes: int) -> list[str]:
-    spawn_rate = max(1, users // SPAWNED_WITHIN_S)
-    amounts = ["--users", str(users), "--spawn-rate", str(spawn_rate)]
+    amounts = ["--users", str(users), "--spawn-rate", str(_spawn_rate(users))]
     if processes == 1:
         return amounts
     port = str(free_port())
     return [*amounts, "--processes", str(processes), "--master-bind-port", port, "--master-port", port]
+
+
+def _spawn_rate(users: int) -> int:
+    return max(1, users // SPAWNED_WITHIN_S)
 
 
 @contextmanager

@@ -95,8 +95,9 @@ class Customer(FastHttpUser):
             for failed in range(TRIES_MAX):
                 answer, wait_s = self._send("GET", path, name, expected)
                 if answer.problem not in SERVER_IS_BUSY:
-                    break
+                    return answer
                 gevent.sleep(max(wait_s, _backoff_s(failed)))
+            self._give_up("GET", name, answer)
         return answer
 
     def post(
@@ -135,7 +136,15 @@ class Customer(FastHttpUser):
             gevent.sleep(max(wait_s, _backoff_s(failed)))
         if unknown:
             raise OutcomeUnknown(f"{name}: {answer.status} {answer.problem}")
+        self._give_up("POST", name, answer)
         return answer
+
+    def _give_up(self, method: str, name: str, answer: Answer) -> None:
+        """Whom the shop sends away so often is not served: a failure, as the outcome has none of it."""
+        error = RuntimeError(f"given up: {TRIES_MAX} times {answer.status} {answer.problem}")
+        self.environment.events.request.fire(
+            request_type=method, name=name, response_time=0, response_length=0, context={}, exception=error
+        )
 
     def _send(
         self,
@@ -199,6 +208,8 @@ class Customer(FastHttpUser):
     ) -> Answer:
         """Orders units of products, which are held until the order is paid or given up."""
         lines = [{"product_id": product, "quantity": quantity} for product, quantity in products.items()]
+        due = PRICE * sum(products.values()) - (COUPON_VALUE if coupon else 0)
+        can_pay = self.can_pay(due)
         answer = self.post(
             f"{self.at}/{operation}",
             "order" if operation == "orders" else operation,
@@ -209,10 +220,17 @@ class Customer(FastHttpUser):
         )
         if not answer.problem:
             self.tally.units.update(units_of(products))
-            due = PRICE * sum(products.values()) - (COUPON_VALUE if coupon else 0)
             if answer.body["total"] != due:
                 self.tally.broken.append(f"an order of {due} was answered with a total of {answer.body['total']}")
+        elif answer.problem == "insufficient-balance" and can_pay:
+            self.tally.broken.append(f"{self.user_id} could pay {due} and was answered {answer.body}")
+        elif answer.problem == "out-of-stock" and self.plan.sale not in products:
+            self.tally.broken.append(f"there is plenty of {', '.join(products)}, and {self.user_id} was answered none")
         return answer
+
+    def can_pay(self, amount: int) -> bool:
+        """Whether the balance reaches, for certain."""
+        return not self.tally.uncertain[f"user:{self.user_id}"] and self.tally.balances[self.user_id] >= amount
 
     def take_coupon(self, campaign: str, expected: frozenset[str] = frozenset()) -> Answer:
         """Asks for a coupon of a campaign."""

@@ -34,6 +34,8 @@ class Finding:
     found: int | None
     uncertain: int = 0
     detail: str = ""
+    of_the_run: bool = False
+    """It is about whether the run came to its end, not about what the shop holds."""
 
     @property
     def range(self) -> str:
@@ -60,9 +62,15 @@ def check(client: httpx.Client, plan: Plan, tally: Tally, watch: Watch, options:
     if options.lag_max:
         late = watch.lag_ms_max > options.lag_max * 1000
         findings.append(Finding(f"looks at a lag of more than {options.lag_max:g} s", 0, int(late), detail=str(watch)))
-    if options.audit != "off" and all(os.environ.get(name) for name in STORES):
+    if options.audit != "off" and not left_out():
         findings.append(_audit())
     return findings
+
+
+def left_out() -> str:
+    """Why the audit cannot be run; nothing where it can."""
+    lacking = [name for name in STORES if not os.environ.get(name)]
+    return f"{' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not set" if lacking else ""
 
 
 def _durable(client: httpx.Client, deadline: float) -> Finding:
@@ -82,17 +90,33 @@ def _coupons(client: httpx.Client, plan: Plan, tally: Tally) -> list[Finding]:
     for campaign in [plan.campaign] * (CAMPAIGN in plan.needs) + [plan.gift] * (GIFT in plan.needs):
         numbers = tally.coupons.get(campaign, {})
         on_record = client.get(f"/v1/campaigns/{campaign}").raise_for_status().json()
-        issued = on_record["quantity"] - on_record["remaining"]
+        quantity = on_record["quantity"]
+        issued = quantity - on_record["remaining"]
         findings += [
             Finding(f"{campaign}: coupons issued", len(numbers), issued, tally.uncertain[f"campaign:{campaign}"]),
             Finding(f"{campaign}: issue numbers, each given once", len(numbers), len(set(numbers.values()))),
-            Finding(f"{campaign}: issue numbers beyond {issued}", 0, sum(n > issued for n in numbers.values())),
-        ]
+            Finding(
+                f"{campaign}: issue numbers beyond its quantity of {quantity}", 0,
+                sum(n > quantity for n in (*numbers.values(), issued)),
+            ),
+        ]  # fmt: skip
+        if campaign == plan.campaign:
+            asked, doubt = tally.asked[campaign], tally.uncertain[f"campaign:{campaign}"]
+            due = min(asked, quantity)
+            what = f"{campaign}: coupons for the {asked} users who asked for one of {quantity}"
+            findings.append(Finding(what, max(0, due - doubt), len(numbers), min(due, doubt) + doubt))
+            findings.append(_asked(campaign, asked + doubt))
         if campaign == plan.campaign and any(name.endswith("coupons-exhausted") for name in tally.refused):
-            findings.append(Finding(f"{campaign}: left when somebody was refused", 0, on_record["remaining"]))
+            what = f"{campaign}: coupons left though somebody was told that none are"
+            findings.append(Finding(what, 0, on_record["remaining"]))
     if findings:
-        findings.append(Finding("users with two coupons of a campaign", 0, len(set(tally.issued_twice))))
+        what = "users who were answered two coupons of one campaign"
+        findings.append(Finding(what, 0, len(set(tally.issued_twice))))
     return findings
+
+
+def _asked(what: str, asked: int) -> Finding:
+    return Finding(f"{what}: runs in which nobody asked for it", 0, int(not asked), of_the_run=True)
 
 
 def _stock(client: httpx.Client, plan: Plan, tally: Tally) -> list[Finding]:
@@ -100,11 +124,19 @@ def _stock(client: httpx.Client, plan: Plan, tally: Tally) -> list[Finding]:
     if SALE in plan.needs:
         of_sale = _units(client, plan.sale, plan.stock, tally)
         beyond = max(0, (of_sale.found or 0) - plan.stock)
-        findings += [of_sale, Finding(f"{plan.sale}: units sold beyond {plan.stock}", 0, beyond)]
+        asked, doubt = tally.asked[plan.sale], of_sale.uncertain
+        due = min(asked, plan.stock)
+        what = f"{plan.sale}: units for the {asked} users who asked for one of {plan.stock}"
+        findings += [
+            of_sale,
+            Finding(f"{plan.sale}: units sold beyond {plan.stock}", 0, beyond),
+            Finding(what, max(0, due - doubt), of_sale.found, min(due, doubt) + doubt),
+            _asked(plan.sale, asked + doubt),
+        ]
     shelf = [_units(client, product, PLENTY, tally) for product in plan.shelf()]
     if shelf:
         wrong = [f"{each.what}: {each.range}, found {each.found}" for each in shelf if not each.holds]
-        what = f"products of {len(shelf)} with other units in orders than answered"
+        what = f"of {len(shelf)} products, those of which other units are gone than orders were answered"
         findings.append(Finding(what, 0, len(wrong), detail="; ".join(wrong[:3])))
     return findings
 
@@ -128,13 +160,12 @@ def _users(client: httpx.Client, plan: Plan, tally: Tally) -> list[Finding]:
             wrong.append(f"{user} has {balance} and not {tally.balances[user]}")
     findings = []
     if certain:
-        findings.append(
-            Finding(f"balances of {len(certain)} users that differ", 0, len(wrong), detail="; ".join(wrong[:3]))
-        )
+        what = f"of {len(certain)} users, those whose balance is not what they were answered"
+        findings.append(Finding(what, 0, len(wrong), detail="; ".join(wrong[:3])))
     winners = sorted(tally.coupons.get(plan.campaign, {}).items())[:BALANCES_MAX]
     if winners:
         odd = [user for user, number in winners if _coupon_numbers(client, user, plan.campaign) != [number]]
-        text = f"winners of {len(winners)} with other than their one coupon"
+        text = f"of {len(winners)} users with a coupon, those whose list shows another or several"
         findings.append(Finding(text, 0, len(odd), detail="; ".join(odd[:3])))
     return findings
 
@@ -173,7 +204,27 @@ def printed(plan: Plan, tally: Tally, watch: Watch, findings: list[Finding]) -> 
         lines.append(f"    {sign} {finding.what}: expected {finding.range}, found {finding.found}")
         if finding.detail and not finding.holds:
             lines.append(f"      {finding.detail}")
-    wrong = sum(not finding.holds for finding in findings)
-    verdict = f"The outcome is WRONG: {wrong} of {len(findings)} checks fail." if wrong else "The outcome is right."
-    lines.append(f"  {verdict}\n")
+    if why := left_out():
+        lines.append(f"    · `firstcome audit` is left out: {why}")
+    lines.append(f"  {verdict(findings)}\n")
     return "\n".join(lines)
+
+
+def is_wrong(findings: list[Finding]) -> bool:
+    """Whether the shop does not hold what it answered."""
+    return any(not finding.holds and not finding.of_the_run for finding in findings)
+
+
+def is_cut_short(findings: list[Finding]) -> bool:
+    """Whether the run did not come to its end."""
+    return any(not finding.holds and finding.of_the_run for finding in findings)
+
+
+def verdict(findings: list[Finding]) -> str:
+    """All findings in a line."""
+    wrong = sum(not finding.holds for finding in findings)
+    if is_wrong(findings):
+        return f"The outcome is WRONG: {wrong} of {len(findings)} checks fail."
+    if is_cut_short(findings):
+        return "The run was CUT SHORT: nothing is wrong in what was done, and not all of it was done."
+    return "The outcome is right."

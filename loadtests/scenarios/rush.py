@@ -39,6 +39,9 @@ class CouponRush(_Stampede):
             self.await_opening()
             refusals = frozenset({"coupons-exhausted", "coupon-already-issued", "campaign-not-open"})
             answer = self.take_coupon(self.plan.campaign, refusals)
+            self.tally.asked[self.plan.campaign] += 1
+            if answer.problem == "coupon-already-issued":
+                self.tally.broken.append(f"{self.user_id} asked once and was answered that it has a coupon")
             if not answer.problem:
                 again = self.take_coupon(self.plan.campaign, refusals)
                 if again.body.get("coupon_id") != answer.body["coupon_id"]:
@@ -63,4 +66,5 @@ class LimitedSale(_Stampede):
                 answer = self.check_out({self.plan.sale: 1})
                 if answer.problem != "out-of-stock" or not answer.body["retryable"]:
                     break
+            self.tally.asked[self.plan.sale] += 1
         self.finish()

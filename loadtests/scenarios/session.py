@@ -23,8 +23,8 @@ from locust.exception import StopUser
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from engine.settings import SettingError
-from loadtests.scenarios.outcome import Finding, check, printed
-from loadtests.scenarios.plan import NOT_PREPARED, Plan, admin_client, make_plan, open_campaign, prepare
+from loadtests.scenarios.outcome import Finding, check, is_cut_short, is_wrong, printed, verdict
+from loadtests.scenarios.plan import CUT_SHORT, NOT_PREPARED, Plan, admin_client, make_plan, open_campaign, prepare
 from loadtests.scenarios.tally import Tally
 from loadtests.scenarios.watch import EVERY_S, Watch
 
@@ -64,6 +64,8 @@ class Session:
         self._generators: set[str] = set()
         self._reports: dict[str, Tally] = {}
         self._checked = True
+        self._wanted = 0
+        self._verdict = ""
         events = environment.events
         events.test_start.add_listener(self._test_start)
         if isinstance(self._runner, WorkerRunner):
@@ -79,6 +81,7 @@ class Session:
         events.test_stopping.add_listener(self._test_stopping)
         events.test_stop.add_listener(self._test_stop)
         events.quitting.add_listener(self._quitting)
+        events.quit.add_listener(self._quit)
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
@@ -109,6 +112,9 @@ class Session:
             self._runner.send_message("firstcome_plan_wanted")
             return
         self._checked = False
+        self._wanted = 0
+        # Until there is a verdict; a run may be ended at any moment.
+        self._environment.process_exit_code = CUT_SHORT
         try:
             self.plan = make_plan(self._environment.parsed_options, self._needs)
             with self._admin() as client:
@@ -122,7 +128,7 @@ class Session:
 
     def _give_up(self, error: Exception) -> None:
         """Ends the run before there are users; without a web page also the process, which has no figures to print."""
-        log.error("The shop at %s cannot be prepared: %s", self._environment.host, error)
+        log.error("The shop at %s cannot be prepared: %s", self._environment.host, _told(error))
         if isinstance(error, httpx.NetworkError | httpx.TimeoutException):
             log.error("Is the shop running at %s? `make run` starts one.", self._environment.host)
         self._checked = True
@@ -139,12 +145,22 @@ class Session:
         with self._admin() as client:
             while not closing.wait(EVERY_S):
                 watch.look(client)
+                if isinstance(self._runner, MasterRunner) and self._runner.worker_count < len(self._generators):
+                    log.error("A load generator is lost: nobody can tell any more what its users were answered")
+                    self.closing.set()
+                    gevent.spawn(self._runner.quit)
 
     def _spawning_complete(self, **_: Any) -> None:
         if not self.prepared.is_set() or self.opened.is_set():
             return
-        with self._admin() as client:
-            self.plan = open_campaign(client, self.plan, self._environment.parsed_options.opens_in)
+        self._wanted = self._runner.target_user_count
+        try:
+            with self._admin() as client:
+                self.plan = open_campaign(client, self.plan, self._environment.parsed_options.opens_in)
+        except httpx.HTTPError as error:
+            log.error("The campaign cannot be opened: %s", _told(error))
+            gevent.spawn(self._runner.quit)
+            return
         self.opened.set()
         if isinstance(self._runner, MasterRunner):
             self._runner.send_message("firstcome_plan", self.plan.as_message())
@@ -169,19 +185,45 @@ class Session:
         if self._checked:
             return
         self._checked = True
-        tally, findings = self.tally, []
+        tally: Tally = self.tally
+        findings: list[Finding] = []
         if isinstance(self._runner, MasterRunner):
             tally = Tally()
             for report in self._reports.values():
                 tally.add(report)
             told = len(self._reports)
             findings.append(Finding("load generators that told their counts", len(self._generators), told))
-        with self._admin() as client:
-            findings += check(client, self.plan, tally, self._watch, self._environment.parsed_options)
+        findings += self._whether_all_came(tally)
+        try:
+            with self._admin() as client:
+                findings += check(client, self.plan, tally, self._watch, self._environment.parsed_options)
+        except httpx.HTTPError as error:
+            findings.append(Finding("looks at what the shop holds", 1, 0, detail=_told(error)))
         sys.stdout.write(printed(self.plan, tally, self._watch, findings) + "\n")
         sys.stdout.flush()
-        if not all(finding.holds for finding in findings):
-            self._environment.process_exit_code = WRONG_OUTCOME
+        self._verdict = verdict(findings)
+        # None leaves it to Locust, which says 1 where requests failed.
+        code = WRONG_OUTCOME if is_wrong(findings) else CUT_SHORT if is_cut_short(findings) else None
+        self._environment.process_exit_code = code
+
+    def _whether_all_came(self, tally: Tally) -> list[Finding]:
+        wanted = self._wanted or self._environment.parsed_options.num_users or 1
+        if self._one_shot:
+            return [Finding("users who did what they came for", wanted, tally.finished, of_the_run=True)]
+        stats = self._environment.stats.total
+        idle = int(stats.num_requests == stats.num_failures)
+        return [
+            Finding("users who were there at once", wanted, self._wanted, of_the_run=True),
+            Finding("runs in which nothing was done", 0, idle, of_the_run=True),
+        ]
+
+    def _quit(self, exit_code: int, **_: Any) -> None:
+        """The last line."""
+        if self._verdict:
+            failed = self._environment.stats.total.num_failures
+            more = f" But {failed:,} requests failed." if failed else ""
+            sys.stdout.write(f"{self._verdict}{more} Exit code {exit_code}.\n")
+            sys.stdout.flush()
 
     def _quitting(self, **_: Any) -> None:
         # After Ctrl-C nothing has been stopped yet, and the exit code is read after this.
@@ -226,3 +268,16 @@ class Session:
         deadline = time.monotonic() + at_most_s
         while not condition() and time.monotonic() < deadline:
             gevent.sleep(POLL_S)
+
+
+def _told(error: Exception) -> str:
+    """What a shop's refusal says, or another error."""
+    if not isinstance(error, httpx.HTTPStatusError):
+        return str(error)
+    answer = error.response
+    try:
+        detail = answer.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = answer.reason_phrase
+    remedy = " FIRSTCOME_TOKEN_SECRET must be the shop's." if answer.status_code in {401, 403} else ""
+    return f"{answer.request.method} {answer.request.url} was answered {answer.status_code}: {detail}{remedy}"

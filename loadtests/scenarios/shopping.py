@@ -110,6 +110,7 @@ class _Buyer(_Visitor):
         self.get(f"{self.at}/coupons?limit=5", "coupons")
 
     def _pay(self, at: str, basket: dict[str, int], total: int) -> str:
+        can_pay = self.can_pay(total)
         with self.tally.doubt(units_of(basket)):
             answer = self.post(
                 f"{at}/payment",
@@ -122,6 +123,8 @@ class _Buyer(_Visitor):
             self.tally.balances[self.user_id] -= total
         elif answer.problem == "insufficient-balance":
             self.tally.units.subtract(units_of(basket))
+            if can_pay:
+                self.tally.broken.append(f"{self.user_id} could pay {total} and was answered {answer.body}")
         return answer.problem
 
     def _cancel(self, at: str, basket: dict[str, int]) -> None:

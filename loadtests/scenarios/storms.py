@@ -64,10 +64,12 @@ class RetryStorm(Customer):
         product = random.choice(self.plan.shelf())
         body = {"lines": [{"product_id": product, "quantity": 1}]}
         effects = {f"user:{self.user_id}": 1, stock_key(product): 1}
-        refusals = frozenset({"insufficient-balance"})
+        can_pay, refusals = self.can_pay(PRICE), frozenset({"insufficient-balance"})
         if self._repeated(f"{self.at}/checkout", "checkout", body, "order_id", effects, refusals):
             self.tally.balances[self.user_id] -= PRICE
             self.tally.units.update(units_of({product: 1}))
+        elif can_pay:
+            self.tally.broken.append(f"{self.user_id} could pay {PRICE} and was answered that it could not")
 
     def _repeated(
         self,

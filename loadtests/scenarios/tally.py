@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+COUNTERS = ("units", "balances", "uncertain", "accepted", "refused", "asked")
+
 
 @dataclass(slots=True)
 class Tally:
@@ -32,6 +34,8 @@ class Tally:
     """Operation and problem to the answers that it was not, as the shop says it."""
     broken: list[str] = field(default_factory=list)
     """Answers that contradict another answer."""
+    asked: Counter[str] = field(default_factory=Counter)
+    """Campaign or product to the users who asked for one of the few, and were answered."""
     finished: int = 0
     """Users that have done all that they came for."""
 
@@ -60,7 +64,7 @@ class Tally:
         for campaign, numbers in other.coupons.items():
             for user, number in numbers.items():
                 self.issued(campaign, user, number)
-        for name in ("units", "balances", "uncertain", "accepted", "refused"):
+        for name in COUNTERS:
             getattr(self, name).update(getattr(other, name))
         self.issued_twice += other.issued_twice
         self.broken += other.broken
@@ -73,5 +77,7 @@ class Tally:
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Tally:
         """What another process has sent."""
-        counters = ("units", "balances", "uncertain", "accepted", "refused")
-        return cls(**{name: Counter(value) if name in counters else value for name, value in message.items()})
+        members: dict[str, Any] = {
+            name: Counter(value) if name in COUNTERS else value for name, value in message.items()
+        }
+        return cls(**members)

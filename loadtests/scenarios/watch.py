@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
-EVERY_S = 2.0
+EVERY_S = 0.25
 
 
 @dataclass(slots=True)

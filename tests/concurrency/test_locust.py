@@ -1,17 +1,24 @@
 """The load tests tell a right outcome from a wrong one, by their exit code."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 
 import httpx
+import psutil
 import pytest
 
 from api.authentication import make_token, read_keys
 from api.commands.listening import free_port
 from api.settings import ApiSettings
+from loadtests.scenarios.outcome import check
+from loadtests.scenarios.plan import CAMPAIGN, Plan, open_campaign, prepare
+from loadtests.scenarios.tally import Tally
+from loadtests.scenarios.watch import Watch
 from tests.running_shop import ROOT, RunningShop
 from tests.servers import Databases
 from tests.shop_servers import opened_shop
@@ -19,6 +26,7 @@ from tests.shop_servers import opened_shop
 SECRET = "of-the-load-tests-and-long-enough-for-HS256"
 WRONG_OUTCOME = 3
 NOT_PREPARED = 4
+CUT_SHORT = 5
 WITHIN_S = 60
 
 
@@ -111,6 +119,80 @@ def take_a_coupon_as_a_stranger(shop: RunningShop, campaign: str) -> bool:
                 return True
             time.sleep(0.01)
     return False
+
+
+def test_coupons_that_nobody_got_though_users_asked_are_found(shop: RunningShop) -> None:
+    """Whatever they were told: none was left for the last of them, and there were more than that."""
+    plan = Plan("unserved", (CAMPAIGN,), coupons=20, stock=1, products=1, begun_at=time.time())
+    options = Namespace(settle=30.0, lag_max=0.0, audit="off")
+    token = make_operator_token()
+    with httpx.Client(base_url=shop.url(), headers={"Authorization": f"Bearer {token}"}, verify=False) as client:
+        prepare(client, plan)
+        plan = open_campaign(client, plan, 0.0)
+        tally = Tally()
+        tally.asked[plan.campaign] = 30
+        found = {finding.what: finding for finding in check(client, plan, tally, Watch(), options)}
+        unserved = found["rush-unserved: coupons for the 30 users who asked for one of 20"]
+        assert (unserved.holds, unserved.expected, unserved.found) == (False, 20, 0)
+        tally.uncertain[f"campaign:{plan.campaign}"] = 20
+        found = {finding.what: finding for finding in check(client, plan, tally, Watch(), options)}
+        assert all(finding.holds for finding in found.values()), "each of twenty may have one and does not know it"
+
+
+def make_operator_token() -> str:
+    settings = ApiSettings(token_secret=SECRET)
+    keys = read_keys(settings)
+    assert keys is not None
+    return make_token(keys, settings, "operator", is_operator=True, valid_s=WITHIN_S)
+
+
+@pytest.mark.parametrize("scenario", ["rush", "browse"])
+def test_a_run_that_is_interrupted_before_its_users_have_done_anything_is_no_right_outcome(
+    shop: RunningShop, scenario: str
+) -> None:
+    arguments = ("--tags", scenario, "--users", "40", "--spawn-rate", "2", "--opens-in", "60", "--audit", "off")
+    process = locust(shop, *arguments)
+    wait_for_line(process, "Ramping to 40 users")
+    process.send_signal(signal.SIGTERM)
+    code, printed = ended(process)
+    assert code == CUT_SHORT, printed
+    assert printed.rstrip().splitlines()[-1].startswith("The run was CUT SHORT: "), printed
+
+
+def test_a_run_that_is_ended_while_it_is_checked_is_no_right_outcome(shop: RunningShop) -> None:
+    arguments = ("--tags", "rush", "--users", "5", "--spawn-rate", "5", "--coupons", "50", "--opens-in", "1")
+    shop.workers[0].signal(signal.SIGSTOP)
+    try:
+        # What nobody writes does not become durable, so the check waits.
+        process = locust(shop, *arguments, "--audit", "off", "--settle", "50")
+        wait_for_line(process, "All 5 users have done what they came for")
+        process.send_signal(signal.SIGTERM)
+        code, printed = ended(process)
+    finally:
+        shop.workers[0].signal(signal.SIGCONT)
+    assert code == CUT_SHORT, printed
+    assert "The outcome is right" not in printed
+
+
+def test_a_load_generator_that_is_lost_ends_a_rush_that_would_wait_for_it(shop: RunningShop) -> None:
+    arguments = ("--tags", "rush", "--users", "20", "--spawn-rate", "20", "--coupons", "5", "--opens-in", "20")
+    port = str(free_port())
+    ports = ("--master-bind-port", port, "--master-port", port)
+    process = locust(shop, *arguments, "--audit", "off", "--processes", "2", *ports)
+    wait_for_line(process, "All users spawned")
+    child = psutil.Process(process.pid).children()[0]
+    child.kill()
+    code, printed = ended(process)
+    assert code == WRONG_OUTCOME, printed
+    assert "✗ load generators that told their counts: expected 2, found 1" in printed
+
+
+def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return
+    pytest.fail(f"Locust has ended without {text!r}")
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -68,6 +69,29 @@ def test_only_scenarios_that_have_no_end_are_given_one(started: list[list[str]])
     for text in ("rush,sale", "rush,shopping"):
         CliRunner().invoke(loadtest.main, ["--url", "http://shop.example", "--scenario", text])
     assert ["--run-time" in arguments for arguments in started] == [False, True]
+
+
+def test_the_time_is_counted_from_when_all_users_are_there(started: list[list[str]]) -> None:
+    """Locust counts it from the start; users come within five seconds, or one a second."""
+    for users, text in (("100", "1h2m"), ("3", "90"), ("12", "5s")):
+        CliRunner().invoke(loadtest.main, ["--url", "http://shop.example", "--users", users, "--run-time", text])
+    assert [arguments[arguments.index("--run-time") + 1] for arguments in started] == ["3725s", "93s", "11s"]
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "abc", "", "-5s", "5x"])
+def test_a_time_that_is_none_is_refused_before_a_shop_is_started(text: str) -> None:
+    """Whatever the scenario: whoever gives a time has meant one."""
+    result = CliRunner().invoke(loadtest.main, ["--scenario", "rush", "--run-time", text])
+    assert result.exit_code == WRONG_USAGE
+    assert "is no time: write 90, 90s, 20m, 4h or 1h30m" in result.output
+
+
+@pytest.mark.parametrize("text", ["-1", "nan", "1e13", "many", "0"])
+def test_a_number_out_of_its_range_is_refused(text: str) -> None:
+    coupons = next(each for each in PARAMETERS if each.name == "coupons")
+    with pytest.raises(ArgumentTypeError, match=f"{text} is no number from 1 to 1,000,000"):
+        coupons.read(text)
+    assert coupons.read("7") == 7
 
 
 def test_the_names_are_those_of_the_scenarios_that_locust_runs() -> None:
