@@ -143,20 +143,10 @@ class ClusterLanes(Lanes):
         *,
         deadline: float,
     ) -> asyncio.Future[Any]:
-        if len(self._delayed) >= self._settings.in_flight_limit:
-            return self._shed()
         return self._route[partition].call(partition, script, keys, arguments, deadline)
 
     def execute(self, partition: int, *command: Argument, deadline: float) -> asyncio.Future[Any]:
-        if len(self._delayed) >= self._settings.in_flight_limit:
-            return self._shed()
         return self._route[partition].call(partition, None, (), command, deadline)
-
-    def _shed(self) -> asyncio.Future[Any]:
-        self._counts.shed += 1
-        future = self._loop.create_future()
-        future.set_exception(Overloaded(f"{len(self._delayed)} calls wait for the cluster to make up its mind"))
-        return future
 
     def recheck(self, partition: int) -> None:
         self._route[partition].recheck()
@@ -230,6 +220,11 @@ class ClusterLanes(Lanes):
         if self._closing:
             if not future.done():
                 future.set_exception(Unavailable(CLOSED))
+            return
+        if len(self._delayed) >= self._settings.in_flight_limit:
+            self._counts.shed += 1
+            if not future.done():
+                future.set_exception(Overloaded(f"{len(self._delayed)} calls wait for the cluster: {why}"))
             return
         wait_s = (RETRY_S + len(self._delayed) / RETRIES_PER_S) * random.uniform(0.5, 1.5)
         wait_s = min(wait_s, max(0.0, deadline - self._loop.time()))

@@ -192,7 +192,6 @@ class Lane:
         self._closing = True
         if self in self.counts.lanes:
             self.counts.lanes.remove(self)
-        self._trouble = CLOSED
         if self._keeper is not None:
             under_way = {call[0] for call in self._calls() if not call[0].done()}
             if under_way:
@@ -412,7 +411,9 @@ class Lane:
     # ---- the connection ----------------------------------------------------------------------------------------------
 
     def _unavailable(self) -> Unavailable:
-        if self._closing or self._keeper is None:
+        if self._closing:
+            return Unavailable(CLOSED)
+        if self._keeper is None:
             return Unavailable(self._trouble)
         remedy = "Check that Redis or Valkey runs there and that FIRSTCOME_REDIS_URL names it."
         return Unavailable(f"{self.trouble}. {remedy}")
@@ -433,7 +434,8 @@ class Lane:
                     self._first.set_result(None)
                 connected_at = self._loop.time()
                 self._trouble = await self._watch(connection)
-                self._tell(self._trouble)
+                if not self._closing:
+                    self._tell(self._trouble)
                 if self._loop.time() - connected_at > self._settings.backoff_max_s:
                     self._failures = 0
             except Exception as error:  # whatever it was: a lane that stops trying is of no use to anyone

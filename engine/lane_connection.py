@@ -130,6 +130,7 @@ class LaneConnection(asyncio.Protocol):
         self.progress_at = self._loop.time()
         gets = self._reader.gets
         next_call = self.in_flight.popleft
+        reply: Any = None
         try:
             self._reader.feed(data)
             while (reply := gets()) is not _NOTHING:
@@ -140,7 +141,10 @@ class LaneConnection(asyncio.Protocol):
                     future = call[0]
                     if not future.done():
                         future.set_result(reply)
-        except (ProtocolError, IndexError) as error:
+        except IndexError:
+            # A server that has no room for one more says so before it is asked anything.
+            self.drop(str(reply) if type(reply) is ReplyError else "it sent a reply to nothing")
+        except ProtocolError as error:
             self.drop(f"it sent what is no reply to anything ({error})")
         if self._finishing and not self.in_flight:
             self.drop("it was given up")

@@ -4,7 +4,7 @@ from typing import Protocol
 
 
 class Counted(Protocol):
-    """A lane, as far as it is counted."""
+    """Where calls wait, as far as it is counted: a lane, or the lanes of a cluster for those that are put off."""
 
     @property
     def under_way(self) -> int: ...

@@ -7,6 +7,7 @@ each connection at most); what is refused or only read must write no event; and 
 
 import json
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+import httpx
+import psycopg
+import redis
 
 from api.commands.processes import ProcessFailed
 from loadtests import traffic
@@ -37,6 +41,16 @@ PACED_CONNECTIONS = 128
 """More than are ever waiting at that rate; wrk looks through all of them each time."""
 CONNECTION_COUNTS = (1, 4, 16, 64, 256)
 READ_CONNECTIONS = 16
+FAILURES = (
+    WrongOutcome,
+    GeneratorFailed,
+    ProcessFailed,
+    subprocess.SubprocessError,
+    httpx.HTTPError,
+    redis.RedisError,
+    psycopg.Error,
+)
+"""What ends a run without figures: an outcome that is wrong, or a server or a program that is not there any more."""
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
 
@@ -108,7 +122,7 @@ def main(
                 tell(f"side by side once more, {number} of {rounds}")
                 for kind in kinds:
                     run.once_more(kind, folder / f"round-{number}", number)
-    except (WrongOutcome, GeneratorFailed, ProcessFailed) as error:
+    except FAILURES as error:
         raise click.ClickException(str(error)) from error
     results = run.results()
     click.echo(summary(results))

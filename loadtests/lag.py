@@ -53,7 +53,9 @@ class Lag:
 
     def _watch(self) -> None:
         try:
-            while not self._over.wait(1 / LOOKS_PER_S):
+            over = False
+            while not over:
+                over = self._over.wait(1 / LOOKS_PER_S)  # and a last look at the end
                 late_ms = self._look()
                 self.found_ms.append([round(time.perf_counter() - self._began, 2), round(late_ms, 1)])
         except Exception as error:  # whatever it was: what nobody watched was not in time

@@ -34,6 +34,9 @@ SPAWNED_WITHIN_S = 5
 _TIME = re.compile(r"(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m)?(?:(?P<s>\d+)s?)?")
 _UNITS = {"h": 3600, "m": 60, "s": 1}
 HELP = frozenset({"-h", "--help"})
+LOCUSTS_OWN = frozenset({"LOCUST_USERS", "LOCUST_RUN_TIME", "LOCUST_PROCESSES", "LOCUST_HOST"})
+"""What it is told on its command line here."""
+
 STORES = (
     "FIRSTCOME_REDIS_URL",
     "FIRSTCOME_DATABASE_URL",
@@ -175,6 +178,7 @@ def _is_open(shop: ChildProcess, folder: Path) -> bool:
 
 def _locust(url: str, arguments: Sequence[str], env: dict[str, str], stopping: threading.Event) -> int:
     """Runs Locust to its end, which a stop brings about; its users' tally is checked all the same."""
+    env = {name: value for name, value in env.items() if name not in LOCUSTS_OWN}
     command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py"), "--headless"]
     locust = ChildProcess("Locust", [*command, "--only-summary", "--host", url, *arguments], env=env, cwd=ROOT)
     locust.start()

@@ -12,7 +12,7 @@ import click
 
 from loadtests import growth, traffic
 from loadtests.baselines import one_script, redis_locks, row_locks
-from loadtests.bench import OPEN_SHARE
+from loadtests.bench import OPEN_SHARE, STEADY_SHARE
 from loadtests.headlines import READMES, headline, with_headline
 from loadtests.lag import LOOKS_PER_S
 from loadtests.lane_driver import AT_ONCE
@@ -121,7 +121,9 @@ def document(results: Found) -> str:
         "## What it takes",
         "In the closed loop: the processor time of each part until all was durable and settled, for each answer, in "
         "microseconds; the generator's is not the system's own. `-` is a part that a system does not have. The last "
-        f"two columns are that times the answers of a second: cores in use, of {machine['cores']}.",
+        f"two columns are that times the answers of a second: cores in use, of {machine['cores']}. What the writer "
+        "does after the load, until all is durable and settled, is in there too, so that it can come to more than "
+        "there are.",
         markdown(COST_HEAD, costs(results)),
         "![CPU split](plots/cpu.svg)",
         "The memory of each part when that was over; what Redis and PostgreSQL keep of every order and coupon is a "
@@ -142,7 +144,8 @@ def _connections(results: Found) -> list[str]:
     return [
         "## Connections",
         "Firstcome with fewer and with more connections, closed loop: with one connection each request waits for "
-        "all the steps of the one before it; from some on the processors are the limit, and more only wait longer.",
+        "all the steps of the one before it; from some on the processors are the limit, and more only wait longer. "
+        "`all, cores` has the writer's work after the load in it, which a short load leaves more of.",
         markdown(CONNECTIONS_HEAD, by_connections(swept)),
         "![throughput against connections](plots/connections.svg)",
     ]
@@ -280,7 +283,7 @@ def _held() -> list[str]:
     latency = figures["latency_ms"]
     late = sum(ms > LATE_MS for _, ms in figures["lag_ms"])
     return [
-        "## Minutes at 80 % of the peak",
+        f"## Minutes at {STEADY_SHARE:.0%} of the peak",
         f"Another run, of commit {run['commit']}: `{run['command']}`. {figures['seconds']:,.0f} s of checkouts at "
         f"{figures['asked_rate']:,.0f} a second by `{figures['generator']}`: {figures['accepted_per_s']:,.0f}/s "
         f"accepted, {figures['durable_per_s']:,.0f}/s durable; p50 {latency['50']:.1f} ms, p99 {latency['99']:.1f} ms, "
@@ -320,8 +323,9 @@ def _ceilings(results: Found) -> list[str]:
         "How far each path is from two of them, the echo and, where it was measured, the same flow without HTTP; and "
         f"where the time of all {results['machine']['cores']} cores went, in microseconds for each answer. `echo` and "
         "`engine` are the API's time for the ceilings, `rest of API` is what it takes besides: routing, reading and "
-        "checking the request, encoding the answer, and the engine where it was not measured alone. `unused` is time "
-        "in which a core had nothing to do, as all connections waited for one of the other parts.",
+        "checking the request, encoding the answer, and the engine where it was not measured alone. `unused` is the "
+        "rest of the time that there was: a core had nothing to do, as all connections waited for one of the other "
+        "parts. It was more by what the writer did after the load.",
         markdown(DISTANCE_HEAD, distances(results)),
         f"An order of two lines takes {behind['redis_calls_per_order']:.1f} calls to Redis and, until its units are "
         f"confirmed as sold, {behind['worker_cpu_us_per_settled_order']:.1f} us of the worker. Best sellers, asked for "
@@ -388,13 +392,14 @@ def lines(title: str, across: str, up: str, series: Sequence[tuple[str, Sequence
         x = left + wide * tick / most_across
         text.append(f'<text x="{x:.1f}" y="{top + high + 16}" text-anchor="middle">{tick:,}</text>')
     text.append(f'<text x="{left}" y="{height - 28}">{escape(across)}; up: {escape(up)}</text>')
+    apart = min(190, wide // max(len(series), 1))
     for index, (name, points) in enumerate(series):
         drawn = " ".join(at(*point) for point in points)
         text.append(f'<polyline points="{drawn}" fill="none" stroke="{COLOURS[index]}" stroke-width="2"/>')
         text.append(
-            f'<rect x="{left + 190 * index}" y="{height - 18}" width="10" height="10" fill="{COLOURS[index]}"/>'
+            f'<rect x="{left + apart * index}" y="{height - 18}" width="10" height="10" fill="{COLOURS[index]}"/>'
         )
-        text.append(f'<text x="{left + 14 + 190 * index}" y="{height - 8}">{escape(name)}</text>')
+        text.append(f'<text x="{left + 14 + apart * index}" y="{height - 8}">{escape(name)}</text>')
     return "\n".join([*text, "</svg>"]) + "\n"
 
 
@@ -412,7 +417,7 @@ def plots(results: Found) -> dict[str, str]:
         for path in (traffic.COUPON, traffic.CHECKOUT):
             closed, opened = (of(results, system.name, path.name, loop) for loop in ("closed", "open"))
             name = f"{system.title.split(',')[0]}: {path.title.split(',')[0]}"
-            # Of the locks there is a plot of latencies; their CPU would be most of this one's width.
+            # The CPU of the locks in Redis would be most of this plot's width.
             if closed and system is not RedisLocks:
                 split.append((name, [closed["cpu_us"].get(role, 0.0) for role in ROLES]))
             if opened:
@@ -445,7 +450,7 @@ def plots(results: Found) -> dict[str, str]:
 
 
 def _nines(percentile: str) -> float:
-    return -math.log10(1 - float(percentile) / 100)
+    return round(-math.log10(1 - float(percentile) / 100), 3)
 
 
 @click.command()

@@ -1,7 +1,8 @@
 """Serves an application on an inherited socket as `firstcome api` does: uvicorn, uvloop, httptools, no access log, the
 garbage collector seldom at work.
 
-That also guards its connections, and sends an answer in one write where uvicorn sends two (`api/whole_answers.py`).
+`firstcome api` also guards its connections, and sends an answer in one write where uvicorn sends two
+(`api/whole_answers.py`).
 """
 
 import signal

@@ -23,6 +23,7 @@ def catch_up(system: Firstcome, seconds: float, connections: int) -> dict[str, A
     before = system.counts()["orders"]
     done = load(system, traffic.CHECKOUT, Plan(seconds, connections))
     if done.refused or done.broken or not done.accepted:
+        os.kill(system.worker.pid, signal.SIGCONT)
         raise WrongOutcome(f"with the worker held, {done.refused} of {done.answered} were refused, {done.broken} broke")
     statistics: dict[str, Any] = system.redis.info("commandstats")
     marks = system.marks()

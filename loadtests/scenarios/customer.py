@@ -165,6 +165,7 @@ class Customer(FastHttpUser):
             content = _decoded(response.content)
             if 200 <= status < 300:
                 response.success()
+                self.tally.answered += 1
                 return Answer(status, content, "", found.get("idempotent-replayed") == "true"), 0.0
             problem = str(content.get("type", "")).rpartition("/")[2]
             if problem in expected or problem in SERVER_IS_BUSY:

@@ -112,6 +112,7 @@ class Session:
             self._runner.send_message("firstcome_plan_wanted")
             return
         self._checked = False
+        self._verdict = ""
         self._wanted = 0
         # Until there is a verdict; a run may be ended at any moment.
         self._environment.process_exit_code = CUT_SHORT
@@ -210,8 +211,7 @@ class Session:
         wanted = self._wanted or self._environment.parsed_options.num_users or 1
         if self._one_shot:
             return [Finding("users who did what they came for", wanted, tally.finished, of_the_run=True)]
-        stats = self._environment.stats.total
-        idle = int(stats.num_requests == stats.num_failures)
+        idle = int(not tally.answered)
         return [
             Finding("users who were there at once", wanted, self._wanted, of_the_run=True),
             Finding("runs in which nothing was done", 0, idle, of_the_run=True),
@@ -219,6 +219,8 @@ class Session:
 
     def _quit(self, exit_code: int, **_: Any) -> None:
         """The last line."""
+        if not self._verdict and exit_code == CUT_SHORT and not isinstance(self._runner, WorkerRunner):
+            self._verdict = "The run was CUT SHORT: nobody knows what the shop holds, as it was not checked."
         if self._verdict:
             failed = self._environment.stats.total.num_failures
             more = f" But {failed:,} requests failed." if failed else ""

@@ -55,7 +55,8 @@ class RetryStorm(Customer):
     def charge_repeatedly(self) -> None:
         """One charge, however often it is sent."""
         path, effects = f"{self.at}/balance/charges", {f"user:{self.user_id}": 1}
-        if self._repeated(path, "charge", {"amount": CHARGE}, "position", effects, frozenset({"balance-limit"})):
+        refusals = frozenset({"balance-limit"})
+        if not self._repeated(path, "charge", {"amount": CHARGE}, "position", effects, refusals):
             self.tally.balances[self.user_id] += CHARGE
 
     @task(2)
@@ -65,10 +66,11 @@ class RetryStorm(Customer):
         body = {"lines": [{"product_id": product, "quantity": 1}]}
         effects = {f"user:{self.user_id}": 1, stock_key(product): 1}
         can_pay, refusals = self.can_pay(PRICE), frozenset({"insufficient-balance"})
-        if self._repeated(f"{self.at}/checkout", "checkout", body, "order_id", effects, refusals):
+        problem = self._repeated(f"{self.at}/checkout", "checkout", body, "order_id", effects, refusals)
+        if not problem:
             self.tally.balances[self.user_id] -= PRICE
             self.tally.units.update(units_of({product: 1}))
-        elif can_pay:
+        elif problem == "insufficient-balance" and can_pay:
             self.tally.broken.append(f"{self.user_id} could pay {PRICE} and was answered that it could not")
 
     def _repeated(
@@ -79,8 +81,8 @@ class RetryStorm(Customer):
         identity: str,
         effects: Mapping[str, int],
         refusals: frozenset[str],
-    ) -> bool:
-        """Whether it was done. All answers must be the same one, by the member `identity`."""
+    ) -> str:
+        """The problem, "" where it was done. All answers must be the same one, by the member `identity`."""
         key, answers = uuid4().hex, []
 
         def send() -> None:
@@ -95,4 +97,4 @@ class RetryStorm(Customer):
                 raise OutcomeUnknown(f"{name}: no answer to any copy")
         if len(outcomes) > 1:
             self.tally.broken.append(f"copies of one {name} were answered {sorted(map(str, outcomes))}")
-        return any(not problem for problem, _ in outcomes)
+        return min(problem for problem, _ in outcomes)

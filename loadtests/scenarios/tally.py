@@ -36,6 +36,8 @@ class Tally:
     """Answers that contradict another answer."""
     asked: Counter[str] = field(default_factory=Counter)
     """Campaign or product to the users who asked for one of the few, and were answered."""
+    answered: int = 0
+    """Requests that were done as they asked, reads as well."""
     finished: int = 0
     """Users that have done all that they came for."""
 
@@ -68,6 +70,7 @@ class Tally:
             getattr(self, name).update(getattr(other, name))
         self.issued_twice += other.issued_twice
         self.broken += other.broken
+        self.answered += other.answered
         self.finished += other.finished
 
     def as_message(self) -> dict[str, Any]:

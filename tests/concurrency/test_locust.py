@@ -172,6 +172,7 @@ def test_a_run_that_is_ended_while_it_is_checked_is_no_right_outcome(shop: Runni
         shop.workers[0].signal(signal.SIGCONT)
     assert code == CUT_SHORT, printed
     assert "The outcome is right" not in printed
+    assert printed.rstrip().splitlines()[-1].startswith("The run was CUT SHORT: "), printed
 
 
 def test_a_load_generator_that_is_lost_ends_a_rush_that_would_wait_for_it(shop: RunningShop) -> None:

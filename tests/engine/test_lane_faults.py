@@ -319,6 +319,19 @@ async def test_an_error_for_a_caller_that_gave_up_is_nobody_elses() -> None:
             assert await asyncio.gather(*calls[1:]) == [b"a", b"b"]
 
 
+async def test_a_server_that_has_no_room_may_say_so_before_it_is_asked() -> None:
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"-ERR max number of clients reached\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    for _ in range(5):  # it is read before the first question or after it
+        with pytest.raises(Unavailable, match=rf"{port}: .*max number of clients reached\. Check"):
+            await RedisLanes(f"redis://127.0.0.1:{port}", LaneSettings(connect_timeout_s=0.2)).start()
+    server.close()
+
+
 async def test_a_server_with_no_room_for_one_more_is_waited_for_and_says_so() -> None:
     """It says so in answer to whatever is asked first: it is no refused login, and no name that it does not allow."""
 

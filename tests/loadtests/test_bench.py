@@ -13,7 +13,7 @@ from api.commands.processes import ProcessFailed
 from loadtests import traffic
 from loadtests.bench import Run, main
 from loadtests.ceilings import COPY_BATCH, COPY_BATCHES
-from loadtests.generators import GeneratorFailed
+from loadtests.generators import closed_loop_generator
 from loadtests.measure import Plan, measure
 from loadtests.systems import Firstcome, OneScript, WrongOutcome
 from loadtests.tables import of, ratios, summary
@@ -104,19 +104,22 @@ def test_failures_are_neither_refusals_nor_a_rate(folder: Path, path: traffic.Pa
         measure(system, path, TINY)
 
 
-@pytest.mark.parametrize(("warm_up_s", "told"), [(0.0, "nothing was answered"), (0.5, "nothing was answered in 0.5 s")])
+@pytest.mark.skipif(closed_loop_generator() != "wrk", reason="python_load itself fails where it is not answered")
+@pytest.mark.parametrize(
+    ("warm_up_s", "told"), [(0.0, "coupon issue: nothing was answered$"), (0.5, "nothing was answered in 0.5 s$")]
+)
 def test_what_answers_nothing_has_no_figures(
     folder: Path, warm_up_s: float, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its socket is open still, so requests are taken in."""
     monkeypatch.setattr("loadtests.generators.WRK_TIMEOUT_S", 1)
-    monkeypatch.setattr("loadtests.python_load.DRAIN_S", 1)
     with OneScript(folder, 1) as system:
         system.apis[0].signal(signal.SIGSTOP)
-        plan = Plan(seconds=0.5, connections=4, warm_up_s=warm_up_s)
-        with pytest.raises((WrongOutcome, GeneratorFailed), match=f"{told}|TimeoutError"):
-            measure(system, traffic.COUPON, plan)
-        system.apis[0].signal(signal.SIGCONT)
+        try:
+            with pytest.raises(WrongOutcome, match=told):
+                measure(system, traffic.COUPON, Plan(seconds=0.5, connections=4, warm_up_s=warm_up_s))
+        finally:
+            system.apis[0].signal(signal.SIGCONT)
 
 
 def test_a_process_that_ends_ends_the_run(folder: Path) -> None:
