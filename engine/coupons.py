@@ -184,9 +184,8 @@ class Coupons:
 
         Raises `UnknownCampaign`, `CouponAlreadyIssued`, `CampaignNotOpen`, `CouponsExhausted`; `OutcomeUnknown` when
         the coupon is issued and cannot be shown yet (the worker puts it among the user's coupons), or when a recovery
-        came between and it may be issued or not. `MayBeCold`: it was
-        issued long ago, and only PostgreSQL may have it now. With a key also `IdempotencyKeyReused`,
-        `RequestInProgress`.
+        came between and it may be issued or not. `MayBeCold`: it was issued long ago, and only PostgreSQL may have it
+        now. With a key also `IdempotencyKeyReused`, `RequestInProgress`.
         """
         if key is None:
             return await self._runner.alone(lambda flow: self._issue(flow, user_id, campaign_id, None, False))

@@ -10,7 +10,7 @@ import httpx
 from loadtests.generators import Load, closed_loop_generator, generate
 from loadtests.lag import Lag
 from loadtests.machine import cpu_of_roles, memory_bytes
-from loadtests.python_load import Job
+from loadtests.python_load import Job, template
 from loadtests.systems import HOST, Firstcome, System, WrongOutcome
 from loadtests.traffic import Path
 
@@ -150,10 +150,8 @@ def _job(system: System, path: Path, seconds: float, connections: int, rate: flo
 
 def _require_refusal(system: System, path: Path) -> None:
     """A generator counts refusals and does not read them: one is asked for, and has to be the one that is meant."""
-    filled = {"<n>": f"asks-{next(_numbers)}", "<user>": "0"}
-    where, body = path.path, path.body
-    for place, value in filled.items():
-        where, body = where.replace(place, value), body.replace(place, value)
+    values = {"n": next(_numbers), "user": 0}
+    where, body = template(path.path)(values), template(path.body)(values)
     headers = {"Content-Type": "application/json"}
     answer = httpx.request(path.method, system.url + where, content=body, headers=headers, timeout=60, trust_env=False)
     if path.refusal not in answer.text:

@@ -57,7 +57,7 @@ def requests(job: Job) -> Callable[[], bytes]:
         other = (product + chance.randrange(1, job.products)) % job.products
         return {"n": next(numbers), "user": chance.randrange(job.users), "product": product, "other": other}
 
-    head_format, body_format = _format(head), _format(job.body)
+    head_format, body_format = template(head), template(job.body)
 
     def make() -> bytes:
         filled = values()
@@ -68,8 +68,9 @@ def requests(job: Job) -> Callable[[], bytes]:
     return make
 
 
-def _format(template: str) -> Callable[[dict[str, int]], str]:
-    form = _NAME.sub(r"%(\1)d", template.replace("%", "%%"))
+def template(text: str) -> Callable[[dict[str, int]], str]:
+    """What fills in a text of `traffic`, given a number for each place."""
+    form = _NAME.sub(r"%(\1)d", text.replace("%", "%%"))
     return lambda values: form % values
 
 

@@ -114,10 +114,15 @@ def costs(results: Found) -> list[list[str]]:
                     f"{TITLES[figures['system']]}: {PATHS[figures['path']]}",
                     *(f"{cpu[role]:,.0f}" if role in cpu else "-" for role in ROLES),
                     f"{cpu['api'] * figures['answered_per_s'] / 1e6:.2f}",
-                    f"{sum(cpu.values()) * figures['answered_per_s'] / 1e6:.2f}",
+                    f"{_cores_in_use(figures):.2f}",
                 ]
             )
     return rows
+
+
+def _cores_in_use(figures: Found) -> float:
+    """By all parts together, what the writer does after the load included."""
+    return float(sum(figures["cpu_us"].values()) * figures["answered_per_s"] / 1e6)
 
 
 def memory(results: Found) -> list[list[str]]:
@@ -140,7 +145,7 @@ def by_connections(swept: Sequence[Found]) -> list[list[str]]:
             f"{figures['connections']:,}",
             f"{figures['accepted_per_s']:,.0f}",
             *(f"{figures['latency_ms'][percentile]:,.1f}" for percentile in ("50", "99")),
-            f"{sum(figures['cpu_us'].values()) * figures['answered_per_s'] / 1e6:.2f}",
+            f"{_cores_in_use(figures):.2f}",
         ]
         for figures in swept
     ]

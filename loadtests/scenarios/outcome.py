@@ -13,7 +13,7 @@ import gevent
 import httpx
 
 from api.commands.api import program
-from loadtests.scenarios.plan import CAMPAIGN, GIFT, PLENTY, SALE, STOCK_ITEM, Plan
+from loadtests.scenarios.plan import CAMPAIGN, CUT_SHORT, GIFT, PLENTY, SALE, STOCK_ITEM, WRONG_OUTCOME, Plan
 from loadtests.scenarios.tally import Tally
 from loadtests.scenarios.watch import Watch
 
@@ -206,25 +206,15 @@ def printed(plan: Plan, tally: Tally, watch: Watch, findings: list[Finding]) -> 
             lines.append(f"      {finding.detail}")
     if why := left_out():
         lines.append(f"    · `firstcome audit` is left out: {why}")
-    lines.append(f"  {verdict(findings)}\n")
+    lines.append(f"  {verdict(findings)[0]}\n")
     return "\n".join(lines)
 
 
-def is_wrong(findings: list[Finding]) -> bool:
-    """Whether the shop does not hold what it answered."""
-    return any(not finding.holds and not finding.of_the_run for finding in findings)
-
-
-def is_cut_short(findings: list[Finding]) -> bool:
-    """Whether the run did not come to its end."""
-    return any(not finding.holds and finding.of_the_run for finding in findings)
-
-
-def verdict(findings: list[Finding]) -> str:
-    """All findings in a line."""
-    wrong = sum(not finding.holds for finding in findings)
-    if is_wrong(findings):
-        return f"The outcome is WRONG: {wrong} of {len(findings)} checks fail."
-    if is_cut_short(findings):
-        return "The run was CUT SHORT: nothing is wrong in what was done, and not all of it was done."
-    return "The outcome is right."
+def verdict(findings: list[Finding]) -> tuple[str, int | None]:
+    """All findings in a line, and the exit code that says the same; None where nothing is against the run."""
+    broken = [finding for finding in findings if not finding.holds]
+    if any(not finding.of_the_run for finding in broken):
+        return f"The outcome is WRONG: {len(broken)} of {len(findings)} checks fail.", WRONG_OUTCOME
+    if broken:
+        return "The run was CUT SHORT: nothing is wrong in what was done, and not all of it was done.", CUT_SHORT
+    return "The outcome is right.", None

@@ -24,6 +24,8 @@ HTTP_TIMEOUT_S = 30.0
 WAITS_FOR_OPENING = timedelta(days=1)
 NOT_PREPARED: Final = 4
 """The exit code where a plan cannot be made in a shop, or there is no shop."""
+WRONG_OUTCOME: Final = 3
+"""The exit code where the shop does not hold what it answered."""
 CUT_SHORT: Final = 5
 """The exit code where a run ended before its users had done what they came for, or before it was checked."""
 

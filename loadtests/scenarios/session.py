@@ -23,7 +23,7 @@ from locust.exception import StopUser
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from engine.settings import SettingError
-from loadtests.scenarios.outcome import Finding, check, is_cut_short, is_wrong, printed, verdict
+from loadtests.scenarios.outcome import Finding, check, printed, verdict
 from loadtests.scenarios.plan import CUT_SHORT, NOT_PREPARED, Plan, admin_client, make_plan, open_campaign, prepare
 from loadtests.scenarios.tally import Tally
 from loadtests.scenarios.watch import EVERY_S, Watch
@@ -31,7 +31,6 @@ from loadtests.scenarios.watch import EVERY_S, Watch
 log = logging.getLogger("firstcome")
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
-WRONG_OUTCOME: Final = 3
 UNDER_WAY_S_MAX: Final = 15.0
 """What is under way when a run ends has so long to be answered."""
 REPORTS_S_MAX: Final = UNDER_WAY_S_MAX + 15.0
@@ -202,10 +201,8 @@ class Session:
             findings.append(Finding("looks at what the shop holds", 1, 0, detail=_told(error)))
         sys.stdout.write(printed(self.plan, tally, self._watch, findings) + "\n")
         sys.stdout.flush()
-        self._verdict = verdict(findings)
-        # None leaves it to Locust, which says 1 where requests failed.
-        code = WRONG_OUTCOME if is_wrong(findings) else CUT_SHORT if is_cut_short(findings) else None
-        self._environment.process_exit_code = code
+        # None leaves the code to Locust, which says 1 where requests failed.
+        self._verdict, self._environment.process_exit_code = verdict(findings)
 
     def _whether_all_came(self, tally: Tally) -> list[Finding]:
         wanted = self._wanted or self._environment.parsed_options.num_users or 1
