@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -77,7 +78,7 @@ def measure(system: System, path: Path, plan: Plan) -> Figures:
     if path.refusal:
         _require_refusal(system, path)
     generator = "python_load" if plan.rate and not plan.paced else closed_loop_generator()
-    before = system.counts()
+    before, refusals_before = system.counts(), system.refusals()
     events_before = system.events() if isinstance(system, Firstcome) else 0
     cpu_before = cpu_of_roles(system.roles())
     lag = Lag(system.oldest_waiting_ms) if isinstance(system, Firstcome) else None
@@ -95,6 +96,7 @@ def measure(system: System, path: Path, plan: Plan) -> Figures:
     system.require_running()
     events = system.events() - events_before if isinstance(system, Firstcome) else None
     _require_right(system, path, load, before, plan.connections)
+    _require_refusals(system, path, load, refusals_before)
     if events and path.accepts is None:
         raise WrongOutcome(f"{system.title}, {path.title}: {events} events were written, and nothing was to change")
     answered = max(load.answered, 1)
@@ -149,7 +151,7 @@ def _job(system: System, path: Path, seconds: float, connections: int, rate: flo
 
 
 def _require_refusal(system: System, path: Path) -> None:
-    """A generator counts refusals and does not read them: one is asked for, and has to be the one that is meant."""
+    """A generator counts refusals and does not read them: one is read before, and has to be the one that is meant."""
     values = {"n": next(_numbers), "user": 0}
     where, body = template(path.path)(values), template(path.body)(values)
     headers = {"Content-Type": "application/json"}
@@ -187,3 +189,15 @@ def _require_right(system: System, path: Path, load: Load, before: dict[str, int
             wrong.append(f"{more} more {kind} on record, not {least} to {most}")
     if wrong:
         raise WrongOutcome(f"{system.title}, {path.title}: {'; '.join(wrong)}")
+
+
+def _require_refusals(system: System, path: Path, load: Load, before: Counter[str]) -> None:
+    """To a generator every answer from 400 on is a refusal: those of the load were the one that is meant, as far as the
+    system itself counts what it answers."""
+    answered = system.refusals() - before
+    meant = answered.pop(path.refusal, 0)
+    if answered:
+        told = ", ".join(f"{count} times {problem}" for problem, count in answered.items())
+        raise WrongOutcome(f"{system.title}, {path.title}: answered {told}")
+    if isinstance(system, Firstcome) and meant < load.refused:
+        raise WrongOutcome(f"{system.title}, {path.title}: {load.refused} refused, {meant} with {path.refusal}")

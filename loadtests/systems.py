@@ -5,6 +5,7 @@ import socket
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, LiteralString, Self
 import httpx
 import psycopg
 import redis
+from prometheus_client.parser import text_string_to_metric_families
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -114,6 +116,10 @@ class System(ABC):
     @abstractmethod
     def broken_laws(self) -> list[str]:
         """What does not add up, in what is on record."""
+
+    def refusals(self) -> Counter[str]:
+        """How often each problem was answered, by its own count; nothing, where it does not count."""
+        return Counter()
 
     def marks(self) -> Marks:
         """How far all is accepted, as of now; nothing, where what is answered is as safe as it gets."""
@@ -289,6 +295,15 @@ class Firstcome(System):
         for partition in range(PARTITIONS):
             pipeline.hmget(self._keys.meta(partition), "seq", "durable")
         return [(int(seq or 0), int(durable or 0)) for seq, durable in pipeline.execute()]
+
+    def refusals(self) -> Counter[str]:
+        page = httpx.get(f"{self.url}/metrics", timeout=60, verify=False).text
+        counts: Counter[str] = Counter()
+        for family in text_string_to_metric_families(page):
+            if family.name == "firstcome_refusals":
+                for sample in family.samples:
+                    counts[sample.labels["problem"]] += int(sample.value)
+        return counts
 
     def marks(self) -> Marks:
         return tuple(seq for seq, _ in self._metas())

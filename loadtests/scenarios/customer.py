@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Final
@@ -176,6 +177,17 @@ class Customer(FastHttpUser):
                 response.failure(f"{status} {problem or 'without a problem document'}: {content.get('detail', '')}")
             # Without an answer Locust records the error that there was.
         return Answer(status, content, problem or "no-answer"), _retry_after_s(found.get("retry-after"))
+
+    def at_once(self, ask: Callable[[], Answer], copies: int) -> list[Answer]:
+        """What several requests at the same moment were answered; fewer than were sent, where one is unknown."""
+        answers = []
+
+        def send() -> None:
+            with suppress(OutcomeUnknown):
+                answers.append(ask())
+
+        gevent.joinall([gevent.spawn(send) for _ in range(copies)])
+        return answers
 
     # What users do in several scenarios
 

@@ -37,6 +37,7 @@ class Parameter:
 
 PARAMETERS = (
     Parameter("coupons", 500, "rush: coupons of the campaign", least=1),
+    Parameter("impatient", 10, "rush: users of a hundred who ask twice at the same moment"),
     Parameter("stock", 100, "sale: units of the one product", least=1),
     Parameter("products", 100, "shopping, retries, soak: products on the shelf", least=1),
     Parameter("opens-in", 3.0, "rush, sale: seconds from when all users are there until the opening"),

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
-import gevent
 from locust import task
 
-from loadtests.scenarios.customer import NOT_DONE, Customer, OutcomeUnknown, stock_key, units_of
+from loadtests.scenarios.customer import NOT_DONE, Answer, Customer, OutcomeUnknown, stock_key, units_of
 from loadtests.scenarios.plan import PRICE, SHELF
 
 AMOUNT_MAX = 1_000
@@ -83,15 +81,13 @@ class RetryStorm(Customer):
         refusals: frozenset[str],
     ) -> str:
         """The problem, "" where it was done. All answers must be the same one, by the member `identity`."""
-        key, answers = uuid4().hex, []
+        key = uuid4().hex
 
-        def send() -> None:
-            with suppress(OutcomeUnknown):
-                answers.append(self.change(path, name, body, expected=refusals, key=key))
+        def send() -> Answer:
+            return self.change(path, name, body, expected=refusals, key=key)
 
         with self.session.under_way(), self.tally.uncertainty(effects):
-            gevent.joinall([gevent.spawn(send) for _ in range(self.options.copies)])
-            send()
+            answers = self.at_once(send, self.options.copies) + self.at_once(send, 1)
             outcomes = {(each.problem, each.body.get(identity)) for each in answers if each.problem not in NOT_DONE}
             if not outcomes:
                 raise OutcomeUnknown(f"{name}: no answer to any copy")

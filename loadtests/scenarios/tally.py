@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+HAS_ONE, NONE_LEFT = "coupon-already-issued", "coupons-exhausted"
 COUNTERS = ("units", "balances", "uncertain", "accepted", "refused", "asked")
 
 
@@ -45,6 +46,22 @@ class Tally:
         """A user has a coupon of a campaign."""
         if self.coupons.setdefault(campaign, {}).setdefault(user, number) != number:
             self.issued_twice.append(f"{user} of {campaign}")
+
+    def wanted_one(self, user: str, told: Sequence[tuple[str, str | None]], unknown: bool) -> None:
+        """A user asked several times for a coupon of one campaign and was told these problems ("" for none), and of
+        these coupons: one request has to get one and all others to be told of it, or none is left for any of them.
+        ``unknown``: one more request was not answered.
+        """
+        given = [coupon for problem, coupon in told if not problem]
+        has_one = [coupon for problem, coupon in told if problem == HAS_ONE]
+        none_left = any(problem == NONE_LEFT for problem, _ in told)
+        if (
+            len(given) > 1
+            or len({*given, *has_one}) > 1
+            or (none_left and (given or has_one))
+            or (has_one and not given and not unknown)
+        ):
+            self.broken.append(f"{user} asked for one coupon {len(told)} times and was told {told}")
 
     @contextmanager
     def uncertainty(self, effects: Mapping[str, int]) -> Iterator[None]:

@@ -2,7 +2,9 @@
 
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,25 @@ def test_failures_are_neither_refusals_nor_a_rate(folder: Path, path: traffic.Pa
 
     with Failing(folder, 1) as system, pytest.raises(WrongOutcome, match=told):
         measure(system, path, TINY)
+
+
+def test_refusals_under_load_that_are_not_the_one_meant_fail_the_run(folder: Path) -> None:
+    class Lenient(Firstcome):
+        starves = True  # so that it is not the number of refusals that fails the run
+
+    with Lenient(folder, 1) as system:
+        assert measure(system, traffic.COUPON_GONE, TINY).refused > 0
+        with pytest.raises(WrongOutcome, match=r"coupon, none left: answered \d+ times coupons-exhausted$"):
+            measure(system, replace(traffic.COUPON_GONE, refusal=""), TINY)
+
+
+def test_refusals_that_the_shop_knows_nothing_of_fail_the_run(folder: Path) -> None:
+    class Uncounted(Firstcome):
+        def refusals(self) -> Counter[str]:
+            return Counter()
+
+    with Uncounted(folder, 1) as system, pytest.raises(WrongOutcome, match=r"\d+ refused, 0 with coupons-exhausted$"):
+        measure(system, traffic.COUPON_GONE, TINY)
 
 
 @pytest.mark.skipif(closed_loop_generator() != "wrk", reason="python_load itself fails where it is not answered")
