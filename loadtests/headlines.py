@@ -1,12 +1,13 @@
 """The figures that the READMEs show, in the language of each: what is accepted and durable a second, and where."""
 
 import re
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from loadtests import traffic
-from loadtests.systems import SYSTEMS, OneScript, RedisLocks
-from loadtests.tables import Found, counted, markdown, middle
+from loadtests.systems import BASELINES, SYSTEMS, OneScript, RedisLocks
+from loadtests.tables import Found, counted, markdown, middle, ratios_over
 
 BEGIN, END = "<!-- figures of loadtests/results/official.json: begin -->", "<!-- figures: end -->"
 
@@ -41,12 +42,15 @@ READMES: Mapping[str, Language] = {"README.md": ENGLISH, "docs/README.ko.md": KO
 
 
 def headline(results: Found, language: Language = ENGLISH) -> str:
-    """The table: what is accepted and durable a second, beside the baselines."""
+    """The table: what is accepted and durable a second, beside the baselines, and how many times theirs it is."""
     rows = []
     for path in traffic.COMPARED:
         rates = [middle(results, system.name, path.name, counted) for system in SYSTEMS]
-        title = language.titles.get(path.name, path.title)
-        rows.append([title, *("" if each is None else f"{each:,.0f}/s" for each in rates)])
+        cells = ["" if each is None else f"{each:,.0f}/s" for each in rates]
+        for place, system in enumerate(SYSTEMS):
+            if found := ratios_over(results, path.name, system.name) if system in BASELINES else []:
+                cells[place] += f" ({statistics.median(found):.1f} x)"
+        rows.append([language.titles.get(path.name, path.title), *cells])
     return markdown(("", *(language.titles.get(system.name, system.title) for system in SYSTEMS)), rows)
 
 

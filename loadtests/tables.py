@@ -42,7 +42,8 @@ def middle(results: Found, system: str, path: str, count: Callable[[Found], floa
     return statistics.median(found) if found else None
 
 
-def _ratios(results: Found, path: str, baseline: str) -> list[float]:
+def ratios_over(results: Found, path: str, baseline: str) -> list[float]:
+    """Firstcome's durable rate over a baseline's on one path, of each round in which both were measured."""
     own, other = (in_rounds(results, system, path) for system in (Firstcome.name, baseline))
     rates = [(counted(own[number]), counted(other[number])) for number in own if number in other]
     return [ours / theirs for ours, theirs in rates if theirs]
@@ -51,7 +52,7 @@ def _ratios(results: Found, path: str, baseline: str) -> list[float]:
 def ratios(results: Found) -> list[list[str]]:
     """Firstcome's durable rate over each baseline's, path by path: the median of all rounds, and their range."""
     rows = [
-        [path.title, *(_with_range(_ratios(results, path.name, baseline.name)) for baseline in BASELINES)]
+        [path.title, *(_with_range(ratios_over(results, path.name, baseline.name)) for baseline in BASELINES)]
         for path in traffic.COMPARED
     ]
     return [row for row in rows if any(row[1:])]
@@ -330,7 +331,7 @@ GOALS = (
 def _compared(results: Found) -> list[list[str]]:
     rows = []
     for path, baseline, goal in GOALS:
-        found = _ratios(results, path.name, baseline.name)
+        found = ratios_over(results, path.name, baseline.name)
         if found:
             what = f"{path.title}, over {baseline.title.split(',')[0]}"
             rows.append(_goal(what, f"{goal:g} x", _with_range(found), statistics.median(found) >= goal))
