@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -25,7 +29,11 @@ from engine import garbage
 from engine.engine import make_engine
 from engine.settings import EngineSettings
 from persistence.history import History
+from persistence.installation import await_same
 from persistence.settings import HistorySettings
+from persistence.start_checks import StartRefused
+
+_log = logging.getLogger("firstcome.api")
 
 SUBJECTS = (balance, products, orders, coupons, policies, admin, operators, health)
 
@@ -64,7 +72,7 @@ def make_app(
         await engine.start(patient=True)
         garbage.settle()
         try:
-            async with metrics.publishing(), console.telling():
+            async with metrics.publishing(), console.telling(), _leaving_another_shop(shop, history_settings.url):
                 yield
         finally:
             shop.stop()
@@ -88,3 +96,27 @@ def make_app(
     application = Application(surface, routes=routes, lifespan=lifespan)
     application.stop = shop.stop
     return application
+
+
+@asynccontextmanager
+async def _leaving_another_shop(shop: Shop, database_url: str) -> AsyncIterator[None]:
+    """Within it this process ends once PostgreSQL says that the shop is another one than it was told.
+
+    It was looked at before the start (`api.commands.first_look`), unless PostgreSQL was away or no worker had begun.
+    """
+
+    async def look() -> None:
+        try:
+            await await_same(database_url, shop.engine.settings)
+        except StartRefused as error:
+            _log.error("This process ends: %s", error)
+            shop.stop()
+            signal.raise_signal(signal.SIGTERM)
+
+    task = asyncio.create_task(look(), name="installation")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

@@ -14,8 +14,7 @@ from psycopg.rows import TupleRow
 from engine.claim import must_be_rebuilt, rebuild_token, server_of
 from engine.engine import Engine
 from engine.errors import EngineError
-from engine.recovery import FIRST_EPOCH, FORMAT
-from engine.settings import EngineSettings
+from engine.recovery import FIRST_EPOCH
 from persistence.alarms import POSTGRES_BEHIND, UNTRUSTED, Alarm, clear_alarms, raise_alarm
 from persistence.cooler import hot_ms
 from persistence.cursors import (
@@ -32,7 +31,6 @@ from persistence.rebuild import Progress
 from persistence.reconcile import Reconciled
 from persistence.recovery import Attempt, Partition, Plan, RecoveryHeld, each
 from persistence.settings import WorkerSettings
-from persistence.start_checks import StartRefused
 from persistence.together import all_of
 
 _LOCK = 0x46430002
@@ -50,40 +48,6 @@ _MOVING_REMEDY = (
 )
 
 _log = logging.getLogger("firstcome.trust")
-
-
-async def register_installation(connection: AsyncConnection[TupleRow], settings: EngineSettings) -> None:
-    """Record what the installation is, at the first start; later refuse to start as another one.
-
-    Raises `StartRefused`.
-    """
-    with translated():
-        async with connection.transaction():
-            await connection.execute(
-                """INSERT INTO installation (partitions, time_zone, currency, format) VALUES (%s, %s, %s, %s)
-                   ON CONFLICT DO NOTHING""",
-                (settings.partitions, settings.time_zone, settings.currency, int(FORMAT)),
-            )
-            cursor = await connection.execute("SELECT partitions, time_zone, currency, format FROM installation")
-            row = await cursor.fetchone()
-            assert row is not None, "it was there or has been inserted"
-            _compare(row, settings)
-            await connection.execute(
-                """INSERT INTO partition_cursor (partition, epoch) SELECT p, %s FROM generate_series(0, %s) p
-                   ON CONFLICT DO NOTHING""",
-                (FIRST_EPOCH, settings.partitions - 1),
-            )
-
-
-def _compare(recorded: TupleRow, settings: EngineSettings) -> None:
-    wanted = (settings.partitions, settings.time_zone, settings.currency, int(FORMAT))
-    names = ("FIRSTCOME_PARTITIONS", "FIRSTCOME_TIME_ZONE", "FIRSTCOME_CURRENCY", "the format of keys and events")
-    for name, have, want in zip(names, recorded, wanted, strict=True):
-        if have != want:
-            raise StartRefused(
-                f"{name} is {want}, but this database was begun with {have}, and that cannot change: set it to {have},"
-                " or use an empty database and an empty Redis"
-            )
 
 
 class Trust:

@@ -20,12 +20,13 @@ from engine.settings import EngineSettings
 from persistence.continuous_audit import ContinuousAudit
 from persistence.database import DatabaseError, connect
 from persistence.dispatcher import Dispatcher
+from persistence.installation import register_installation
 from persistence.presence import announce, leave, share_of
 from persistence.settings import WorkerSettings
 from persistence.settler import Settler
 from persistence.start_checks import StartRefused, require_safe_servers
 from persistence.sweeper import Sweeper
-from persistence.trust import Trust, register_installation
+from persistence.trust import Trust
 from persistence.watch import Watch
 from persistence.worker_metrics import Duties, DutyCounts, WorkerCollector, WriterCounts, metrics_port
 from persistence.writer import DUTY, Writer

@@ -24,6 +24,7 @@ from api.commands.first_look import look_first
 from api.commands.listening import CannotListen, http_url, listen, require_loopback
 from api.commands.logs import configure_logs
 from api.commands.processes import ChildProcess, ProcessFailed, Supervisor, stop_signals
+from api.commands.setting_names import warn_of_unknown_settings
 from api.guards.connections import ConnectionLimits, limited_to
 from api.request_counts import LAYOUT, RequestCounts
 from api.settings import ApiSettings
@@ -63,6 +64,7 @@ def api(host: str, port: int, processes: int, fd: int | None, counts: tuple[int,
         servers = EngineSettings.from_environment(), HistorySettings.from_environment()
         listeners = [_inherited(fd, keys)] if fd is not None else _own(host, port, processes, keys)
         if counts is None:  # else whoever started this process has looked
+            warn_of_unknown_settings()
             look_first(*servers)
     except (CannotListen, SettingError, StartRefused) as error:
         raise click.ClickException(str(error)) from error

@@ -10,12 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from api.commands.stores import NoShop, data_option, opened_stores
-from engine.engine import Engine
 from engine.errors import EngineError
 from engine.settings import SettingError
-from persistence.audited import Connection
 from persistence.auditor import Auditor, AuditReport
-from persistence.database import DatabaseError, translated
+from persistence.database import DatabaseError
+from persistence.installation import require_installation
+from persistence.start_checks import StartRefused
 
 MISMATCH = 1
 INCOMPLETE = 2
@@ -44,7 +44,7 @@ def audit(full: bool, data: Path) -> None:
     console = Console()
     try:
         auditor = uvloop.run(_audit(full, data, console))
-    except (SettingError, DatabaseError, EngineError, NoShop) as error:
+    except (SettingError, StartRefused, DatabaseError, EngineError, NoShop) as error:
         raise CannotAudit(str(error)) from error
     console.print(_table(auditor.report))
     console.print(Text(LEGEND, style="dim"), soft_wrap=True)
@@ -64,23 +64,13 @@ def audit(full: bool, data: Path) -> None:
 
 async def _audit(full: bool, data: Path, console: Console) -> Auditor:
     async with opened_stores(data, "audit") as (engine, connection):
-        await _require_installation(connection, engine)
+        await require_installation(connection, engine.settings)
         auditor = Auditor(engine, connection)
         with console.status("") as status:
             async for turn in auditor.everything() if full else auditor.lately():
                 status.update(f"looking at {turn}")
                 await asyncio.sleep(0)
     return auditor
-
-
-async def _require_installation(connection: Connection, engine: Engine) -> None:
-    """Refuse to compare where there is no shop, or by another number of partitions than it was begun with."""
-    with translated():
-        row = await (await connection.execute("SELECT partitions FROM installation")).fetchone()
-    if row is None:
-        raise DatabaseError("there is no shop in this database: no worker has started on it yet")
-    if row[0] != engine.partitions.count:
-        raise SettingError(f"FIRSTCOME_PARTITIONS is {engine.partitions.count}, but this shop was begun with {row[0]}")
 
 
 def _table(report: AuditReport) -> Table:

@@ -12,9 +12,9 @@ from api.commands.checks import Check
 from api.commands.data_folder import Addresses
 from api.commands.postgres_checks import postgres_checks
 from api.commands.redis_checks import redis_checks
-from api.commands.setting_names import unknown_settings
+from api.commands.setting_names import refused_settings, unknown_settings
 from api.commands.stores import data_option, stores_environment
-from engine.settings import EngineSettings, SettingError
+from engine.settings import EngineSettings
 from persistence.settings import WorkerSettings
 
 
@@ -37,10 +37,9 @@ def doctor(data: Path) -> None:
 
 def examine(settings: Mapping[str, str]) -> list[Check]:
     """Every check, for these FIRSTCOME_* settings."""
-    try:
-        engine, worker = EngineSettings.from_environment(settings), WorkerSettings.from_environment(settings)
-    except SettingError as error:
-        return [Check("settings", "refused", str(error))]
+    if refused := refused_settings(settings):
+        return [Check("settings", "refused", each) for each in refused]
+    engine, worker = EngineSettings.from_environment(settings), WorkerSettings.from_environment(settings)
     read = Check("settings", "read", advice=unknown_settings(settings))
     return [read, *redis_checks(engine), *postgres_checks(worker.database_url, engine)]
 

@@ -4,11 +4,13 @@ import time
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg.rows import TupleRow
 
 from api.commands.checks import CONNECT_TIMEOUT_S, Check, clock_check
 from engine.settings import EngineSettings, without_password
 from persistence.accounts import READER, WRITER
 from persistence.database import SchemaMismatch, libpq_url
+from persistence.installation import RECORDED, fixed
 from persistence.revisions import require_revision
 
 POSTGRES_VERSION_MIN = 14
@@ -37,8 +39,8 @@ def _checks(url: str, engine: EngineSettings, *, with_account: bool) -> list[Che
             ended = time.time()
             assert row is not None
             version, major, fsync, full_pages, theirs_ms = row
-            revision = _recorded(connection, "SELECT version_num FROM alembic_version")
-            partitions = _recorded(connection, "SELECT partitions FROM installation")
+            revision = _recorded(connection, "SELECT version_num FROM alembic_version") or (None,)
+            installation = _recorded(connection, RECORDED)
             account = [_account_check(connection)] if with_account else []
     except (psycopg.Error, ValueError) as error:
         remedy = "start it, or set FIRSTCOME_DATABASE_URL to where it is; `firstcome up` brings one of its own"
@@ -51,8 +53,8 @@ def _checks(url: str, engine: EngineSettings, *, with_account: bool) -> list[Che
         Check("PostgreSQL version", str(version), old, decisive=True),
         Check("fsync, full_page_writes", f"{fsync}, {full_pages}", "" if safe else unsafe, decisive=True),
         clock_check("PostgreSQL's clock", int(theirs_ms), began, ended),
-        _schema_check(revision),
-        _partitions_check(partitions, engine.partitions),
+        _schema_check(revision[0]),
+        *_installation_checks(installation, engine),
         *account,
     ]
 
@@ -75,13 +77,12 @@ def _account_check(connection: psycopg.Connection[Any]) -> Check:
     )
 
 
-def _recorded(connection: psycopg.Connection[Any], query: LiteralString) -> Any:
-    """The one value of a query; None where there is no such table yet, or nothing in it."""
+def _recorded(connection: psycopg.Connection[Any], query: LiteralString) -> TupleRow | None:
+    """The one row of a query; None where there is no such table yet, or nothing in it."""
     try:
-        row = connection.execute(query).fetchone()
+        return connection.execute(query).fetchone()
     except psycopg.errors.UndefinedTable:
         return None
-    return None if row is None else row[0]
 
 
 def _schema_check(revision: str | None) -> Check:
@@ -92,9 +93,11 @@ def _schema_check(revision: str | None) -> Check:
     return Check("schema", "this program's")
 
 
-def _partitions_check(recorded: int | None, configured: int) -> Check:
+def _installation_checks(recorded: TupleRow | None, engine: EngineSettings) -> list[Check]:
+    told = f"{engine.partitions} partitions, {engine.currency}, {engine.time_zone}"
     if recorded is None:
-        return Check("partitions", f"{configured}, to be fixed at the first start")
-    remedy = f"set FIRSTCOME_PARTITIONS={recorded}: the number is fixed at the first start"
-    found = f"{configured} set, {recorded} on record"
-    return Check("partitions", found, "" if recorded == configured else remedy, decisive=True)
+        return [Check("installation", f"{told}, to be fixed at the first start")]
+    different = [each for each in fixed(recorded, engine) if each.differs]
+    if not different:
+        return [Check("installation", f"{told}, as on record")]
+    return [Check("installation", each.found, each.remedy, decisive=True) for each in different]

@@ -18,11 +18,12 @@ from engine.errors import EngineError
 from engine.settings import EngineSettings, SettingError
 from persistence.database import DatabaseError, connect
 from persistence.hot_keys import USERS
+from persistence.installation import register_installation
 from persistence.reconcile import Reconciled
 from persistence.recovery import RecoveryHeld
 from persistence.settings import WorkerSettings
 from persistence.start_checks import StartRefused
-from persistence.trust import Trust, register_installation
+from persistence.trust import Trust
 from persistence.writer import Writer
 
 

@@ -22,6 +22,7 @@ from api.commands.embedded_postgres import DATABASE, EmbeddedPostgres
 from api.commands.embedded_valkey import EmbeddedValkey
 from api.commands.first_look import judge
 from api.commands.listening import CannotListen, free_port, http_url, listen, require_loopback
+from api.commands.postgres_checks import first_postgres_checks
 from api.commands.processes import ChildProcess, Interrupted, ProcessFailed, Supervisor, stop_signals, wait_until
 from api.commands.redis_checks import first_redis_checks
 from api.commands.setting_names import unknown_settings
@@ -135,6 +136,7 @@ class _Up:
             database_url = env["FIRSTCOME_DATABASE_URL"]
             with self._step("bringing the schema up to date"):
                 self._migrate(env)
+            judge(first_postgres_checks(database_url, EngineSettings.from_environment()))
             receiver_url, told_to_worker = self._receiver(env)
             addresses = Addresses(os.getpid(), http_url(request.host, port), redis_url, database_url)
             self._shop(env, told_to_worker, port, addresses)

@@ -4,6 +4,7 @@ import click
 import uvloop
 
 from api.commands.logs import configure_logs
+from api.commands.setting_names import warn_of_unknown_settings
 from api.tracing import TraceSettings, begin_traces
 from engine.errors import EngineError
 from engine.settings import EngineSettings, SettingError
@@ -21,6 +22,7 @@ def worker() -> None:
     """
     try:
         configure_logs()
+        warn_of_unknown_settings()
         if TraceSettings.from_environment().traces:
             begin_traces("firstcome-worker")
         uvloop.run(run(WorkerSettings.from_environment(), EngineSettings.from_environment()))

@@ -13,7 +13,8 @@ from engine.keys import Keys
 from engine.partitions import Partitions
 from engine.settings import EngineSettings
 from persistence.database import connect
-from persistence.trust import Trust, register_installation
+from persistence.installation import register_installation
+from persistence.trust import Trust
 from tests.persistence.shop import fill, line, write_all
 from tests.servers import redis_client
 

@@ -287,8 +287,21 @@ def test_up_refuses_a_setting_before_it_starts_anything(tmp_path: Path) -> None:
     assert "FIRSTCOME_PAYMENT_DEADLINE_MS must be a number, not 'abc'" in result.output
 
 
-def test_doctor_refuses_settings_that_cannot_be() -> None:
-    assert "FIRSTCOME_PARTITIONS" in failed(examine({"FIRSTCOME_PARTITIONS": "many"}))["settings"]
+def test_doctor_refuses_settings_that_any_part_of_the_program_cannot_use() -> None:
+    wrong = {
+        "FIRSTCOME_PARTITIONS": "many",
+        "FIRSTCOME_CORS_ORIGINS": "shop.example",
+        "FIRSTCOME_TOKEN_KEY_FILE": "/nowhere",
+        "FIRSTCOME_LOG_FORMAT": "xml",
+        "FIRSTCOME_TRACES": "perhaps",
+        "FIRSTCOME_BATCH_EVENTS_MAX": "0",
+        "FIRSTCOME_HISTORY_POOL_SIZE": "few",
+    }
+    for variable, value in wrong.items():
+        (check,) = examine({variable: value})
+        assert (check.name, check.failed) == ("settings", True)
+        assert variable in check.remedy
+    assert len(examine(wrong)) == len(wrong) - 1, "one of each part, and its keys are the API's too"
 
 
 @pytest.mark.parametrize("error", [Unavailable("nobody listens"), DatabaseUnavailable("nobody listens")])

@@ -17,6 +17,7 @@ from persistence.start_checks import StartRefused
 from tests.servers import redis_client
 
 LATE_MS = 5_000
+INSTALLED = "INSERT INTO installation (partitions, time_zone, currency, format) VALUES (%s)"
 
 
 def look(redis_url: str, database_url: str) -> None:
@@ -68,10 +69,10 @@ def test_a_redis_without_an_append_only_file_is_warned_of(
         ("UPDATE alembic_version SET version_num = '9999'", "upgrade this program"),
         ("UPDATE alembic_version SET version_num = '0001'", "run `firstcome migrate`"),
         ("DELETE FROM alembic_version", "run `firstcome migrate`"),
-        (
-            "INSERT INTO installation (partitions, time_zone, currency, format) VALUES (3, 'UTC', 'KRW', 1)",
-            "set FIRSTCOME_PARTITIONS=3",
-        ),
+        (INSTALLED % "3, 'Asia/Seoul', 'KRW', 1", "begun with 3, .* set FIRSTCOME_PARTITIONS=3"),
+        (INSTALLED % "64, 'UTC', 'KRW', 1", "set FIRSTCOME_TIME_ZONE=UTC"),
+        (INSTALLED % "64, 'Asia/Seoul', 'USD', 1", "set FIRSTCOME_CURRENCY=USD"),
+        (INSTALLED % "64, 'Asia/Seoul', 'KRW', 99", "use the program whose format is 99"),
     ],
 )
 def test_another_installations_database_is_refused(redis_url: str, database_url: str, change: str, remedy: str) -> None:

@@ -12,7 +12,8 @@ from api.commands.embedded_valkey import EmbeddedValkey
 from engine.engine import Engine, open_engine
 from engine.settings import EngineSettings
 from persistence.database import connect
-from persistence.trust import Trust, register_installation
+from persistence.installation import register_installation
+from persistence.trust import Trust
 from tests.persistence.events import Events
 
 PARTITIONS = 4

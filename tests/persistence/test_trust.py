@@ -2,8 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
-from typing import Any
 
 import pytest
 import redis.asyncio
@@ -15,9 +13,9 @@ from engine.engine import Engine, open_engine
 from engine.errors import Recovering
 from engine.settings import EngineSettings
 from persistence.database import connect
+from persistence.installation import register_installation
 from persistence.recovery import Partition, RecoveryHeld
-from persistence.start_checks import StartRefused
-from persistence.trust import Trust, register_installation
+from persistence.trust import Trust
 from tests.persistence.recovering import Past, restart, writing
 from tests.persistence.shop import rows, value, write_all
 
@@ -36,40 +34,6 @@ async def own_engine(own_settings: EngineSettings, connection: Connection) -> As
     await register_installation(connection, own_settings)
     async with open_engine(own_settings) as engine:
         yield engine
-
-
-async def test_the_first_start_records_what_the_installation_is(
-    connection: Connection, database_url: str, engine_settings: EngineSettings
-) -> None:
-    async with await connect(database_url, "other worker") as other:
-        await asyncio.gather(
-            register_installation(connection, engine_settings), register_installation(other, engine_settings)
-        )
-
-    assert await rows(connection, "SELECT partitions, time_zone, currency, generation FROM installation") == [
-        (4, "Asia/Seoul", "KRW", 1)
-    ]
-    assert await value(connection, "SELECT count(*) FROM partition_cursor") == 4
-
-
-@pytest.mark.parametrize(
-    ("changed", "named"),
-    [
-        ({"partitions": 8}, "FIRSTCOME_PARTITIONS is 8"),
-        ({"time_zone": "Europe/Paris"}, "FIRSTCOME_TIME_ZONE"),
-        ({"currency": "EUR"}, "FIRSTCOME_CURRENCY"),
-    ],
-)
-async def test_a_start_as_another_installation_is_refused_with_the_remedy(
-    connection: Connection, engine_settings: EngineSettings, changed: dict[str, Any], named: str
-) -> None:
-    await register_installation(connection, engine_settings)
-
-    with pytest.raises(StartRefused, match=named) as refused:
-        await register_installation(connection, replace(engine_settings, **changed))
-
-    assert "set it to" in str(refused.value)
-    assert await value(connection, "SELECT count(*) FROM partition_cursor") == 4
 
 
 async def test_an_empty_redis_is_begun_and_serves(own_engine: Engine, connection: Connection) -> None:

@@ -24,10 +24,11 @@ from engine.settings import EngineSettings
 from engine.stock import LineRequest
 from persistence.cooler import Cooler
 from persistence.database import DatabaseError
+from persistence.installation import register_installation
 from persistence.settings import WorkerSettings
 from persistence.settler import Settler
 from persistence.sweeper import Sweeper
-from persistence.trust import Trust, register_installation
+from persistence.trust import Trust
 from persistence.writer import Writer
 from tests.simulation.laws import PARTITIONS, unfinished
 from tests.simulation.network import Network, Process, Server, VirtualLanes, Weather, Wire
