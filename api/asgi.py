@@ -788,8 +788,10 @@ def _accepts(accept: bytes) -> bool:
 @lru_cache(maxsize=64)
 def _declares_json_cached(content_type: bytes) -> bool:
     media_type, *parameters = (piece.strip() for piece in content_type.decode("latin-1").lower().split(";"))
+    # JSON has no parameters, and RFC 8259 lets one pass; but who names another charset than it has means it.
     return media_type == "application/json" and all(
-        not parameter or parameter.replace('"', "") in ("charset=utf-8", "charset=utf8") for parameter in parameters
+        not parameter.startswith("charset=") or parameter.replace('"', "") in ("charset=utf-8", "charset=utf8")
+        for parameter in parameters
     )
 
 

@@ -45,7 +45,8 @@ With `Prefer: durable` the request waits for that. `GET /v1/positions/{{position
 
 **Who asks.** `Authorization: Bearer <JWT>`, signed with HS256, or with RS256 or EdDSA: one of them per deployment.
 `exp`, `iat`, `aud`, `iss` and `sub` are required. `sub` is the path's `user_id`, or the scope holds `admin`: what
-belongs to another user is 404, what only operators may is 403. This is looked at before anything else of a request. A
+belongs to another user is 404, what only operators may is 403. This is looked at before anything else of a request
+whose address and method there are. A
 deployment without a key serves its own machine only and asks for no token: there, whoever reaches it is every user and
 an operator.
 
@@ -98,7 +99,7 @@ _HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "RetryAfter": {
         "description": "Seconds to wait before sending the request again.",
         "required": True,
-        "schema": {"type": "integer", "minimum": 0},
+        "schema": {"type": "integer", "minimum": 0, "maximum": 86_400},
     },
     "WWWAuthenticate": {
         "description": "How to authenticate, and what is wrong with the token (RFC 6750).",
@@ -146,6 +147,11 @@ _CHECKED_TWICE: Final = {
 }
 """What a problem is about at its first and at its second place among the checks."""
 _BY_ID: Final = {operation.operation_id: operation for operation in OPERATIONS}
+_EFFECT_HEADERS: Final = {
+    "Preference-Applied": "PreferenceApplied",
+    **({"Idempotent-Replayed": "IdempotentReplayed"} if KEYS_ARE_HONOURED else {}),
+}
+"""Of an answer to what has changed something; of a refusal too where that is a change."""
 _PROBLEM_HEADERS: Final = {"Retry-After": "RetryAfter", "WWW-Authenticate": "WWWAuthenticate"}
 
 _IDEMPOTENCY_KEY: Final = {
@@ -247,7 +253,7 @@ def _listed(kind: ProblemType) -> dict[str, Any]:
         "meaning": kind.meaning,
         "remedy": kind.remedy,
         "members": list(kind.members),
-        "headers": list(kind.headers),
+        "headers": [*kind.headers, *kind.headers_told],
     }
 
 
@@ -429,19 +435,24 @@ def _links(operation: Operation) -> dict[str, Any]:
 
 def _answer_headers(operation: Operation, status: int) -> dict[str, Any]:
     headers = {"X-Request-Id": _header("XRequestId")}
-    if operation.has_location and status == 201:
-        headers["Location"] = _header("Location")
+    if operation.has_location:
+        # What was there before is answered with its place too, which nobody needs.
+        headers["Location"] = _header("Location") if status == 201 else _optional("Location")
     if operation.conditional:
         headers["ETag"] = _header("ETag")
-    if operation.takes_key and KEYS_ARE_HONOURED:
-        headers["Idempotent-Replayed"] = _header("IdempotentReplayed")
-    if operation.changing:
-        headers["Preference-Applied"] = _header("PreferenceApplied")
+    for name, component in _EFFECT_HEADERS.items():
+        if operation.takes_key or (operation.changing and name == "Preference-Applied"):
+            headers[name] = _header(component)
     return headers
 
 
 def _header(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/headers/{name}"}
+
+
+def _optional(name: str, more: str = "") -> dict[str, Any]:
+    """A header that is required elsewhere."""
+    return {"description": f"{_HEADERS[name]['description']}{more}", "schema": _HEADERS[name]["schema"]}
 
 
 def _problem_response(kinds: list[ProblemType], *, repeatable: bool) -> dict[str, Any]:
@@ -450,6 +461,11 @@ def _problem_response(kinds: list[ProblemType], *, repeatable: bool) -> dict[str
     for name, component in _PROBLEM_HEADERS.items():
         if all(name in kind.headers for kind in kinds):
             headers[name] = _header(component)
+        elif any(name in kind.headers for kind in kinds):
+            of_whom = " and ".join(f"`{kind.name}`" for kind in kinds if name in kind.headers)
+            headers[name] = _optional(component, f" Only with {of_whom}.")
+    if any(kind.is_effect for kind in kinds):
+        headers |= {name: _header(component) for name, component in _EFFECT_HEADERS.items()}
     options = [{"$ref": _REF.format(name=kind.struct_name)} for kind in kinds]
     return {
         "description": "\n\n".join(f"`{kind.name}`: {kind.meaning}" for kind in kinds),

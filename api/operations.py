@@ -294,6 +294,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         own_problems=(
             *_KEY_PROBLEMS,
             problems.NOT_FOUND,
+            problems.HISTORY_UNAVAILABLE,
             problems.ORDER_NOT_PAYABLE,
             problems.INSUFFICIENT_BALANCE,
         ),
@@ -309,7 +310,12 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         request=schemas.NothingRequest,
         request_optional=True,
         answers={200: schemas.Order},
-        own_problems=(*_KEY_PROBLEMS, problems.NOT_FOUND, problems.ORDER_NOT_CANCELLABLE),
+        own_problems=(
+            *_KEY_PROBLEMS,
+            problems.NOT_FOUND,
+            problems.HISTORY_UNAVAILABLE,
+            problems.ORDER_NOT_CANCELLABLE,
+        ),
     ),
     Operation(
         operation_id="checkout",

@@ -11,8 +11,10 @@ from api.answers import order_answer, recorded_order_answer
 from api.asgi import Answer, Call, Handler, location
 from api.coupons import recorded_coupon
 from api.idempotency import key_of
+from api.problems import Problem
+from api.refusals import translate
 from api.shop import Shop
-from engine.errors import CouponNotValid, NotFound, OrderNotCancellable, OrderNotPayable
+from engine.errors import CouponNotValid, InsufficientBalance, NotFound, OrderNotCancellable, OrderNotPayable
 from engine.idempotency import RequestKey
 from engine.order_ids import is_order_id
 from engine.orders import Order
@@ -26,24 +28,26 @@ def handlers(shop: Shop) -> dict[str, Handler]:
     """The operations of orders."""
 
     async def place_order(call: Call[schemas.OrderRequest, schemas.NoQuery]) -> Answer:
-        return await created(call, await _ordered(shop, call, shop.engine.orders.place))
+        return await _created(shop, call, await _ordered(shop, call, shop.engine.orders.place))
 
     async def checkout(call: Call[schemas.OrderRequest, schemas.NoQuery]) -> Answer:
-        return await created(call, await _ordered(shop, call, shop.engine.orders.checkout))
+        return await _created(shop, call, await _ordered(shop, call, shop.engine.orders.checkout))
 
     async def pay_order(call: Call[schemas.NothingRequest | None, schemas.NoQuery]) -> Answer:
         try:
             order = await shop.engine.payments.pay(call.path_params["user_id"], _order_id(call), key_of(call))
         except NotFound as error:
             return await _paid_before(shop, call, error)
-        return await changed(call, order)
+        except (InsufficientBalance, OrderNotPayable) as error:
+            raise await _failed(shop, call, error) from error
+        return await _changed(shop, call, order)
 
     async def cancel_order(call: Call[schemas.NothingRequest | None, schemas.NoQuery]) -> Answer:
         try:
             order = await shop.engine.orders.cancel(call.path_params["user_id"], _order_id(call), key_of(call))
         except NotFound as error:
             return await _cancelled_before(shop, call, error)
-        return await changed(call, order)
+        return await _changed(shop, call, order)
 
     async def get_order(call: Call[None, schemas.NoQuery]) -> Answer:
         user_id, order_id = call.path_params["user_id"], _order_id(call)
@@ -84,15 +88,6 @@ def handlers(shop: Shop) -> dict[str, Handler]:
             found.append(order_answer(order, shop.currency, durable=durable))
         return found
 
-    async def created(call: Call[schemas.OrderRequest, schemas.NoQuery], order: Order) -> Answer:
-        safety = await shop.safety(call, order.positions, replayed=order.replayed)
-        where = location(f"/v1/users/{order.user_id}/orders/{order.order_id}")
-        return Answer(201, order_answer(order, shop.currency, durable=safety.durable), (where, *safety.headers))
-
-    async def changed(call: Call[schemas.NothingRequest | None, schemas.NoQuery], order: Order) -> Answer:
-        safety = await shop.safety(call, order.positions, replayed=order.replayed, found_so=order.found_so)
-        return Answer(200, order_answer(order, shop.currency, durable=safety.durable), safety.headers)
-
     return {
         "place_order": place_order,
         "checkout": checkout,
@@ -103,6 +98,27 @@ def handlers(shop: Shop) -> dict[str, Handler]:
     }
 
 
+async def _created(shop: Shop, call: Call[schemas.OrderRequest, schemas.NoQuery], order: Order) -> Answer:
+    safety = await shop.safety(call, order.positions, replayed=order.replayed)
+    where = location(f"/v1/users/{order.user_id}/orders/{order.order_id}")
+    return Answer(201, order_answer(order, shop.currency, durable=safety.durable), (where, *safety.headers))
+
+
+async def _changed(shop: Shop, call: Call[Any, schemas.NoQuery], order: Order) -> Answer:
+    safety = await shop.safety(call, order.positions, replayed=order.replayed, found_so=order.found_so)
+    return Answer(200, order_answer(order, shop.currency, durable=safety.durable), safety.headers)
+
+
+async def _failed(shop: Shop, call: Call[Any, Any], error: InsufficientBalance | OrderNotPayable) -> Problem:
+    """The refusal of what has failed an order: that is a change, and made durable before the answer where asked for."""
+    problem = translate(error)
+    assert problem is not None, "both are in the table"
+    if not error.positions:
+        return problem
+    safety = await shop.safety(call, error.positions, replayed=error.replayed)
+    return problem.with_header("Preference-Applied", "durable") if safety.applied else problem
+
+
 # What is not in Redis any more is finished, used or expired, and PostgreSQL answers what Redis would have.
 
 
@@ -110,6 +126,8 @@ async def _ordered(shop: Shop, call: Call[schemas.OrderRequest, schemas.NoQuery]
     user_id = call.path_params["user_id"]
     try:
         return await order(user_id, _lines(call.body), call.body.coupon_id, key_of(call))
+    except InsufficientBalance as error:
+        raise await _failed(shop, call, error) from error
     except CouponNotValid as error:
         coupon = await recorded_coupon(shop, user_id, error.coupon_id) if error.why == "unknown" else None
         at_ms = shop.engine.runner.now_ms(shop.engine.partitions.of(user_id))

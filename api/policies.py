@@ -35,7 +35,8 @@ def handlers(shop: Shop) -> dict[str, Handler]:
         positions = shop.positions(text, "path.position")
         states = await shop.history.position_states(positions)
         for position, state in zip(positions, states, strict=True):
-            if state == "accepted" and not await made(position):
+            never = position.epoch < 1 or position.seq < 1  # both are counted from 1
+            if never or (state == "accepted" and not await made(position)):
                 raise NotFound(f"there is no change with the position {text}")
         worst: schemas.PositionState = "accepted"
         if "lost" in states:

@@ -74,7 +74,9 @@ class Retry(enum.Enum):
 class ProblemType:
     """A row of the registry, alike only to itself.
 
-    `members` maps extra members to their types, `headers` are those that every such answer has."""
+    `members` maps extra members to their types, `headers` are those that every such answer has, `headers_told` those
+    whose value each case says. `is_effect`: it may have changed something itself, so a key gives it again, and
+    `Prefer: durable` waits for it."""
 
     name: str
     title: str
@@ -84,6 +86,8 @@ class ProblemType:
     remedy: str
     members: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    headers_told: tuple[str, ...] = ()
+    is_effect: bool = False
 
     def __post_init__(self) -> None:
         if taken := _STANDARD_MEMBERS & self.members.keys():
@@ -209,6 +213,7 @@ INSUFFICIENT_BALANCE: Final = ProblemType(
     "The balance does not cover the order's total. The order is failed; its stock and its coupon are given back.",
     "Charge the balance and order again, under a new key: the old one keeps giving this answer.",
     {"order_id": schemas.OrderId, "balance": schemas.Amount, "total": schemas.Amount},
+    is_effect=True,
 )
 NOT_FOUND: Final = ProblemType(
     "not-found",
@@ -225,6 +230,7 @@ METHOD_NOT_ALLOWED: Final = ProblemType(
     Retry.NO,
     "The address exists, but not with this method.",
     "Use one of the methods that the header `Allow` lists.",
+    headers_told=("Allow",),
 )
 NOT_ACCEPTABLE: Final = ProblemType(
     "not-acceptable",
@@ -279,6 +285,7 @@ ORDER_NOT_PAYABLE: Final = ProblemType(
     f"The order is failed: it was cancelled, has expired or lacked balance. {_NOTHING_CHANGED}",
     "Order again.",
     {"order_id": schemas.OrderId, "order_status": schemas.OrderStatus, "failure": schemas.PaymentFailure | None},
+    is_effect=True,
 )
 ORDER_NOT_CANCELLABLE: Final = ProblemType(
     "order-not-cancellable",

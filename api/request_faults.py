@@ -67,8 +67,19 @@ def malformed_body(error: Exception, body: bytes) -> Problem:
         case UnicodeDecodeError():
             reason = _where_not_utf8(body)
         case _:
-            reason = shortened(str(error))
+            reason = shortened(_where_no_json(body) or str(error))
     return Problem(MALFORMED_BODY, f"The body is not JSON: {reason}.")
+
+
+def _where_no_json(body: bytes) -> str:
+    """Where the body ceases to be JSON: the decoder says of much that is wrong that the input was truncated."""
+    try:
+        json.loads(body, parse_int=str, parse_float=str)
+    except json.JSONDecodeError as error:
+        return "it ends too early" if error.pos >= len(body.rstrip()) else f"{error.msg} at character {error.pos + 1}"
+    except (RecursionError, UnicodeDecodeError):
+        pass
+    return ""
 
 
 def invalid_body(request_type: type[msgspec.Struct], body: bytes, error: msgspec.ValidationError) -> Problem:

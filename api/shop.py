@@ -26,6 +26,11 @@ class Safety(Struct, frozen=True):
     durable: bool
     headers: tuple[Header, ...] = ()
 
+    @property
+    def applied(self) -> bool:
+        """Whether the client's `Prefer: durable` was honoured."""
+        return _APPLIED in self.headers
+
 
 class Shop:
     """One API process: its engine and its way to the history."""

@@ -41,7 +41,7 @@ class Engine:
         self.runner = ScriptRunner(lanes, scripts, self.partitions, self.keys, settings)
         self.recovery = Recovery(lanes, scripts, self.keys)
         self.durability = Durability(self.runner)
-        key_claims = KeyClaims(self.runner, settings.key_lease_ms)
+        self._key_claims = key_claims = KeyClaims(self.runner, settings.key_lease_ms)
         self.wallets = Wallets(self.runner, key_claims, self.policy)
         self.catalog = Catalog(self.runner, key_claims, self.policy)
         self.stock = Stock(self.runner, self.policy, settings.order_age_max_ms)
@@ -58,6 +58,7 @@ class Engine:
     async def close(self) -> None:
         """Answer who waits, then disconnect."""
         await self.durability.close()
+        await self._key_claims.close()
         await self.lanes.close()
 
 

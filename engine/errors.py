@@ -1,6 +1,10 @@
 """What the engine raises. A class's docstring is its message."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from engine.positions import Position
 
 
 class EngineError(Exception):
@@ -21,6 +25,16 @@ class OutcomeUnknown(EngineError):
 
     order_id: str | None = None
     """The order that it was about, where there is one; set by the flow."""
+
+
+@contextmanager
+def about_order(order_id: str) -> Iterator[None]:
+    """Within it, an outcome that is unknown is that of this order."""
+    try:
+        yield
+    except OutcomeUnknown as error:
+        error.order_id = order_id
+        raise
 
 
 class Overloaded(EngineError):
@@ -223,22 +237,42 @@ class PaymentLimit(Refusal):
 class InsufficientBalance(Refusal):
     """The balance does not pay the order. It is failed and on record; all that it held is given back."""
 
-    def __init__(self, order_id: str, balance: int, total: int, *, replayed: bool = False) -> None:
+    def __init__(
+        self,
+        order_id: str,
+        balance: int,
+        total: int,
+        *,
+        positions: tuple[Position, ...],
+        replayed: bool = False,
+    ) -> None:
         super().__init__()
         self.order_id = order_id
         self.balance = balance
         self.total = total
+        self.positions = positions
+        """Where the order failed, and where what it held was given back."""
         self.replayed = replayed
 
 
 class OrderNotPayable(Refusal):
     """The order has failed, and a failed order stays failed."""
 
-    def __init__(self, order_id: str, status: str, failure: str | None, *, replayed: bool = False) -> None:
+    def __init__(
+        self,
+        order_id: str,
+        status: str,
+        failure: str | None,
+        *,
+        positions: tuple[Position, ...] = (),
+        replayed: bool = False,
+    ) -> None:
         super().__init__()
         self.order_id = order_id
         self.status = status
         self.failure = failure
+        self.positions = positions
+        """What this request has changed: it has found the order's deadline passed, and failed it."""
         self.replayed = replayed
 
 

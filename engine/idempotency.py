@@ -5,13 +5,14 @@ event. A request of one script needs no more. One of several scripts claims the 
 begin meanwhile; the claim alone promises nothing, and one that is left behind is taken over when its time is over.
 """
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from engine.errors import EngineError, IdempotencyKeyReused, OutcomeUnknown, RequestInProgress
+from engine.errors import EngineError, IdempotencyKeyReused, OutcomeUnknown, Refusal, RequestInProgress
 from engine.positions import Position, parse_position, position_of
 from engine.runner import Flow, Reply, ScriptRunner
 from engine.statuses import Status
@@ -20,7 +21,12 @@ KEPT_MS = 86_400_000
 """How long a spent key is kept; `lua/include/idempotency.lua` says the same."""
 
 FREE_WITHIN_S = 1.5
-"""How long freeing a key may hold up a refusal; past it the claim runs out by itself."""
+"""How long freeing a key may hold up a refusal; past it that goes on beside, until the claim has run out by itself."""
+
+LET_GO_WITHIN_S = 0.1
+"""How long ending a claim may hold up an answer that has waited for Redis all the time that it had."""
+
+TRY_AGAIN_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,13 @@ class KeyClaims:
     def __init__(self, runner: ScriptRunner, lease_ms: int) -> None:
         self._runner = runner
         self._lease_ms = lease_ms
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Leave what is not ended yet to run out by itself."""
+        for task in self._ending:
+            task.cancel()
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     def record(self, partition: int, key: RequestKey | None) -> tuple[str, ...]:
         """The key's hash, as the last of a script's KEYS; none without a key."""
@@ -88,29 +101,49 @@ class KeyClaims:
         Raises as `check_key` does. What was refused within leaves the key free again. After an unknown outcome the
         same request may be sent again at once: the script with the effect sees to it that only one of them acts.
         """
-        resumed = await self._claim(flow, partition, key, self._lease_ms)
+        try:
+            resumed = await self._claim(flow, partition, key, self._lease_ms)
+        except OutcomeUnknown:
+            await self._free(partition, key, LET_GO_WITHIN_S)
+            raise
         try:
             yield resumed
         except OutcomeUnknown:
             await self.let_go(partition, key)
             raise
         except EngineError:
-            await self._free(partition, key)
+            await self._free(partition, key, FREE_WITHIN_S)
             raise
 
     async def let_go(self, partition: int, key: RequestKey) -> None:
         """End the claim, but let the next request of the key know that this one has gone far. Never raises."""
-        with suppress(EngineError, Replayed):
-            await self._runner.alone(lambda flow: self._claim(flow, partition, key, 0), within_s=FREE_WITHIN_S)
+        await self._end(lambda flow: self._claim(flow, partition, key, 0), LET_GO_WITHIN_S)
 
-    async def _free(self, partition: int, key: RequestKey) -> None:
+    async def _free(self, partition: int, key: RequestKey, within_s: float) -> None:
         """Forget the claim, unless the key is spent or another request's by now. Never raises."""
         keys = (self._runner.keys.meta(partition), *self.record(partition, key))
-        with suppress(EngineError):
-            await self._runner.alone(
-                lambda flow: self._runner.change(flow, partition, "free_key", keys, (key.claim,), urgent=True),
-                within_s=FREE_WITHIN_S,
-            )
+        await self._end(
+            lambda flow: self._runner.change(flow, partition, "free_key", keys, (key.claim,), urgent=True), within_s
+        )
+
+    async def _end(self, step: Callable[[Flow], Awaitable[object]], within_s: float) -> None:
+        """Take this step, which ends a claim, and wait so long for it; a Redis that does not answer yet is asked on."""
+        ending = asyncio.create_task(self._keep_ending(step))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+        await asyncio.wait({ending}, timeout=within_s)
+
+    async def _keep_ending(self, step: Callable[[Flow], Awaitable[object]]) -> None:
+        clock = asyncio.get_running_loop().time
+        runs_out_at = clock() + self._lease_ms / 1000
+        while clock() < runs_out_at:
+            try:
+                await self._runner.alone(step, within_s=FREE_WITHIN_S)
+                return
+            except (Refusal, Replayed):  # the key is spent, or another request's by now
+                return
+            except EngineError:
+                await asyncio.sleep(TRY_AGAIN_S)
 
     async def _claim(self, flow: Flow, partition: int, key: RequestKey, lease_ms: int) -> bool:
         keys = (self._runner.keys.meta(partition), *self.record(partition, key))

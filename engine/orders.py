@@ -15,11 +15,13 @@ from engine.errors import (
     OrderInProgress,
     OrderNotCancellable,
     OutcomeUnknown,
+    OutOfStock,
     PaymentLimit,
     Recovering,
     Refusal,
     StaleGeneration,
     TookTooLong,
+    about_order,
 )
 from engine.hashes import hash_of
 from engine.idempotency import KeyClaims, Replayed, RequestKey, check_key, key_arguments
@@ -122,16 +124,16 @@ class Orders:
                 check_key(reply, partition)
             except Replayed as earlier:
                 cancelled = await self.read_within(flow, user_id, order_id)
-                if flow.sent_again:
-                    return await self.give_back(flow, cancelled)
-                return replace(cancelled, positions=earlier.positions(1), replayed=True)
+                cancelled = await self.give_back(flow, replace(cancelled, positions=earlier.positions(1)))
+                return replace(cancelled, replayed=not flow.sent_again)
             order = self.answered(order_id, reply)
             if order.failure != "cancelled":
                 raise OrderNotCancellable(order_id, order.status, order.failure)
             given_back = await self.give_back(flow, order)
             return replace(given_back, found_so=reply.status is not Status.CANCELLED)
 
-        return await self._runner.alone(step)
+        with about_order(order_id):
+            return await self._runner.alone(step)
 
     async def expire(self, user_id: str, order_id: str) -> tuple[Status, tuple[Position, ...]]:
         """Fail an order whose deadline has passed, and give back what it holds; where it was changed.
@@ -217,7 +219,10 @@ class Orders:
             made = await self.read(user_id, earlier.values[0])
             if earlier.status == Status.INSUFFICIENT_BALANCE:
                 balance = int(earlier.values[1])
-                raise InsufficientBalance(made.order_id, balance, made.total, replayed=True) from None
+                positions = (await self._runner.alone(lambda flow: self.give_back(flow, made))).positions
+                raise InsufficientBalance(
+                    made.order_id, balance, made.total, positions=positions, replayed=True
+                ) from None
             if earlier.status == Status.PLACED:
                 made = replace(made, status="awaiting_payment", failure=None, paid_at_ms=None)
             return replace(made, positions=earlier.positions(1), replayed=True)
@@ -250,16 +255,21 @@ class Orders:
         partition = self._runner.partitions.of(user_id)
 
         async def attempt(flow: Flow) -> Order:
-            order_id, held = await self._stock.reserve(
-                flow, lambda: make_order_id(self._runner.now_ms(partition)), user_id, lines
-            )
+            try:
+                order_id, held = await self._stock.reserve(
+                    flow, lambda: make_order_id(self._runner.now_ms(partition)), user_id, lines
+                )
+            except OutOfStock as short:
+                if short.only_held_by_others:
+                    await self._require_none_open(flow, user_id)
+                raise
             subtotal = sum(line.unit_price * line.quantity for line in held.lines)
             draft = _Draft(order_id, user_id, coupon_id or "", _lines_json(held.lines), subtotal, held, key)
             flow.sent_again = False
             try:
-                return await decide(flow, draft)
-            except OutcomeUnknown as error:
-                error.order_id = order_id
+                with about_order(order_id):
+                    return await decide(flow, draft)
+            except OutcomeUnknown:
                 raise
             except StaleGeneration as error:
                 # The reservation belongs to the time before the recovery: the worker finishes or undoes it.
@@ -279,6 +289,12 @@ class Orders:
                 return await attempt(flow)
 
         return await self._runner.alone(step)
+
+    async def _require_none_open(self, flow: Flow, user_id: str) -> None:
+        """Raise `OrderInProgress` where the user has an order that awaits payment: it may itself hold what is short."""
+        wallet = await self._wallets.read_within(flow, user_id)
+        if wallet.open_order is not None and wallet.open_pay_before_ms is not None:
+            raise OrderInProgress(wallet.open_order, wallet.open_pay_before_ms)
 
     async def _not_placed(self, flow: Flow, draft: _Draft, refused: bool) -> None:
         """Give back after the user's partition said no; after an unknown outcome that is final only by void's word."""
@@ -304,8 +320,9 @@ class Orders:
     async def _checkout(self, flow: Flow, draft: _Draft) -> Order:
         reply = await self._decide(flow, "checkout_order", draft, ())
         if reply.status is Status.INSUFFICIENT_BALANCE:
-            await self._stock.give_back(flow, draft.order_id, draft.held.products)
-            raise InsufficientBalance(draft.order_id, reply.integer(4), reply.integer(2))
+            released = await self._stock.give_back(flow, draft.order_id, draft.held.products)
+            positions = (position_of(self._runner.partitions.of(draft.user_id), reply.values[0]), *released)
+            raise InsufficientBalance(draft.order_id, reply.integer(4), reply.integer(2), positions=positions)
         if reply.status is not Status.COMPLETED:
             return await self._on_record(flow, reply, draft)
         return self._placed(draft, reply, "completed", paid_at_ms=reply.integer(3))
@@ -369,9 +386,9 @@ class Orders:
         except EngineError as error:
             raise OutcomeUnknown("the order is on record and cannot be read") from error
         if order.failure == "insufficient_balance":
-            await self._stock.give_back(flow, draft.order_id, draft.held.products)
+            released = await self._stock.give_back(flow, draft.order_id, draft.held.products)
             balance = await self._wallets.balance(draft.user_id)
-            raise InsufficientBalance(draft.order_id, balance, order.total)
+            raise InsufficientBalance(draft.order_id, balance, order.total, positions=(*order.positions, *released))
         return replace(order, positions=order.positions + tuple(draft.held.positions))
 
     def _placed(

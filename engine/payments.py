@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from engine.errors import InsufficientBalance, OrderNotPayable
+from engine.errors import InsufficientBalance, OrderNotPayable, about_order
 from engine.idempotency import Replayed, RequestKey, check_key
 from engine.orders import Order, Orders
 from engine.runner import Flow, ScriptRunner
@@ -45,10 +45,12 @@ class Payments:
                 order = replace(order, positions=released.positions)
             if order.failure == "insufficient_balance" and not failed_before:
                 balance = reply.integer(2) if len(reply.values) > 2 else await self._wallets.balance(user_id)
-                raise InsufficientBalance(order_id, balance, order.total)
-            raise OrderNotPayable(order_id, order.status, order.failure)
+                raise InsufficientBalance(order_id, balance, order.total, positions=order.positions)
+            changed = () if failed_before else order.positions
+            raise OrderNotPayable(order_id, order.status, order.failure, positions=changed)
 
-        return await self._runner.alone(step)
+        with about_order(order_id):
+            return await self._runner.alone(step)
 
     async def _replayed(self, flow: Flow, user_id: str, earlier: Replayed) -> Order:
         """What the first request of the key was answered; it may have been an earlier send of this very one."""
@@ -57,8 +59,8 @@ class Payments:
         order = replace(order, positions=earlier.positions(2), replayed=replayed)
         if earlier.status == Status.PAID:
             return order
-        if flow.sent_again:
-            await self._orders.give_back(flow, order)
+        positions = (await self._orders.give_back(flow, order)).positions
         if earlier.status == Status.INSUFFICIENT_BALANCE:
-            raise InsufficientBalance(order.order_id, int(earlier.values[1]), order.total, replayed=replayed)
-        raise OrderNotPayable(order.order_id, order.status, order.failure, replayed=replayed)
+            balance = int(earlier.values[1])
+            raise InsufficientBalance(order.order_id, balance, order.total, positions=positions, replayed=replayed)
+        raise OrderNotPayable(order.order_id, order.status, order.failure, positions=positions, replayed=replayed)

@@ -27,6 +27,7 @@ class WalletState(Struct, frozen=True):
 
     balance: int
     open_order: str | None
+    open_pay_before_ms: int | None
     last_order: str | None
 
 
@@ -76,17 +77,18 @@ class Wallets:
 
     async def read(self, user_id: str) -> WalletState:
         """The balance, the open and the last order of a user."""
+        return await self._runner.alone(lambda flow: self.read_within(flow, user_id))
+
+    async def read_within(self, flow: Flow, user_id: str) -> WalletState:
+        """The same, as a step of a flow."""
         partition = self._runner.partitions.of(user_id)
         keys = (self._runner.keys.meta(partition), self._runner.keys.wallet(partition, user_id))
-
-        async def step(flow: Flow) -> WalletState:
-            balance, open_order, last_order = await self._runner.read(
-                flow, partition, "read_fields", keys, ("balance", "open_order", "last_order")
-            )
-            return WalletState(
-                int(balance or 0),
-                open_order.decode() if open_order else None,
-                last_order.decode() if last_order else None,
-            )
-
-        return await self._runner.alone(step)
+        balance, open_order, pay_before, last_order = await self._runner.read(
+            flow, partition, "read_fields", keys, ("balance", "open_order", "open_pay_before", "last_order")
+        )
+        return WalletState(
+            int(balance or 0),
+            open_order.decode() if open_order else None,
+            int(pay_before) if pay_before else None,
+            last_order.decode() if last_order else None,
+        )

@@ -63,6 +63,34 @@ def test_waiting_ends_when_its_time_is_over_and_who_opts_out_does_not_wait(waiti
     eventually(lambda: state_of(client, waited) == "durable", what="it is durable once somebody writes")
 
 
+@pytest.mark.parametrize("way", ["checkout", "payment"])
+def test_a_refusal_that_has_failed_an_order_waits_until_that_is_durable(waiting_shop: RunningShop, way: str) -> None:
+    client, user = waiting_shop.client(), f"poor-{way}"
+
+    def refused(wait: str) -> tuple[httpx.Response, bool]:
+        """What it was answered, and whether the order was shown as durable right after."""
+        headers = {"Prefer": f"durable, wait={wait}"}
+        if way == "checkout":
+            body = {"lines": [{"product_id": "tea", "quantity": 1}]}
+            answer = client.post(f"/v1/users/{user}/checkout", json=body, headers=headers)
+        else:
+            order_id = place(client, user, ("tea", "one", 1)).json()["order_id"]
+            answer = client.post(f"/v1/users/{user}/orders/{order_id}/payment", headers=headers)
+        problem(answer, 402, "insufficient-balance")
+        return answer, client.get(f"/v1/users/{user}/orders/{answer.json()['order_id']}").json()["durable"]
+
+    answer, is_durable = refused("10")
+    assert (answer.headers.get("preference-applied"), is_durable) == ("durable", True)
+    (worker,) = waiting_shop.workers
+    worker.stop()
+    try:
+        answer, is_durable = refused("1")
+    finally:
+        worker.start()
+    assert ("preference-applied" in answer.headers, is_durable) == (False, False)
+    assert answer.elapsed.total_seconds() >= 1
+
+
 def test_a_full_backlog_refuses_new_work_finishes_what_was_begun_and_is_over_with_the_writers_return(
     waiting_shop: RunningShop,
 ) -> None:

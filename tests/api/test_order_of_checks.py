@@ -89,9 +89,10 @@ def refused(answer: httpx.Response) -> str:
 
 
 def listed(operation_id: str) -> list[str]:
-    """The operation's own checks, but for the one that is about two requests at once."""
+    """The operation's own checks, but for those about two requests at once and about a PostgreSQL that is away."""
+    others = ("request-in-progress", "history-unavailable")
     (operation,) = [operation for operation in OPERATIONS if operation.operation_id == operation_id]
-    return [kind.name for kind in operation.own_problems if kind.name != "request-in-progress"]
+    return [kind.name for kind in operation.own_problems if kind.name not in others]
 
 
 def test_a_charge_is_refused_for_the_first_reason(client: httpx.Client, user: str) -> None:

@@ -193,6 +193,22 @@ async def test_out_of_stock_names_every_line_that_fails(engine: Engine) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("way", ["place", "checkout"])
+async def test_who_holds_the_last_units_in_an_order_of_their_own_is_told_of_that(engine: Engine, way: str) -> None:
+    """Out of stock and to be tried again is what others are told: for this user nothing would ever change."""
+    own = await engine.orders.place("kim", lines(("hat", None, 2)), None)
+    with pytest.raises(OrderInProgress) as refused:
+        await getattr(engine.orders, way)("kim", lines(("hat", None, 2)), None)
+    assert (refused.value.order_id, refused.value.pay_before_ms) == (own.order_id, own.pay_before_ms)
+    with pytest.raises(OutOfStock) as short:
+        await getattr(engine.orders, way)("lee", lines(("hat", None, 2)), None)
+    assert short.value.only_held_by_others
+    with pytest.raises(OutOfStock) as never:
+        await getattr(engine.orders, way)("kim", lines(("hat", None, 4)), None)
+    assert not never.value.only_held_by_others
+    assert await units(engine, "hat", "one") == (1, 2, 0)
+
+
 async def test_orders_of_another_user_are_not_found(engine: Engine) -> None:
     order = await engine.orders.place("kim", TWO, None)
     for attempt in (engine.orders.read, engine.orders.cancel, engine.payments.pay):

@@ -1,6 +1,7 @@
 """A reply is lost, an original comes late, a recovery comes between: each request still has one effect, or none."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from engine.errors import (
     OutcomeUnknown,
     Overloaded,
     Recovering,
+    RequestInProgress,
     ServerError,
     TookTooLong,
     Unavailable,
     WriterBehind,
 )
+from engine.idempotency import FREE_WITHIN_S, request_key
 from engine.lanes import RedisLanes
 from engine.order_ids import make_order_id
 from engine.orders import Order
@@ -82,6 +85,54 @@ async def test_an_adjustment_of_unknown_outcome_is_never_sent_again(
         await troubled.catalog.adjust("hat", "one", 5, "count")
     assert proxy.times_sent("adjust_stock") == 1
     assert (await all_units(engine))["hat/one"] == (8, 0, 0)
+
+
+@pytest.mark.parametrize("way", ["pay", "cancel"])
+async def test_an_unknown_outcome_names_the_order_that_it_is_about(redis_process: ValkeyProcess, way: str) -> None:
+    async with opened(redis_process.url, fresh=False, request_deadline_ms=200, reply_timeout_ms=30_000) as engine:
+        order = await engine.orders.place("kim", TWO, None)
+        act = engine.payments.pay if way == "pay" else engine.orders.cancel
+        redis_process.freeze()
+        try:
+            with pytest.raises(OutcomeUnknown) as unknown:
+                await act("kim", order.order_id)
+        finally:
+            redis_process.thaw()
+    assert unknown.value.order_id == order.order_id
+
+
+@pytest.mark.parametrize("before", ["claim", "reserve"])
+async def test_a_request_whose_outcome_was_unknown_may_be_sent_again_once_redis_answers(
+    redis_process: ValkeyProcess, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    """Its claim is ended as soon as that can be, however long the server was silent: the test's clock stands still."""
+    async with opened(redis_process.url, fresh=False, request_deadline_ms=400, reply_timeout_ms=100) as engine:
+        reserve = engine.stock.reserve
+
+        async def frozen_reserve(*arguments: Any) -> Any:
+            redis_process.freeze()
+            return await reserve(*arguments)
+
+        if before == "claim":
+            redis_process.freeze()
+        else:
+            monkeypatch.setattr(engine.stock, "reserve", frozen_reserve)
+        try:
+            with pytest.raises((OutcomeUnknown, Recovering)):
+                await engine.orders.place("kim", TWO, None, request_key("kim", "key", "", b"order"))
+            # Longer than the answer is held up by what ends the claim.
+            await asyncio.sleep(FREE_WITHIN_S + 0.2)
+        finally:
+            redis_process.thaw()
+        monkeypatch.undo()
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            with suppress(RequestInProgress, Recovering, OutcomeUnknown):
+                order = await engine.orders.place("kim", TWO, None, request_key("kim", "key", "", b"order"))
+                break
+        else:
+            pytest.fail("the key is still claimed")
+    assert order.status == "awaiting_payment"
 
 
 @pytest.mark.requirement("R0.3", "R0.4")

@@ -60,13 +60,13 @@ def test_what_nobody_foresaw_has_no_problem_of_its_own() -> None:
             "This Idempotency-Key belongs to another request. Take a new key for a new request.",
         ),
         (
-            errors.InsufficientBalance("o-1", 50, 91),
+            errors.InsufficientBalance("o-1", 50, 91, positions=()),
             "The balance is 50, the total 91: 41 too little. The order is failed; what it held is given back. "
             "Charge the balance, then order again under a new key.",
         ),
         # Charged between the refusal and the reading of the balance.
         (
-            errors.InsufficientBalance("o-1", 95, 91),
+            errors.InsufficientBalance("o-1", 95, 91, positions=()),
             "The balance is 95, the total 91. The order is failed; what it held is given back. "
             "Charge the balance, then order again under a new key.",
         ),
