@@ -384,7 +384,7 @@ INVALID_REQUEST: Final = ProblemType(
     422,
     Retry.NO,
     "A field, a parameter, an id or a header is unknown, missing, of the wrong type or outside its limits.",
-    "Mend what `errors` names and ask again: it is the first fault that was found, and more may follow. The "
+    "Fix what `errors` names and ask again: it is the first fault that was found, and more may follow. The "
     "specification is at `/openapi.json`.",
     {
         "errors": Annotated[

@@ -13,16 +13,17 @@ from typing import Final
 from api.problems import PROBLEMS, ProblemType, Retry
 
 RULES: Final = (
-    "**One key for one intention.** Before a POST is sent for the first time, make a random key (a UUID) and send it "
-    "as `Idempotency-Key`. Keep it until an answer has come, and send every repetition with it, unchanged. Another "
-    "intention, such as a second charge, has a key of its own.",
-    "**No answer is no refusal.** When the connection breaks or your own deadline passes, nobody knows what became of "
-    "the request: send it again with the same key. What took effect is not done twice; the first answer comes again, "
-    "with `Idempotent-Replayed: true`.",
+    "**One key for one intention.** Before a POST is sent for the first time, make a random key (a UUID), store it "
+    "with what you want done, and send it as `Idempotency-Key`. Keep it until an answer has come, and send every "
+    "repetition with it, unchanged. Another intention, such as a second charge, has a key of its own.",
+    "**No answer is no refusal.** When the connection breaks, your own deadline passes or a proxy answers in the "
+    "shop's place, nobody knows what became of the request: send it again with the same key. What took effect is not "
+    "done twice; the first answer comes again, with `Idempotent-Replayed: true`. The shop's own refusals are "
+    "`application/problem+json`; whatever else is no success is no answer.",
     "**Look at `retryable`.** Every problem says in its body whether the same request may do better. Where it is "
     "`false`, sending it again is of no use.",
     "**Wait.** Wait for `Retry-After` seconds where the answer says so, else a little, and twice as long each time: "
-    "0.2 s, 0.4 s, ... up to 10 s, with some chance in it, so that not all clients come back at one moment.",
+    "0.2 s, 0.4 s, ... up to 10 s, with jitter, so that not all clients come back at one moment.",
     "**Give up by reading.** After some tries read what you wanted to change: the order, the list of orders, the "
     "balance. With a key it is still safe to go on within a day.",
     "**A key is spent by an effect** and kept for 24 hours. A refusal that changed nothing leaves it free, so a "
@@ -32,23 +33,50 @@ RULES: Final = (
     "one: the order's state is the answer.",
 )
 CLIENT: Final = '''\
-import random, time, uuid
+import random, time
 import httpx
 
 
-def post(client: httpx.Client, url: str, body: dict) -> httpx.Response:
-    """Sends one request until it has an answer that counts: one key, kept for every repetition."""
-    headers = {"Idempotency-Key": str(uuid.uuid4())}
-    for pause_s in (0, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4):
-        time.sleep(pause_s * random.uniform(0.5, 1))
+class NoAnswer(Exception):
+    """Nobody knows whether it is done: read what you wanted to change, or send it again with the same `key`."""
+
+    def __init__(self, key: str, last: object) -> None:
+        super().__init__(f"go on later with Idempotency-Key {key}; what came last: {last!r}")
+        self.key = key
+
+
+def post(client: httpx.Client, url: str, body: dict, key: str) -> httpx.Response:
+    """Sends one request until the shop has answered it: its success, or a refusal that will not change.
+
+    Before you call, make `key` (a UUID) and store it with what you want done. Raises NoAnswer, which has it.
+    """
+    pauses_s = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10)
+    for pause_s in (*pauses_s, None):
+        asked_s = 0
         try:
-            answer = client.post(url, json=body, headers=headers)
-        except httpx.TransportError:
-            continue  # nobody knows what became of it: the same key again
-        if answer.is_success or not answer.json()["retryable"]:
-            return answer
-        time.sleep(int(answer.headers.get("Retry-After", 0)))
-    raise TimeoutError("no answer that counts: read the order, or try again later with the same key")
+            last = answer = client.post(url, json=body, headers={"Idempotency-Key": key})
+        except httpx.RequestError as error:
+            last = error  # a broken connection: nobody knows what became of it
+        else:
+            if is_final(answer):
+                return answer
+            asked = answer.headers.get("Retry-After", "")
+            asked_s = min(int(asked), 60) if asked.isdecimal() else 0
+        if pause_s is not None:
+            time.sleep(asked_s + pause_s * random.uniform(0.5, 1))
+    raise NoAnswer(key, last)
+
+
+def is_final(answer: httpx.Response) -> bool:
+    """Whether the shop says so itself, and for good. What a proxy answers in its place, in HTML say, is no answer."""
+    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if answer.is_success:
+        return kind == "application/json"
+    try:
+        problem = answer.json() if kind == "application/problem+json" else None
+    except ValueError:
+        problem = None
+    return isinstance(problem, dict) and problem.get("retryable") is False
 '''
 """A client that retries, in Python; a test runs it."""
 
@@ -66,6 +94,12 @@ class Advice:
 _WITHOUT_PROBLEM: Final = (
     Advice("no answer", None, "yes", "Send the same request with the same key, a little later each time."),
     Advice(
+        "502, 503, 504 of a proxy",
+        None,
+        "yes",
+        "It is no answer of the shop, whether it is HTML or a problem with the type `about:blank`: as above.",
+    ),
+    Advice(
         "200, 201",
         None,
         "no need",
@@ -76,7 +110,7 @@ _WITHOUT_PROBLEM: Final = (
         "400, 431",
         None,
         "no",
-        "With the type `about:blank`: it was no request of HTTP/1.1, or its address and headers were too large. Mend "
+        "With the type `about:blank`: it was no request of HTTP/1.1, or its address and headers were too large. Fix "
         "the client.",
     ),
 )

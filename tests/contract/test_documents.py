@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import pytest
@@ -15,7 +15,7 @@ from api.mock import create_mock_app
 from api.openapi import openapi_document
 from api.operations import OPERATIONS
 from api.problems import PROBLEMS, ProblemType, Retry
-from api.retrying import CLIENT, advice, markdown
+from api.retrying import advice, markdown
 from api.walkthrough import SHOP, STEPS
 from tests.contract.http_requests import HttpRequest, read_http
 from tests.contract.specification import SpecValidator
@@ -152,36 +152,6 @@ def test_how_to_retry_is_by_status_and_has_no_other_problem() -> None:
     problems = [row.problem for row in advice() if row.problem is not None]
     assert len(problems) == len(PROBLEMS)
     assert [kind.status for kind in problems] == sorted(kind.status for kind in problems)
-
-
-def test_the_client_that_is_shown_retries_what_may_do_better_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that loses an answer, is recovering, is still at the first request, and then answers."""
-    keys: list[str] = []
-    slept: list[float] = []
-
-    def problem(status: int, retryable: bool, **headers: str) -> httpx.Response:
-        return httpx.Response(status, json={"retryable": retryable}, headers=headers)
-
-    def serve(request: httpx.Request) -> httpx.Response:
-        keys.append(request.headers["Idempotency-Key"])
-        if request.url.path == "/refused":
-            return problem(402, False)
-        if len(keys) == 1:
-            raise httpx.ReadTimeout("lost")
-        following = [problem(503, True, **{"Retry-After": "7"}), problem(409, True), httpx.Response(201, json={})]
-        return following[len(keys) - 2]
-
-    scope: dict[str, Any] = {}
-    exec(CLIENT, scope)
-    monkeypatch.setattr(scope["time"], "sleep", slept.append)
-    with httpx.Client(transport=httpx.MockTransport(serve), base_url="http://shop") as client:
-        assert scope["post"](client, "/orders", {}).status_code == 201
-        assert len(keys) == 4
-        assert len(set(keys)) == 1
-        assert 7 in slept
-        keys.clear()
-        assert scope["post"](client, "/refused", {}).status_code == 402
-        assert len(keys) == 1
 
 
 def test_the_rules_name_what_the_answers_carry() -> None:
