@@ -6,7 +6,7 @@ script inside is `docs/api.html`, to be read offline.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
@@ -130,16 +130,7 @@ def _card(
     inside = [parts.prose(described["description"]), f"<h4>Ask</h4>{parts.code(_sample(operation), 'ask')}"]
     parameters = [_resolved(parameter, document) for parameter in described["parameters"]]
     if parameters:
-        rows = [
-            [
-                f"<code>{escape(parameter['name'])}</code> <em>{parameter['in']}"
-                f"{'' if parameter.get('required') else ', optional'}</em>",
-                escape(schemas.type_of(parameter["schema"])),
-                parts.inline(parameter.get("description", "")),
-            ]
-            for parameter in parameters
-        ]
-        inside.append(f"<h4>Parameters</h4>{parts.table(('parameter', 'type', 'meaning'), rows, 'members')}")
+        inside.append(f"<h4>Parameters</h4>{_parameters(parameters, schemas)}")
     for content in described.get("requestBody", {}).get("content", {}).values():
         optional = "" if described["requestBody"]["required"] else " <em>optional</em>"
         inside.append(f"<h4>Body{optional}</h4>{schemas.members(content['schema'])}{_examples(content)}")
@@ -155,6 +146,19 @@ def _card(
     problems = "".join(f"<li>{kind.status} {_link(kind)} {escape(kind.title)}</li>" for kind in operation.problems)
     inside.append(parts.folded("Problems that it can answer", f"<ul>{problems}</ul>"))
     return parts.folded(summary, "".join(inside), anchor=operation.operation_id, kind="operation")
+
+
+def _parameters(parameters: Sequence[Mapping[str, Any]], schemas: parts.Schemas) -> str:
+    rows = [
+        [
+            f"<code>{escape(parameter['name'])}</code> <em>{parameter['in']}"
+            f"{'' if parameter.get('required') else ', optional'}</em>",
+            escape(schemas.type_of(parameter["schema"])),
+            parts.inline(parameter.get("description", "")),
+        ]
+        for parameter in parameters
+    ]
+    return parts.table(("parameter", "type", "meaning"), rows, "members")
 
 
 def _sample(operation: Operation) -> str:
@@ -228,7 +232,9 @@ def _problem(kind: ProblemType) -> str:
 
 def _webhook(described: Mapping[str, Any], schemas: parts.Schemas) -> str:
     inside = [parts.prose(described["description"])]
-    for content in described["requestBody"]["content"].values():
+    inside.append(f"<h4>Headers</h4>{_parameters(described['parameters'], schemas)}")
+    for media_type, content in described["requestBody"]["content"].items():
+        inside.append(f"<h4>Body</h4><p><code>{escape(media_type)}</code></p>")
         inside.append(parts.folded("Members", schemas.members(content["schema"])) + _examples(content))
     head = f"<h2>Events</h2><h3><code>{_EVENT}</code> {escape(described['summary'])}</h3>"
     return f'<section id="events">{head}{"".join(inside)}</section>'

@@ -16,8 +16,8 @@ _DEPTH_MAX: Final = 4
 
 
 def inline(text: str) -> str:
-    """A line of the Markdown that the specification uses. A problem's link leads to it on the page; an address
-    elsewhere is shown and not linked, for the page leads nowhere else."""
+    """A line of the Markdown that the specification uses. A problem's link leads to it on the page, an address
+    elsewhere to there, and any other is shown and not linked."""
     pieces = []
     for piece in _INLINE.split(text):
         if piece.startswith("`"):
@@ -28,6 +28,8 @@ def inline(text: str) -> str:
             label, target = link.groups()
             if target.startswith("/problems/"):
                 pieces.append(f'<a href="#problem-{escape(target.removeprefix("/problems/"))}">{inline(label)}</a>')
+            elif target.startswith("https://"):
+                pieces.append(f'<a href="{escape(target)}" rel="noreferrer">{inline(label)}</a>')
             else:
                 pieces.append(f"{inline(label)} ({escape(target)})")
         else:

@@ -2,9 +2,7 @@
 
 import html
 import json
-import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from api.commands.demo import make_demo
 from api.walkthrough import STEPS
 from tests.api.generated_client import GeneratedClient
 from tests.contract.http_requests import read_http
+from tests.pasting import pasted
 from tests.running_shop import RunningShop, eventually
 from tests.servers import Databases
 from tests.shop_servers import opened_shop
@@ -42,21 +41,6 @@ def demo(databases: Databases) -> Iterator[RunningShop]:
             assert make_demo(client)
         yield shop
         shop.assert_conserved()
-
-
-def pasted(script: str, folder: Path, **environment: str) -> str:
-    """What a script prints that a reader pastes into a shell; it must end well and complain of nothing."""
-    result = subprocess.run(
-        ["bash", "-eu", "-o", "pipefail", "-c", script],
-        env={**os.environ, **environment},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert (result.returncode, result.stderr) == (0, ""), result
-    return result.stdout
 
 
 @pytest.mark.requirement("R0.1", "R3.9", "R5.1")

@@ -62,6 +62,14 @@ async def test_the_page_has_all_that_there_is(client: httpx.AsyncClient) -> None
         assert f"<h2>{part}</h2>" in page
 
 
+async def test_the_page_names_the_headers_of_an_event_and_leads_to_their_standard(client: httpx.AsyncClient) -> None:
+    events = (await client.get("/docs")).text.partition('<section id="events">')[2]
+    for parameter in openapi_document()["webhooks"]["order.paid"]["post"]["parameters"]:
+        assert f"<code>{parameter['name']}</code> <em>header</em>" in events
+    assert "<code>application/cloudevents-batch+json</code>" in events
+    assert '<a href="https://www.standardwebhooks.com" rel="noreferrer">Standard Webhooks</a>' in events
+
+
 async def test_the_page_tells_how_to_buy_pay_and_retry_before_all_else(client: httpx.AsyncClient) -> None:
     page = (await client.get("/docs")).text
     assert re.findall(r'<section id="(\w+)"', page)[:2] == ["buy", "retry"]
@@ -71,7 +79,8 @@ async def test_the_page_tells_how_to_buy_pay_and_retry_before_all_else(client: h
 async def test_the_page_allows_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
     page = await client.get("/docs")
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert sorted(re.findall(r'(?:href|src)="([^"#][^"]*)"', page.text)) == [
+    loaded_or_here = re.findall(r'(?:href|src)="(?!https://[^"]+" rel="noreferrer">)([^"#][^"]*)"', page.text)
+    assert sorted(loaded_or_here) == [
         "docs/docs.css",
         "docs/docs.js",
         "openapi.json",
