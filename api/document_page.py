@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from api import page_parts as parts
-from api.examples import Example
+from api.examples import COUPON_ID
 from api.openapi import openapi_document, problem_structs, problem_value
 from api.operations import OPERATIONS, Operation
 from api.problem_examples import examples_of
@@ -22,6 +22,20 @@ from api.retrying import CLIENT, RULES, advice
 from api.walkthrough import PREPARATION, SHOP, STEPS, WITH_TOKEN
 
 _EVENT: Final = "order.paid"
+_BY_ID: Final = {operation.operation_id: operation for operation in OPERATIONS}
+_KEPT: Final = {
+    "charge_balance": "position",
+    "place_order": "order_id",
+    "issue_coupon": "coupon_id",
+    "list_deliveries": "delivery_id",
+}
+"""Of whose answer a member is kept for requests below: an id that only the shop can know."""
+_BEFORE: Final = {"cancel_order": "place_order"}
+"""What is asked once more before: the order that was placed above is paid by then."""
+_NEW_KEY: Final = "key=$(cat /proc/sys/kernel/random/uuid 2>/dev/null || uuidgen)"
+_TOKENS: Final = """\
+token=$(firstcome token --user mina)
+operator=$(firstcome token --user operator --admin)"""
 
 
 def page(style: str, script: str, specification: str) -> str:
@@ -38,8 +52,7 @@ def page(style: str, script: str, specification: str) -> str:
             _buying(),
             _retrying(),
             f'<section id="conventions"><h2>What holds everywhere</h2>{parts.prose(info["description"])}</section>',
-            '<section id="operations"><h2>Operations</h2><label class="find">Find <input id="find" type="search" '
-            'placeholder="coupon, 409, balance" autocomplete="off"></label></section>',
+            _operations(),
             *(_tag(name, text, document, schemas) for name, text in tags.items()),
             _problems(),
             _webhook(document["webhooks"][_EVENT]["post"], schemas),
@@ -109,6 +122,19 @@ def _retrying() -> str:
     )
 
 
+def _operations() -> str:
+    return (
+        '<section id="operations"><h2>Operations</h2>'
+        "<p>What stands under <strong>Ask</strong> is typed as it is, into one shell, from above to below: a shop that "
+        "<code>make run</code> has just started answers each with a 2xx. The user is <code>mina</code>. A "
+        "<code>key</code> is made once for what is wanted: to send it again, repeat the <code>curl</code> alone. "
+        "An id that only the shop can know, such as an order's, is kept from an answer above. Where the shop asks for "
+        f"tokens, say first:</p>{parts.code(_TOKENS)}"
+        '<label class="find">Find <input id="find" type="search" '
+        'placeholder="coupon, 409, balance" autocomplete="off"></label></section>'
+    )
+
+
 def _tag(name: str, text: str, document: Mapping[str, Any], schemas: parts.Schemas) -> str:
     cards = "".join(
         _card(operation, document["paths"][operation.path][operation.method.lower()], document, schemas)
@@ -162,16 +188,36 @@ def _parameters(parameters: Sequence[Mapping[str, Any]], schemas: parts.Schemas)
 
 
 def _sample(operation: Operation) -> str:
-    example: Example = operation.examples[0]
-    path = operation.path.format(**example.path_params) + (f"?{example.query}" if example.query else "")
-    lines = [f"curl -X {operation.method} " if operation.method != "GET" else "curl "]
-    lines[0] += f"'{SHOP}{path}'"
+    """What is typed into a shell, in the order of the page."""
+    first = _BEFORE.get(operation.operation_id)
+    before = "" if first is None else _sample(_BY_ID[first]) + "\n\n"
+    kept = _KEPT.get(operation.operation_id)
+    request = _request(operation)
+    if kept is not None:
+        request = (
+            f'answer=$({request})\necho "$answer"\n'
+            f"""{kept}=$(echo "$answer" | sed -n 's/.*"{kept}":"\\([^"]*\\)".*/\\1/p')"""
+        )
+    return before + (request if operation.repeatable else f"{_NEW_KEY}\n{request}")
+
+
+def _request(operation: Operation) -> str:
+    """The request of the first example that needs no coupon of the reader's own."""
+    bodies = [
+        "" if example.body is None else msgspec.json.encode(example.body).decode() for example in operation.examples
+    ]
+    example, body = next(pair for pair in zip(operation.examples, bodies, strict=True) if COUPON_ID not in pair[1])
+    taken = {name: f"${{{name}:?comes from an answer above}}" for name in example.path_params if name in _KEPT.values()}
+    quote = '"' if taken else "'"
+    path = operation.path.format(**{**example.path_params, **taken}) + (f"?{example.query}" if example.query else "")
+    lines = [f"curl -sS {'' if operation.method == 'GET' else f'-X {operation.method} '}{quote}{SHOP}{path}{quote}"]
     if operation.security != "none":
-        lines.append('-H "Authorization: Bearer $token"')
-    if operation.takes_key:
-        lines.append('-H "Idempotency-Key: $(uuidgen)"')
-    if example.body is not None:
-        lines += ["-H 'Content-Type: application/json'", f"-d '{msgspec.json.encode(example.body).decode()}'"]
+        name = "operator" if operation.security == "admin" else "token"
+        lines.append(f'${{{name}:+-H"Authorization: Bearer ${name}"}}')
+    if not operation.repeatable:
+        lines.append('-H "Idempotency-Key: ${key:?}"')
+    if body:
+        lines += ["-H 'Content-Type: application/json'", f"-d '{body}'"]
     return " \\\n  ".join(lines)
 
 

@@ -1,7 +1,7 @@
-"""Named examples of every operation: a small clothes shop in Korean and English.
+"""Named examples of every operation: the shop of the demo's catalogue, as `firstcome up` makes it.
 
-They are made of the surface's own types, so they fit the specification. The specification shows them, the mock answers
-them, the tests check them.
+They are made of the surface's own types, so they fit the specification. The specification shows them, `/docs` asks a
+running shop what they ask, the mock answers them, the tests check them.
 """
 
 from __future__ import annotations
@@ -42,48 +42,59 @@ class Example:
 _MINA: Final = {"user_id": "mina"}
 
 _SHIRT: Final = schemas.Product(
-    product_id="linen-shirt",
-    name="린넨 셔츠 Linen shirt",
-    price=39_000,
+    product_id="t-shirt",
+    name="오가닉 코튼 티셔츠 · Organic cotton T-shirt",
+    price=19_000,
     currency=KRW,
-    available=57,
+    available=557,
     stock=[
-        schemas.StockItem(stock_id="S", product_id="linen-shirt", option="S", available=20),
-        schemas.StockItem(stock_id="M", product_id="linen-shirt", option="M", available=34),
-        schemas.StockItem(stock_id="L", product_id="linen-shirt", option="L", available=3),
+        schemas.StockItem(stock_id="S", product_id="t-shirt", option="S", available=200),
+        schemas.StockItem(stock_id="M", product_id="t-shirt", option="M", available=154),
+        schemas.StockItem(stock_id="L", product_id="t-shirt", option="L", available=3),
+        schemas.StockItem(stock_id="XL", product_id="t-shirt", option="XL", available=200),
     ],
 )
-_BEANIE: Final = schemas.Product(
-    product_id="wool-beanie",
-    name="울 비니 Wool beanie",
-    price=18_000,
+_CAP: Final = schemas.Product(
+    product_id="cap",
+    name="볼캡 · Baseball cap",
+    price=22_000,
+    currency=KRW,
+    available=231,
+    stock=[schemas.StockItem(stock_id="one-size", product_id="cap", option="one-size", available=231)],
+)
+_SNEAKERS: Final = schemas.Product(
+    product_id="limited-sneakers",
+    name="한정판 운동화 · Limited sneakers",
+    price=159_000,
     currency=KRW,
     available=0,
-    stock=[schemas.StockItem(stock_id="one", product_id="wool-beanie", option="free size", available=0)],
+    stock=[
+        schemas.StockItem(stock_id="250", product_id="limited-sneakers", option="250", available=0),
+        schemas.StockItem(stock_id="260", product_id="limited-sneakers", option="260", available=0),
+        schemas.StockItem(stock_id="270", product_id="limited-sneakers", option="270", available=0),
+    ],
 )
 _NEW_BEANIE: Final = schemas.ChangedProduct(
     product_id="wool-beanie",
-    name=_BEANIE.name,
+    name="울 비니 · Wool beanie",
     price=18_000,
     currency=KRW,
     available=25,
-    stock=[msgspec.structs.replace(_BEANIE.stock[0], available=25)],
+    stock=[schemas.StockItem(stock_id="one-size", product_id="wool-beanie", option="one-size", available=25)],
     position="40:1-2",
     durable=False,
 )
 _BEANIE_PUT: Final = schemas.ProductRequest(
-    name=_BEANIE.name,
+    name=_NEW_BEANIE.name,
     price=18_000,
-    stock=[schemas.StockItemRequest(stock_id="one", option="free size", initial_quantity=25)],
+    stock=[schemas.StockItemRequest(stock_id="one-size", option="one-size", initial_quantity=25)],
 )
 _CHANGED_SHIRT: Final = schemas.ChangedProduct(**msgspec.structs.asdict(_SHIRT), position="5:3-88", durable=False)
 _SHIRT_REQUEST: Final = schemas.ProductRequest(
-    name="린넨 셔츠 Linen shirt",
-    price=39_000,
+    name=_SHIRT.name,
+    price=19_000,
     stock=[
-        schemas.StockItemRequest(stock_id="S", option="S", initial_quantity=20),
-        schemas.StockItemRequest(stock_id="M", option="M", initial_quantity=40),
-        schemas.StockItemRequest(stock_id="L", option="L", initial_quantity=10),
+        schemas.StockItemRequest(stock_id=size, option=size, initial_quantity=200) for size in ("S", "M", "L", "XL")
     ],
 )
 
@@ -94,36 +105,36 @@ def _summary(product: schemas.Product) -> schemas.ProductSummary:
     return schemas.ProductSummary(**fields)
 
 
+_PERCENT_OFF: Final = schemas.Discount(kind="percent", value=10, minimum_order=10_000, maximum_discount=20_000)
 _AMOUNT_OFF: Final = schemas.Discount(kind="amount", value=5_000, minimum_order=30_000, maximum_discount=None)
-_PERCENT_OFF: Final = schemas.Discount(kind="percent", value=10, minimum_order=None, maximum_discount=20_000)
 
 _SHIRT_LINE: Final = schemas.OrderLine(
-    product_id="linen-shirt",
+    product_id="t-shirt",
     stock_id="M",
-    name="린넨 셔츠 Linen shirt",
+    name=_SHIRT.name,
     option="M",
-    unit_price=39_000,
+    unit_price=19_000,
     quantity=2,
-    amount=78_000,
+    amount=38_000,
 )
-_BEANIE_LINE: Final = schemas.OrderLine(
-    product_id="wool-beanie",
-    stock_id="one",
-    name="울 비니 Wool beanie",
-    option="free size",
-    unit_price=18_000,
+_CAP_LINE: Final = schemas.OrderLine(
+    product_id="cap",
+    stock_id="one-size",
+    name=_CAP.name,
+    option="one-size",
+    unit_price=22_000,
     quantity=1,
-    amount=18_000,
+    amount=22_000,
 )
 _AWAITING: Final = schemas.Order(
     order_id=ORDER_ID,
     user_id="mina",
     status="awaiting_payment",
-    payment=schemas.Payment(status="pending", amount=91_000, paid_at=None, failure=None),
-    lines=[_SHIRT_LINE, _BEANIE_LINE],
-    subtotal=96_000,
-    discount=5_000,
-    total=91_000,
+    payment=schemas.Payment(status="pending", amount=54_000, paid_at=None, failure=None),
+    lines=[_SHIRT_LINE, _CAP_LINE],
+    subtotal=60_000,
+    discount=6_000,
+    total=54_000,
     currency=KRW,
     coupon_id=COUPON_ID,
     ordered_at="2026-03-02T10:05:00.120Z",
@@ -134,19 +145,19 @@ _AWAITING: Final = schemas.Order(
 _COMPLETED: Final = msgspec.structs.replace(
     _AWAITING,
     status="completed",
-    payment=schemas.Payment(status="paid", amount=91_000, paid_at="2026-03-02T10:06:30.004Z", failure=None),
+    payment=schemas.Payment(status="paid", amount=54_000, paid_at="2026-03-02T10:06:30.004Z", failure=None),
     position="17:3-1043",
 )
 _CANCELLED: Final = msgspec.structs.replace(
     _AWAITING,
     status="failed",
-    payment=schemas.Payment(status="failed", amount=91_000, paid_at=None, failure="cancelled"),
+    payment=schemas.Payment(status="failed", amount=54_000, paid_at=None, failure="cancelled"),
     position="17:3-1044",
 )
 _EXPIRED: Final = msgspec.structs.replace(
     _AWAITING,
     status="failed",
-    payment=schemas.Payment(status="failed", amount=91_000, paid_at=None, failure="expired"),
+    payment=schemas.Payment(status="failed", amount=54_000, paid_at=None, failure="expired"),
     position="17:3-1090",
     durable=True,
 )
@@ -154,11 +165,11 @@ _CHECKED_OUT: Final = schemas.Order(
     order_id=PAID_ORDER_ID,
     user_id="mina",
     status="completed",
-    payment=schemas.Payment(status="paid", amount=18_000, paid_at="2026-03-02T10:07:00.500Z", failure=None),
-    lines=[_BEANIE_LINE],
-    subtotal=18_000,
+    payment=schemas.Payment(status="paid", amount=22_000, paid_at="2026-03-02T10:07:00.500Z", failure=None),
+    lines=[_CAP_LINE],
+    subtotal=22_000,
     discount=0,
-    total=18_000,
+    total=22_000,
     currency=KRW,
     coupon_id=None,
     ordered_at="2026-03-02T10:07:00.500Z",
@@ -186,11 +197,11 @@ def _order_location(order_id: str) -> dict[str, str]:
 
 _COUPON: Final = schemas.Coupon(
     coupon_id=COUPON_ID,
-    campaign_id="spring-2026",
+    campaign_id="welcome",
     issue_number=7,
     state="valid",
     reason=None,
-    discount=_AMOUNT_OFF,
+    discount=_PERCENT_OFF,
     issued_at="2026-03-02T10:00:00.031Z",
     valid_from="2026-03-02T10:00:00.031Z",
     valid_until="2026-04-01T10:00:00.031Z",
@@ -205,42 +216,52 @@ _ISSUED: Final = schemas.IssuedCoupon(**msgspec.structs.asdict(_COUPON), positio
 _COUPON_LOCATION: Final = {"Location": f"/v1/users/mina/coupons/{COUPON_ID}"}
 
 _CAMPAIGN: Final = schemas.Campaign(
-    campaign_id="spring-2026",
-    name="봄맞이 선착순 쿠폰 Spring coupons",
-    discount=_AMOUNT_OFF,
-    quantity=100,
-    remaining=93,
+    campaign_id="welcome",
+    name="첫 구매 10% 쿠폰 · 10 % off the first order",
+    discount=_PERCENT_OFF,
+    quantity=1_000,
+    remaining=993,
     opens_at="2026-03-02T10:00:00.000Z",
-    closes_at="2026-03-09T15:00:00.000Z",
+    closes_at="2027-03-02T10:00:00.000Z",
     valid_days=30,
 )
 _UPCOMING: Final = schemas.Campaign(
     campaign_id="summer-2026",
-    name="여름 세일 Summer sale",
-    discount=_PERCENT_OFF,
-    quantity=1_000,
-    remaining=1_000,
+    name="여름 세일 · Summer sale",
+    discount=_AMOUNT_OFF,
+    quantity=100,
+    remaining=100,
     opens_at="2026-06-01T00:00:00.000Z",
     closes_at="2026-06-30T15:00:00.000Z",
     valid_days=14,
 )
-_CHANGED_CAMPAIGN: Final = schemas.ChangedCampaign(
-    **msgspec.structs.asdict(_CAMPAIGN), position="44:3-12", durable=False
+_AUTUMN: Final = schemas.Campaign(
+    campaign_id="autumn-2026",
+    name="가을 세일 · Autumn sale",
+    discount=schemas.Discount(kind="percent", value=15, minimum_order=None, maximum_discount=30_000),
+    quantity=500,
+    remaining=500,
+    opens_at="2026-10-01T00:00:00.000Z",
+    closes_at="2026-10-31T15:00:00.000Z",
+    valid_days=14,
 )
-_CAMPAIGN_REQUEST: Final = schemas.CampaignRequest(
-    name="봄맞이 선착순 쿠폰 Spring coupons",
-    discount=schemas.DiscountRequest(kind="amount", value=5_000, minimum_order=30_000),
-    quantity=100,
-    opens_at="2026-03-02T10:00:00.000Z",
-    closes_at="2026-03-09T15:00:00.000Z",
-    valid_days=30,
+_CHANGED_CAMPAIGN: Final = schemas.ChangedCampaign(
+    **msgspec.structs.asdict(_UPCOMING), position="44:3-12", durable=False
 )
 _SUMMER_REQUEST: Final = schemas.CampaignRequest(
     name=_UPCOMING.name,
-    discount=schemas.DiscountRequest(kind="percent", value=10, maximum_discount=20_000),
-    quantity=1_000,
+    discount=schemas.DiscountRequest(kind="amount", value=5_000, minimum_order=30_000),
+    quantity=100,
     opens_at=_UPCOMING.opens_at,
     closes_at=_UPCOMING.closes_at,
+    valid_days=14,
+)
+_AUTUMN_REQUEST: Final = schemas.CampaignRequest(
+    name=_AUTUMN.name,
+    discount=schemas.DiscountRequest(kind="percent", value=15, maximum_discount=30_000),
+    quantity=500,
+    opens_at=_AUTUMN.opens_at,
+    closes_at=_AUTUMN.closes_at,
     valid_days=14,
 )
 _CHARGE: Final = schemas.Charge(
@@ -253,7 +274,7 @@ _CHARGE: Final = schemas.Charge(
     durable=False,
 )
 _ADJUSTED: Final = schemas.AdjustedStockItem(
-    stock_id="M", product_id="linen-shirt", option="M", available=84, position="5:3-90", durable=False
+    stock_id="M", product_id="t-shirt", option="M", available=204, position="5:3-90", durable=False
 )
 _DELIVERY: Final = schemas.Delivery(
     delivery_id="812",
@@ -344,16 +365,17 @@ _POLICIES: Final = schemas.Policies(
 )
 _ORDER_REQUEST: Final = schemas.OrderRequest(
     lines=[
-        schemas.OrderLineRequest(product_id="linen-shirt", stock_id="M", quantity=2),
-        schemas.OrderLineRequest(product_id="wool-beanie", quantity=1),
+        schemas.OrderLineRequest(product_id="t-shirt", stock_id="M", quantity=2),
+        schemas.OrderLineRequest(product_id="cap", quantity=1),
     ],
     coupon_id=COUPON_ID,
 )
-_BEANIE_REQUEST: Final = schemas.OrderRequest(lines=[schemas.OrderLineRequest(product_id="wool-beanie", quantity=1)])
+_CAP_REQUEST: Final = schemas.OrderRequest(lines=[schemas.OrderLineRequest(product_id="cap", quantity=1)])
 _MINA_ORDER: Final = {"user_id": "mina", "order_id": ORDER_ID}
 _MINA_COUPON: Final = {"user_id": "mina", "coupon_id": COUPON_ID}
-_SHIRT_PATH: Final = {"product_id": "linen-shirt"}
-_SPRING_PATH: Final = {"campaign_id": "spring-2026"}
+_SHIRT_PATH: Final = {"product_id": "t-shirt"}
+_WELCOME_PATH: Final = {"campaign_id": "welcome"}
+_SUMMER_PATH: Final = {"campaign_id": "summer-2026"}
 
 EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
     "get_balance": (
@@ -402,8 +424,8 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
                     schemas.LedgerEntry(
                         entry_id="17:3-1043",
                         kind="payment",
-                        amount=-91_000,
-                        balance=59_000,
+                        amount=-54_000,
+                        balance=96_000,
                         order_id=ORDER_ID,
                         at="2026-03-02T10:06:30.004Z",
                     ),
@@ -430,8 +452,8 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
             "first-page",
             "Two products, and more to come",
             schemas.ProductPage(
-                items=[_summary(_SHIRT), _summary(_BEANIE)],
-                next_cursor="d29vbC1iZWFuaWU",
+                items=[_summary(_CAP), _summary(_SHIRT)],
+                next_cursor="dC1zaGlydA",
             ),
             query="limit=2",
         ),
@@ -439,9 +461,7 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
     ),
     "get_product": (
         Example("sizes", "A product with a stock item per size", _SHIRT, path_params=_SHIRT_PATH),
-        Example(
-            "sold-out", "A product of one stock item, sold out", _BEANIE, path_params={"product_id": "wool-beanie"}
-        ),
+        Example("sold-out", "A product that is sold out", _SNEAKERS, path_params={"product_id": "limited-sneakers"}),
     ),
     "list_best_sellers": (
         Example(
@@ -452,12 +472,8 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
                 to="2026-03-02",
                 time_zone=SEOUL,
                 items=[
-                    schemas.BestSeller(
-                        rank=1, product_id="linen-shirt", name=_SHIRT.name, price=39_000, quantity_sold=412
-                    ),
-                    schemas.BestSeller(
-                        rank=2, product_id="wool-beanie", name=_BEANIE.name, price=18_000, quantity_sold=230
-                    ),
+                    schemas.BestSeller(rank=1, product_id="t-shirt", name=_SHIRT.name, price=19_000, quantity_sold=412),
+                    schemas.BestSeller(rank=2, product_id="cap", name=_CAP.name, price=22_000, quantity_sold=230),
                 ],
             ),
             query="days=3&limit=5",
@@ -484,16 +500,16 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
             "An order of one product of one stock item, without a coupon",
             msgspec.structs.replace(
                 _AWAITING,
-                payment=msgspec.structs.replace(_AWAITING.payment, amount=18_000),
-                lines=[_BEANIE_LINE],
-                subtotal=18_000,
+                payment=msgspec.structs.replace(_AWAITING.payment, amount=22_000),
+                lines=[_CAP_LINE],
+                subtotal=22_000,
                 discount=0,
-                total=18_000,
+                total=22_000,
                 coupon_id=None,
             ),
             201,
             _MINA,
-            body=_BEANIE_REQUEST,
+            body=_CAP_REQUEST,
             headers=_order_location(ORDER_ID),
         ),
         Example(
@@ -555,7 +571,7 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
             _CHECKED_OUT,
             201,
             _MINA,
-            body=_BEANIE_REQUEST,
+            body=_CAP_REQUEST,
             headers=_order_location(PAID_ORDER_ID),
         ),
         Example(
@@ -569,7 +585,7 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
         ),
         *_replayed(
             msgspec.structs.replace(_CHECKED_OUT, durable=True),
-            body=_BEANIE_REQUEST,
+            body=_CAP_REQUEST,
             headers=_order_location(PAID_ORDER_ID),
         ),
     ),
@@ -580,7 +596,7 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
             _ISSUED,
             201,
             _MINA,
-            body=schemas.CouponRequest(campaign_id="spring-2026"),
+            body=schemas.CouponRequest(campaign_id="welcome"),
             headers=_COUPON_LOCATION,
         ),
         Example(
@@ -589,7 +605,7 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
             msgspec.structs.replace(_ISSUED, durable=True),
             201,
             _MINA,
-            body=schemas.CouponRequest(campaign_id="spring-2026"),
+            body=schemas.CouponRequest(campaign_id="welcome"),
             headers={**_COUPON_LOCATION, **_DURABLE},
         ),
     ),
@@ -619,12 +635,12 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
         Example("open", "The open ones", schemas.CampaignList(items=[_CAMPAIGN]), query="state=open"),
     ),
     "get_campaign": (
-        Example("open", "A campaign of which 93 of 100 coupons remain", _CAMPAIGN, path_params=_SPRING_PATH),
+        Example("open", "A campaign of which 993 of 1,000 coupons remain", _CAMPAIGN, path_params=_WELCOME_PATH),
         Example(
             "exhausted",
             "A campaign whose coupons are gone",
             msgspec.structs.replace(_CAMPAIGN, remaining=0),
-            path_params=_SPRING_PATH,
+            path_params=_WELCOME_PATH,
         ),
     ),
     "get_policies": (
@@ -666,7 +682,7 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
             201,
             _SHIRT_PATH,
             body=_SHIRT_REQUEST,
-            headers={"Location": "/v1/products/linen-shirt"},
+            headers={"Location": "/v1/products/t-shirt"},
         ),
         Example(
             "one-size",
@@ -684,37 +700,37 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
             "Fifty more came",
             _ADJUSTED,
             201,
-            {"product_id": "linen-shirt", "stock_id": "M"},
+            {"product_id": "t-shirt", "stock_id": "M"},
             body=schemas.AdjustmentRequest(delta=50, reason="delivery 2026-03-02"),
         ),
         Example(
             "taken-away",
             "Two were found damaged",
-            msgspec.structs.replace(_ADJUSTED, available=82, position="5:3-91"),
+            msgspec.structs.replace(_ADJUSTED, available=202, position="5:3-91"),
             201,
-            {"product_id": "linen-shirt", "stock_id": "M"},
+            {"product_id": "t-shirt", "stock_id": "M"},
             body=schemas.AdjustmentRequest(delta=-2, reason="damaged"),
         ),
     ),
     "put_campaign": (
-        Example("changed", "A campaign changed", _CHANGED_CAMPAIGN, 200, _SPRING_PATH, body=_CAMPAIGN_REQUEST),
+        Example("changed", "A campaign changed", _CHANGED_CAMPAIGN, 200, _SUMMER_PATH, body=_SUMMER_REQUEST),
         Example(
             "made",
             "A new campaign",
             _CHANGED_CAMPAIGN,
             201,
-            _SPRING_PATH,
-            body=_CAMPAIGN_REQUEST,
-            headers={"Location": "/v1/campaigns/spring-2026"},
+            _SUMMER_PATH,
+            body=_SUMMER_REQUEST,
+            headers={"Location": "/v1/campaigns/summer-2026"},
         ),
         Example(
             "percent",
             "A new campaign that takes off a percent",
-            schemas.ChangedCampaign(**msgspec.structs.asdict(_UPCOMING), position="31:3-5", durable=False),
+            schemas.ChangedCampaign(**msgspec.structs.asdict(_AUTUMN), position="31:3-5", durable=False),
             201,
-            {"campaign_id": "summer-2026"},
-            body=_SUMMER_REQUEST,
-            headers={"Location": "/v1/campaigns/summer-2026"},
+            {"campaign_id": "autumn-2026"},
+            body=_AUTUMN_REQUEST,
+            headers={"Location": "/v1/campaigns/autumn-2026"},
         ),
     ),
     "get_status": (
@@ -755,7 +771,7 @@ EXAMPLES: Final[Mapping[str, tuple[Example, ...]]] = {
                         alarm_id="4",
                         kind="stock_short",
                         partition=5,
-                        subject="linen-shirt/L",
+                        subject="t-shirt/L",
                         detail="An order holds 1 unit more than there is.",
                         remedy="Restock the item or refund the order named.",
                         runbook="/runbook#stock_short",

@@ -52,14 +52,14 @@ _PROBLEM_EXAMPLES: Final = (
     ),
     ProblemExample(
         "insufficient-balance",
-        "The balance is 41,000 short",
+        "The balance is 4,000 short",
         Problem(
             problems.INSUFFICIENT_BALANCE,
-            "The balance is 50000, the total 91000: 41000 too little. The order is failed; what it held is given back. "
+            "The balance is 50000, the total 54000: 4000 too little. The order is failed; what it held is given back. "
             "Charge the balance, then order again under a new key.",
             order_id=ORDER_ID,
             balance=50_000,
-            total=91_000,
+            total=54_000,
         ),
     ),
     ProblemExample("not-found", "An unknown id", Problem(problems.NOT_FOUND, "There is no such thing.")),
@@ -95,7 +95,7 @@ _PROBLEM_EXAMPLES: Final = (
             problems.OUT_OF_STOCK,
             "Less is available than was requested.",
             retryable=False,
-            lines=[StockShortage(product_id="wool-beanie", stock_id="one", requested=1, available=0)],
+            lines=[StockShortage(product_id="limited-sneakers", stock_id="260", requested=1, available=0)],
         ),
     ),
     ProblemExample(
@@ -105,7 +105,7 @@ _PROBLEM_EXAMPLES: Final = (
             problems.OUT_OF_STOCK,
             "Less is available than was requested; what others hold may come back.",
             retryable=True,
-            lines=[StockShortage(product_id="linen-shirt", stock_id="L", requested=5, available=3)],
+            lines=[StockShortage(product_id="t-shirt", stock_id="L", requested=5, available=3)],
         ),
     ),
     ProblemExample(
@@ -155,7 +155,7 @@ _PROBLEM_EXAMPLES: Final = (
         "The order is too small for the coupon",
         Problem(
             problems.COUPON_NOT_VALID,
-            f"The subtotal of 29000 is below the `minimum_order` of coupon {COUPON_ID}, which reading the coupon "
+            f"The subtotal of 9000 is below the `minimum_order` of coupon {COUPON_ID}, which reading the coupon "
             "tells. Order for more, or without the coupon.",
             coupon_id=COUPON_ID,
             reason="minimum_order",
@@ -185,8 +185,8 @@ _PROBLEM_EXAMPLES: Final = (
     ),
     ProblemExample(
         "coupons-exhausted",
-        "All 100 are gone",
-        Problem(problems.COUPONS_EXHAUSTED, "All coupons of this campaign are gone.", quantity=100),
+        "All 1,000 are gone",
+        Problem(problems.COUPONS_EXHAUSTED, "All coupons of this campaign are gone.", quantity=1_000),
     ),
     ProblemExample(
         "coupon-already-issued",
@@ -196,7 +196,7 @@ _PROBLEM_EXAMPLES: Final = (
     ProblemExample(
         "stock-limit",
         "More would go than is there",
-        Problem(problems.STOCK_LIMIT, "Only 34 units can be taken away.", available=34),
+        Problem(problems.STOCK_LIMIT, "Only 154 units can be taken away.", available=154),
     ),
     ProblemExample(
         "quantity-below-issued",
@@ -235,14 +235,14 @@ _PROBLEM_EXAMPLES: Final = (
         "A size that the product does not have",
         Problem(
             problems.UNKNOWN_REFERENCE,
-            "There is no stock item XXL of linen-shirt.",
-            references=[Reference(kind="stock_item", product_id="linen-shirt", stock_id="XXL", campaign_id=None)],
+            "There is no stock item XXL of t-shirt.",
+            references=[Reference(kind="stock_item", product_id="t-shirt", stock_id="XXL", campaign_id=None)],
         ),
     ),
     ProblemExample(
         "stock-id-required",
         "No size given",
-        Problem(problems.STOCK_ID_REQUIRED, "linen-shirt has several stock items; name one.", product_id="linen-shirt"),
+        Problem(problems.STOCK_ID_REQUIRED, "t-shirt has several stock items; name one.", product_id="t-shirt"),
     ),
     ProblemExample(
         "line-limit",
@@ -253,7 +253,7 @@ _PROBLEM_EXAMPLES: Final = (
             limit="quantity",
             requested=100_001,
             maximum=100_000,
-            product_id="linen-shirt",
+            product_id="t-shirt",
             stock_id="M",
         ),
     ),

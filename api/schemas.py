@@ -41,11 +41,11 @@ CURSOR_PATTERN: Final = r"^[A-Za-z0-9_=-]{1,512}\Z"
 UserId = Annotated[
     str, Meta(pattern=_ID_PATTERN, description="The user, as the identity provider names them.", examples=["mina"])
 ]
-ProductId = Annotated[str, Meta(pattern=_ID_PATTERN, description="The product.", examples=["linen-shirt"])]
+ProductId = Annotated[str, Meta(pattern=_ID_PATTERN, description="The product.", examples=["t-shirt"])]
 StockId = Annotated[
     str, Meta(pattern=_ID_PATTERN, description="The stock item, unique within its product.", examples=["M"])
 ]
-CampaignId = Annotated[str, Meta(pattern=_ID_PATTERN, description="The coupon campaign.", examples=["spring-2026"])]
+CampaignId = Annotated[str, Meta(pattern=_ID_PATTERN, description="The coupon campaign.", examples=["welcome"])]
 OrderId = Annotated[str, Meta(pattern=_MADE_ID_PATTERN, description="The order; opaque.")]
 CouponId = Annotated[
     str,

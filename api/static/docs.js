@@ -20,7 +20,7 @@ contents.addEventListener("click", (event) => { if (event.target.closest("a") &&
 if (location.protocol !== "file:") {
   const { shop } = document.documentElement.dataset;
   for (const block of document.querySelectorAll("pre.ask code, #buy > p code")) {
-    block.textContent = block.textContent.replace(shop, location.origin);
+    block.textContent = block.textContent.replaceAll(shop, location.origin);
   }
 }
 

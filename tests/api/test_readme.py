@@ -12,6 +12,7 @@ import pytest
 
 from api.commands import COMMANDS
 from api.commands.demo import make_demo
+from api.operations import OPERATIONS
 from api.walkthrough import STEPS
 from tests.api.generated_client import GeneratedClient
 from tests.contract.http_requests import read_http
@@ -82,6 +83,26 @@ def test_the_purchase_in_the_page_of_docs_works_as_it_is_shown(demo: RunningShop
         assert status == str(step.status), answer
         assert {path: member(json.loads(answer), path) for path in step.shown} == dict(step.shown), step.name
         assert said == step.answer
+
+
+def test_what_the_page_of_docs_says_to_ask_is_answered_from_above_to_below(demo: RunningShop, tmp_path: Path) -> None:
+    page = httpx.get(f"{demo.url()}/docs").text
+    asked = [
+        html.unescape(text) for text in re.findall(r'<h4>Ask</h4><pre class="ask"><code>(.*?)</code>', page, re.DOTALL)
+    ]
+    assert len(asked) == len(OPERATIONS)
+    failing = 'curl() { command curl --fail-with-body "$@"; }'
+    late = next(number for number, text in enumerate(asked) if "/admin/v1/deliveries" in text)
+    pasted("\n".join([failing, *asked[:late]]), tmp_path)
+    eventually(lambda: deliveries(demo) > 1, what="the paid orders wait for the data platform")
+    pasted("\n".join([failing, *asked[late:]]), tmp_path)
+    charging = asked[1]
+    first, again = pasted("\n".join([charging, charging.partition("\n")[2]]), tmp_path).splitlines()
+    assert first.partition('"durable"')[0] == again.partition('"durable"')[0]  # the key was made once
+
+
+def deliveries(shop: RunningShop) -> int:
+    return len(shop.client().get("/admin/v1/deliveries").json()["items"])
 
 
 def test_the_purchase_in_the_file_of_requests_works(demo: RunningShop) -> None:

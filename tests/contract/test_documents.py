@@ -102,8 +102,9 @@ async def test_what_the_page_says_to_type_goes_to_the_address_that_it_was_read_a
 ) -> None:
     page = await client.get("/docs", headers=headers)
     assert re.findall(r"shop=(http[^\n]*)\n", page.text) == [address]
-    samples = re.findall(r"curl [^\n]*?&#x27;(\w+://[^/]*)/", page.text)
-    assert samples == [address] * len(OPERATIONS)
+    samples = re.findall(r"curl -sS [^\n]*?(?:&#x27;|&quot;)(\w+://[^/]*)/", page.text)
+    assert set(samples) == {address}
+    assert len(samples) > len(OPERATIONS)  # cancelling needs an order that is not paid yet
     assert "alert(1)" not in page.text
     again = await client.get("/docs", headers={**headers, "If-None-Match": page.headers["etag"]})
     assert again.status_code == 304

@@ -29,7 +29,8 @@ _HEAD = f"""# Requests to Firstcome, for VS Code's REST Client and other editors
 # A first purchase at the demo's shop (`make run`). Send them one after the other.
 """
 _EXAMPLES_HEAD = f"""
-{EXAMPLES_BEGIN}. `firstcome mock` answers all of them; a real shop knows its own products, orders and coupons.
+{EXAMPLES_BEGIN}. `firstcome mock` answers all of them; a shop of `make run` those that name
+# no order, coupon, position or delivery: put in the id of one that it knows.
 """
 
 
