@@ -6,14 +6,15 @@ traces go is said by OpenTelemetry's own variables, such as OTEL_EXPORTER_OTLP_E
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.settings import SettingError, read_settings, setting
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
     from starlette.types import ASGIApp, Scope
 
@@ -34,21 +35,52 @@ class TraceSettings:
         return read_settings(cls, environ)
 
 
+class _OncePerOutage(logging.Filter):
+    """Lets the first complaint about a collector through; the next one when it has taken something in between."""
+
+    told = False
+
+    def filter(self, _: logging.LogRecord) -> bool:
+        first, self.told = not self.told, True
+        return first
+
+
+def _exporter() -> SpanExporter:
+    """Sends spans by OTLP to where the environment says."""
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace.export import SpanExportResult
+
+    once = _OncePerOutage()
+    logging.getLogger(OTLPSpanExporter.__module__).addFilter(once)
+
+    class Exporter(OTLPSpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            result = super().export(spans)
+            if result is SpanExportResult.SUCCESS:
+                once.told = False
+            return result
+
+    return Exporter()
+
+
 def begin_traces(service: str, exporter: SpanExporter | None = None) -> TracerProvider:
     """Traces every statement from now on; spans go to ``exporter``, or by OTLP to where the environment says.
 
     Raises `SettingError` where the packages are not installed.
     """
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+
+        processor = BatchSpanProcessor(_exporter()) if exporter is None else SimpleSpanProcessor(exporter)
     except ImportError as error:
-        raise SettingError(f"FIRSTCOME_TRACES needs the extra otel: pip install 'firstcome[otel]' ({error})") from error
+        raise SettingError(
+            "FIRSTCOME_TRACES needs the extra otel, which `make install` and the image bring: in a clone, "
+            f".venv/bin/pip install -c constraints.txt -e '.[otel]' ({error})"
+        ) from error
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
-    processor = BatchSpanProcessor(OTLPSpanExporter()) if exporter is None else SimpleSpanProcessor(exporter)
     provider.add_span_processor(processor)
     PsycopgInstrumentor().instrument(tracer_provider=provider)
     return provider

@@ -8,8 +8,9 @@ import pytest
 
 from api.commands.data_folder import Addresses
 from api.commands.processes import ChildProcess, wait_until
-from tests.api.test_readme import block, pasted
+from tests.api.test_readme import block
 from tests.api.test_up import OPEN_WITHIN_S, STOPPED_WITHIN_S, processes_of
+from tests.pasting import pasted
 from tests.tidy.project_files import ROOT, project_files
 
 INSTALLED_WITHIN_S = 1_200

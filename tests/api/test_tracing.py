@@ -15,6 +15,7 @@ import pytest
 
 from api.app import make_app
 from api.commands.api import environment
+from api.commands.listening import free_port
 from api.settings import ApiSettings
 from api.tracing import begin_traces, traced
 from engine.settings import EngineSettings
@@ -62,7 +63,7 @@ async def test_a_request_and_its_statements_are_one_trace_that_tells_nobodys_amo
 
 
 @contextmanager
-def collecting() -> Iterator[tuple[str, list[bytes]]]:
+def collecting(port: int = 0) -> Iterator[tuple[str, list[bytes]]]:
     """A collector of traces as OTLP has them over HTTP: its address, and the bodies that it was sent."""
     bodies: list[bytes] = []
 
@@ -76,7 +77,7 @@ def collecting() -> Iterator[tuple[str, list[bytes]]]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), Collector) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -128,4 +129,29 @@ def test_without_the_packages_the_setting_is_refused_with_the_remedy() -> None:
     )
     traces = environment(FIRSTCOME_TRACES="true")
     done = subprocess.run([sys.executable, "-c", script], env=traces, capture_output=True, text=True, check=False)
-    assert "pip install 'firstcome[otel]'" in done.stderr
+    assert ".venv/bin/pip install -c constraints.txt -e '.[otel]'" in done.stderr
+
+
+def test_a_collector_that_is_away_is_told_of_once_until_it_is_back(
+    exporter: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.1")
+    provider = begin_traces("a-shop")
+    tracer = provider.get_tracer("a-shop")
+
+    def told(times: int) -> list[str]:
+        for _ in range(times):
+            tracer.start_span("a span").end()
+            provider.force_flush()
+        found = [record.getMessage() for record in caplog.records if "exporter" in record.name]
+        caplog.clear()
+        return found
+
+    assert len(told(3)) == 1
+    with collecting(port) as (_, bodies):
+        assert told(2) == []
+        assert bodies
+    assert len(told(3)) == 1
+    provider.shutdown()
