@@ -78,6 +78,8 @@ class WorkerCollector(Collector):
         yield build_info()
         yield from lane_families(lane_numbers(self._engine))
         yield from _duty_families(self._duties)
+        limit = self._engine.settings.backlog_max
+        yield _gauge("backlog_limit_events", "A partition's backlog from which on new work is refused.", limit)
         sight = self._watch.sight
         age_s = float("inf") if sight is None else time.monotonic() - sight.at_s
         yield _gauge("watch_age_seconds", "Time since both stores were last looked at.", age_s)

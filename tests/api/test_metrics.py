@@ -116,6 +116,7 @@ def test_the_worker_shows_every_partition_and_every_duty(counted_shop: RunningSh
         durable = seen["firstcome_partition_durable_sequence", partition]
         assert seen["firstcome_partition_backlog_events", partition] == max(0, sequence - durable)
         assert seen["firstcome_partition_lag_seconds", partition] < WITHIN_S
+    assert seen["firstcome_backlog_limit_events",] == EngineSettings().backlog_max
     assert seen["firstcome_writer_batch_events_sum",] >= 5
     assert seen["firstcome_workers",] == 1
     assert {seen["firstcome_duty_running", duty] for duty in LABELS["duty"]} == {1}

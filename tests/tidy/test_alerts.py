@@ -81,7 +81,12 @@ METRIC_RULES = {
     "FirstcomeNoWorker": Ringing({'up{job="firstcome-worker"}': "1x2 0x60"}),
     "FirstcomeWorkerDown": Ringing({'up{job="firstcome-worker",instance="a"}': "1x2 0x60"}, labels=WORKER),
     "FirstcomeLag": Ringing({'firstcome_partition_lag_seconds{partition="3"}': "0x4 6x60"}),
-    "FirstcomeBacklog": Ringing({'firstcome_partition_backlog_events{partition="3"}': "9x4 25001x60"}),
+    "FirstcomeBacklog": Ringing(
+        {
+            'firstcome_partition_backlog_events{partition="3"}': "0x4 501x60",
+            "firstcome_backlog_limit_events": "1000x64",
+        }
+    ),
     "FirstcomeUntrusted": Ringing({'firstcome_partition_trusted{partition="3"}': "1x4 0x60"}),
     "FirstcomeBlind": Ringing({"firstcome_watch_age_seconds": "2x4 31x60"}),
     "FirstcomeDutyDown": Ringing({'firstcome_duty_running{duty="writer",instance="a"}': "1x4 0x60"}, labels=DUTY),
