@@ -119,8 +119,16 @@ class EngineSettings:
         unit="partitions",
         reason="the shares that all state is divided into: fixed at the first start, recorded in PostgreSQL",
     )
-    time_zone: str = setting("Asia/Seoul", unit="IANA name", reason="the business day of coupon ids and best sellers")
-    currency: str = setting("KRW", unit="ISO 4217", reason="shown with every price; amounts are in its minor unit")
+    time_zone: str = setting(
+        "Asia/Seoul",
+        unit="IANA name",
+        reason="the business day of coupon ids and best sellers: fixed at the first start",
+    )
+    currency: str = setting(
+        "KRW",
+        unit="ISO 4217",
+        reason="shown with every price; amounts are in its minor unit: fixed at the first start",
+    )
     backlog_max: int = setting(
         50_000, unit="events per partition", reason="new work is refused past it, so that memory and loss stay bounded"
     )

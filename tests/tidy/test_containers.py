@@ -102,6 +102,16 @@ def test_every_setting_that_is_given_is_one_of_the_documented() -> None:
     }
 
 
+def test_apis_and_workers_are_given_what_the_first_start_fixes_with_the_defaults_of_the_settings() -> None:
+    fixed = {
+        "FIRSTCOME_CURRENCY": f"${{FIRSTCOME_CURRENCY:-{EngineSettings().currency}}}",
+        "FIRSTCOME_TIME_ZONE": f"${{FIRSTCOME_TIME_ZONE:-{EngineSettings().time_zone}}}",
+    }
+    for name, service in OURS.items():
+        if name not in ONCE:
+            assert environment(service).items() >= fixed.items(), name
+
+
 def test_every_command_that_is_run_exists_with_its_options() -> None:
     group = Commands()
     for name, service in OURS.items():
