@@ -59,21 +59,30 @@ def _put(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
 
 
 def first_purchase(api_url: str, *, with_token: bool = False, token_command: str = "firstcome token") -> list[str]:
-    """The command lines of a first purchase, to be typed one after the other; the user is a new one each time."""
+    """The command lines of a first purchase, to be typed one after the other; the user is a new one each time.
+
+    Each POST has a key of its own, as a client's must.
+    """
     sign = [f"token=$({token_command} --user $user)"] if with_token else []
     curl = 'curl -s -H "Authorization: Bearer $token"' if with_token else "curl -s"
     at = f"{api_url}/v1/users/$user"
-    as_json = "-H 'Content-Type: application/json' -d"
-    order = (
-        '{"lines": [{"product_id": "t-shirt", "stock_id": "M", "quantity": 2}, {"product_id": "cap", "quantity": 1}]}'
-    )
+    lines = '[{"product_id": "t-shirt", "stock_id": "M", "quantity": 2}, {"product_id": "cap", "quantity": 1}]'
+    order = f"""{{"lines": {lines}, "coupon_id": "'${{coupon:?was not given}}'"}}"""
+    coupon_id = r"""sed -n 's/.*"coupon_id":"\([^"]*\)".*/\1/p'"""
+
+    def post(path: str, what: str, body: str) -> str:
+        headers = f"-H 'Content-Type: application/json' -H \"Idempotency-Key: {what}-$user\""
+        return f"{curl} {at}/{path} {headers} -d '{body}'"
+
+    take = post("coupons", "coupon", f'{{"campaign_id": "{CAMPAIGN_ID}"}}')
     return [
         "user=mina-$(date +%s)-$$",
         *sign,
         f"curl -s {api_url}/v1/products/t-shirt",
-        f"{curl} {at}/balance/charges {as_json} '{{\"amount\": 100000}}'",
-        f'{curl} {at}/coupons {as_json} \'{{"campaign_id": "{CAMPAIGN_ID}"}}\'',
-        f"{curl} {at}/checkout {as_json} '{order}'",
+        post("balance/charges", "charge", '{"amount": 100000}'),
+        f"coupon=$({take} | {coupon_id})",
+        f"{curl} {at}/coupons/$coupon",
+        post("checkout", "checkout", order),
         f"{curl} {at}/balance",
         f"curl -s {api_url}/v1/best-sellers",
     ]

@@ -1,6 +1,7 @@
 """`firstcome token`: tokens for development, and secrets to make them with."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -100,6 +101,15 @@ def test_the_first_purchase_is_typed_with_a_token_only_where_one_is_asked_for() 
     assert lines[1] == "token=$(firstcome token --user $user)"
     assert lines != first_purchase("http://shop", with_token=True, token_command="other")
     assert all("Bearer $token" in line for line in lines if "/users/" in line)
+
+
+def test_the_first_purchase_buys_with_the_coupon_and_sends_a_key_of_its_own_for_each_thing_wanted() -> None:
+    lines = first_purchase("http://shop")
+    keys = [found for line in lines for found in re.findall(r'"Idempotency-Key: ([^"]+)"', line)]
+    assert keys == ["charge-$user", "coupon-$user", "checkout-$user"]
+    assert len(keys) == sum(" -d " in line for line in lines)
+    (checkout,) = (line for line in lines if "/checkout" in line)
+    assert '"coupon_id": "\'${coupon:?was not given}\'"' in checkout
 
 
 def test_the_printed_command_for_a_token_works_in_another_terminal(tmp_path: Path) -> None:

@@ -152,6 +152,8 @@ def test_the_printed_purchase_works_as_it_is_printed_as_often_as_it_is_pasted(da
             answers = subprocess.run(pasted, capture_output=True, text=True, check=True).stdout
             assert "problems" not in answers, answers
             assert '"status":"completed"' in answers
+            assert '"discount":6000' in answers
+            assert '"balance":46000' in answers
 
 
 def test_a_shop_says_that_everybody_may_be_anybody_just_where_it_is_so(data_folder: Path) -> None:
