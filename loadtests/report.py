@@ -92,7 +92,9 @@ def document(results: Found) -> str:
         *_rounds(results),
         "Of Firstcome and the row locks the durable rate counts (all of it in PostgreSQL, the time until the last "
         "of it was there included); the two on Redis alone are never durable.",
-        f"The rates of which these are the ratios{', each the middle' if _further_rounds(results) else ''}:",
+        f"The rates of which these are the ratios{', each the middle' if _further_rounds(results) else ''}; "
+        f"`{traffic.COUPON_DURABLE.title}` was measured in the first round alone, and has beside it what row locks "
+        "make of coupons, which they always answer so:",
         headline(results),
         *(f"![{PATHS[path.name]}](plots/{path.name}.svg)" for path in traffic.COMPARED),
         *_other_runs(),

@@ -25,6 +25,23 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_the_headline_has_durable_answers_beside_row_locks_and_nothing_that_is_never_durable() -> None:
+    """Like for like: who answers before it is in PostgreSQL is not in this row."""
+    for language in READMES.values():
+        rows = [
+            [cell.strip() for cell in line.strip("|").split("|")]
+            for line in headline(report.load(), language).splitlines()
+        ]
+        title = language.titles.get(traffic.COUPON_DURABLE.name, traffic.COUPON_DURABLE.title)
+        (_, *found) = next(row for row in rows if row[0] == title)
+        assert found[2:] == [language.never_durable] * 2
+        ours, theirs, times = (
+            float(figure.replace(",", "")) for figure in re.findall(r"[\d,.]+(?=/s| x)", " ".join(found))
+        )
+        assert times == pytest.approx(ours / theirs, abs=0.06)
+        assert theirs == round(tables.middle(report.load(), "row-locks", "coupon", tables.counted) or 0)
+
+
 def contents(folder: Path) -> dict[str, str]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in files}
