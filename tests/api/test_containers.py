@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,11 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import redis
 
 from api.authentication import Authenticator, read_keys
 from api.commands import COMMANDS
+from api.commands.api import program
 from api.commands.listening import free_port
 from api.commands.processes import ChildProcess
 from api.commands.server_files import redis_programs
@@ -122,6 +125,47 @@ def test_redis_lets_the_application_in_with_its_password_and_its_rights(secrets:
             client = redis_client(f"redis://{stranger}127.0.0.1:{port}")
             with client, pytest.raises(redis.AuthenticationError):
                 client.ping()
+
+
+SPELLINGS = (
+    "/v1/users/mina/balance/charges",
+    "/v1/users/mina/balance%2Fcharges",
+    "/v1/users/mina/balance/charge%73",
+)
+"""Each is a charge for an API."""
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not on the PATH")
+def test_the_load_balancer_blocks_charges_by_the_location_of_the_operations_page_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    (location,) = re.findall(r"^```nginx\n(.*?)```", (ROOT / "docs" / "operations.md").read_text(), re.M | re.DOTALL)
+    inner, outer = free_port(), free_port()
+    text = (DEPLOY / "nginx.conf").read_text(encoding="utf-8").replace("/tmp/", f"{tmp_path}/")
+    text = re.sub(r"server api-2.*", "", text.replace("api-1:8000", f"127.0.0.1:{inner}"))
+    text = re.sub(r"listen 8080[^;]*;", f"listen 127.0.0.1:{outer};\n{location}", text)
+    config = tmp_path / "nginx.conf"
+    config.write_text(text)
+    nginx = ["nginx", "-c", str(config), "-g", "daemon off; master_process off;"]
+    with contextlib.ExitStack() as stack:
+        for name, command in (("mock", [*program(), "mock", "--port", str(inner)]), ("nginx", nginx)):
+            child = ChildProcess(name, command, tmp_path / f"{name}.log", cwd=tmp_path, stop_timeout_s=10)
+            child.start()
+            stack.callback(child.stop)
+        client = stack.enter_context(httpx.Client(trust_env=False))
+
+        def status(port: int, method: str, path: str) -> int:
+            body = {"amount": 100} if method == "POST" else None
+            try:
+                return client.request(method, f"http://127.0.0.1:{port}{path}", json=body).status_code
+            except httpx.TransportError:
+                return 0
+
+        eventually(lambda: status(outer, "GET", "/livez") == 200, within_s=60, what="the mock answers behind nginx")
+        for path in SPELLINGS:
+            assert (status(inner, "POST", path), status(outer, "POST", path)) == (201, 403), path
+        for path in ("/v1/users/mina/balance", "/v1/users/mina/balance/entries"):
+            assert status(outer, "GET", path) == 200, path
 
 
 @pytest.mark.soak
