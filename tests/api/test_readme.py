@@ -3,20 +3,22 @@
 import html
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from api.authentication import make_token, read_keys
 from api.commands import COMMANDS
 from api.commands.demo import make_demo
 from api.operations import OPERATIONS
+from api.settings import ApiSettings
 from api.walkthrough import STEPS
 from tests.api.generated_client import GeneratedClient
 from tests.contract.http_requests import read_http
-from tests.pasting import pasted
+from tests.pasting import SHELLS, pasted, run_in
 from tests.running_shop import RunningShop, eventually
 from tests.servers import Databases
 from tests.shop_servers import opened_shop
@@ -34,6 +36,25 @@ def block() -> str:
     return str(found)
 
 
+GUARDED = ApiSettings(token_secret="the-secret-of-these-tests-is-long-enough")
+
+
+def token_of(user: str, *, is_operator: bool = False) -> str:
+    keys = read_keys(GUARDED)
+    assert keys is not None
+    return make_token(keys, GUARDED, user, is_operator=is_operator, valid_s=600)
+
+
+@pytest.fixture(scope="module")
+def guarded_demo(databases: Databases) -> Iterator[RunningShop]:
+    """The same in a shop that asks for tokens."""
+    with opened_shop(databases, token_secret=GUARDED.token_secret) as shop:
+        headers = {"Authorization": f"Bearer {token_of('operator', is_operator=True)}"}
+        with httpx.Client(base_url=shop.url(), headers=headers) as client:
+            assert make_demo(client)
+        yield shop
+
+
 @pytest.fixture(scope="module")
 def demo(databases: Databases) -> Iterator[RunningShop]:
     """A shop with the demo's catalogue, as `firstcome up` makes it."""
@@ -46,8 +67,8 @@ def demo(databases: Databases) -> Iterator[RunningShop]:
 
 @pytest.mark.requirement("R0.1", "R3.9", "R5.1")
 def test_the_first_purchase_works_as_it_is_written(demo: RunningShop, tmp_path: Path) -> None:
-    for _ in range(2):  # pasted twice, it is another user's purchase
-        printed = pasted(block(), tmp_path, FIRSTCOME_URL=demo.url())
+    for shell in SHELLS:  # pasted twice, it is another user's purchase
+        printed = pasted(block(), tmp_path, shell=shell, FIRSTCOME_URL=demo.url())
         assert "/problems/" not in printed
         for expected in (
             '"balance":100000',
@@ -59,6 +80,22 @@ def test_the_first_purchase_works_as_it_is_written(demo: RunningShop, tmp_path: 
             '"quantity_sold"',
         ):
             assert expected in printed
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
+def test_the_first_purchase_works_with_a_token_and_stops_with_a_message_without(
+    shell: Sequence[str], guarded_demo: RunningShop, tmp_path: Path
+) -> None:
+    refused = run_in(shell, block(), tmp_path, FIRSTCOME_URL=guarded_demo.url())
+    assert refused.returncode != 0
+    assert "/problems/not-authenticated" in refused.stderr
+    assert "coupon: was not given" in refused.stderr
+    assert "/orders" not in refused.stdout
+    user = f"ann-{shell[0]}"
+    known = {"FIRSTCOME_USER": user, "FIRSTCOME_TOKEN": token_of(user)}
+    printed = pasted(block(), tmp_path, shell=shell, FIRSTCOME_URL=guarded_demo.url(), **known)
+    assert '"status":"completed"' in printed
+    assert '"balance":46000' in printed
 
 
 def member(answer: Any, path: str) -> Any:
