@@ -58,8 +58,13 @@ def first_redis_checks(settings: EngineSettings) -> list[Check]:
 
 
 def _server(url: str) -> redis.Redis:
+    # Of the old protocol, so that a Redis 5, which has no HELLO, can say how old it is.
     return redis.Redis.from_url(
-        url, retry=Retry(NoBackoff(), 0), socket_timeout=CONNECT_TIMEOUT_S, socket_connect_timeout=CONNECT_TIMEOUT_S
+        url,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=CONNECT_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        protocol=2,
     )
 
 
@@ -77,7 +82,8 @@ def _look_at(client: redis.Redis) -> _Node:
     began = time.time()
     seconds, microseconds = client.time()
     ended = time.time()
-    return _Node(client.info("everything"), int(seconds) * 1000 + int(microseconds) // 1000, began, ended)
+    info = client.info("everything") or client.info()  # a Redis 5 has no section of that name
+    return _Node(info, int(seconds) * 1000 + int(microseconds) // 1000, began, ended)
 
 
 def _node_checks(node: _Node, of: str = "") -> list[Check]:

@@ -1,5 +1,6 @@
 """An API does not begin on servers that would lose what they are told, and says what to do; it waits for others."""
 
+import asyncio
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from api.commands.redis_checks import first_redis_checks
 from engine.settings import EngineSettings
 from persistence.settings import HistorySettings
 from persistence.start_checks import StartRefused
+from tests.engine.scripted_server import Client, Command, ScriptedServer, bulk
 from tests.servers import redis_client
 
 LATE_MS = 5_000
@@ -107,6 +109,19 @@ def test_what_is_too_old_and_a_clock_that_is_off_are_told_apart(
     assert looked_at(str(refused.value).splitlines()) == ["Redis version", "PostgreSQL version"]
     assert looked_at(caplog.messages) == ["Redis' clock", "PostgreSQL's clock"]
     assert all("by NTP" in message for message in caplog.messages)
+
+
+async def test_a_redis_that_is_too_old_for_the_newer_protocol_is_told_to_be_old() -> None:
+    async def as_redis_5(command: Command, client: Client) -> bytes:
+        if command[0] != b"INFO":
+            return b"-ERR unknown command\r\n"
+        return bulk(b"" if command[1:] else b"redis_version:5.0.6\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\n")
+
+    async with ScriptedServer(as_redis_5) as server:
+        found = await asyncio.to_thread(failed, server.url)
+    assert found["Redis version"] == Check(
+        "Redis version", "Redis 5.0.6", "use Redis 6.2 or newer, or Valkey", decisive=True
+    )
 
 
 def test_everything_that_is_decisive_is_named_at_once() -> None:
