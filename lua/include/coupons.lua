@@ -29,7 +29,7 @@ local function read_terms(terms)
     string.match(terms, '^([1-9]%d*),(%l+),([1-9]%d*),(%d*),(%d*),(%d+),(%d+),(%d+)$')
   if not number or math.max(#number, #value, #minimum_order, #maximum_discount, #issued_at, #valid_from,
     #valid_until) > 16 then
-    error('these are no terms of a coupon: ' .. string.sub(terms, 1, 200))
+    error('these are no terms of a coupon: ' .. quoted(terms, 200))
   end
   return number, kind, value, minimum_order, maximum_discount, issued_at, valid_from, valid_until
 end

@@ -8,12 +8,17 @@ local function int(number)
   return string.format('%d', number)
 end
 
+-- A text as an error may quote it: Redis up to 8.2 sends an error on as it is, and a line break would end its reply.
+local function quoted(text, length)
+  return (string.gsub(string.sub(text, 1, length), '%c', ' '))
+end
+
 -- The number that an argument says in decimal digits, `least` or more; else an error. `tonumber` alone also takes 1.5,
 -- 0x10, 1e3 and nan, which the arithmetic of Redis would refuse halfway through the writes.
 local function whole(text, least)
   local number = tonumber(text)
   if not number or not (math.abs(number) <= INTEGER_MAX) or int(number) ~= text or (least and number < least) then
-    error('an argument is no whole number of its range: ' .. string.sub(text or '', 1, 40))
+    error('an argument is no whole number of its range: ' .. quoted(text or '', 40))
   end
   return number
 end

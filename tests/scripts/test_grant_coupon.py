@@ -46,7 +46,7 @@ def test_a_repeated_grant_answers_the_coupon_as_it_stands(partition: Partition) 
     "argument",
     ["number", "value", "minimum_order", "maximum_discount", "issued_at", "valid_from", "valid_until", "now_ms"],
 )
-@pytest.mark.parametrize("number", ["-1", "1.5", "abc", "1e3", "0x10", " 1", "12345678901234567"])
+@pytest.mark.parametrize("number", ["-1", "1.5", "abc", "1e3", "0x10", " 1", "1\r\n", "12345678901234567"])
 def test_malformed_numbers_change_nothing(partition: Partition, argument: str, number: str) -> None:
     with partition.unchanged(), pytest.raises(redis.ResponseError):
         partition.run("grant_coupon", **{argument: number})
