@@ -204,7 +204,9 @@ def _changed_by_one(event: Event) -> list[Entity]:
     elif family == "product" or event.type == "stock.adjusted":
         add(Subject.PRODUCT, fields.get("product", ""))
     elif family == "stock":
-        add(Subject.RESERVATION, fields.get("order", ""), str(partition))
+        # A confirm names several orders, every other change of stock one.
+        for order in fields.get("orders", fields.get("order", "")).split(","):
+            add(Subject.RESERVATION, order, str(partition))
         for line in filter(None, fields.get("lines", "").split(",")):
             add(Subject.PRODUCT, line.partition(":")[0])
     elif family in {"campaign", "coupon"}:

@@ -193,7 +193,7 @@ def unknown_event(sick: Sick) -> None:
 def partition_stopped(sick: Sick) -> None:
     """An event tells of a reservation that PostgreSQL knows nothing of."""
     order = "019ab000-0000-7000-8000-000000000001"
-    sick.append(9, "stock.confirmed", order=order, day="20261122", lines="tea:one:1")
+    sick.append(9, "stock.confirmed", orders=order, day="20261122", lines="tea:one:1")
     sick.expect("partition_stopped", 9, "writer")
 
 
