@@ -39,6 +39,7 @@ from engine.lanes import Lanes, LaneSettings
 from engine.partitions import Partitions
 from engine.redis_address import RedisAddress, parse_cluster_url
 from engine.scripts import Script
+from engine.together import answers_of
 
 REFRESH_S = 5.0
 """How often the map is asked for while nothing is wrong."""
@@ -169,15 +170,10 @@ class ClusterLanes(Lanes):
         """Each node knows what it gives or takes itself, so all are asked; one that is away has nothing to serve."""
         deadline = self._loop.time() + ASK_WITHIN_S
         lanes = [lane for lane in self._lanes.values() if lane.identity is not None]
-        answers = await asyncio.gather(
-            *(lane.call(-1, None, (), VIEW_COMMANDS[0], deadline) for lane in lanes), return_exceptions=True
-        )
         slots: set[int] = set()
-        for answer in answers:
+        for answer in await answers_of(lane.call(-1, None, (), VIEW_COMMANDS[0], deadline) for lane in lanes):
             if isinstance(answer, EngineError):
                 raise Unavailable(answer.reason) from answer
-            if isinstance(answer, BaseException):
-                raise answer
             slots |= moving_slots(answer)
         return frozenset(self._partition_of[slot] for slot in slots if slot in self._partition_of)
 
@@ -266,19 +262,15 @@ class ClusterLanes(Lanes):
     async def _ask_lanes(self) -> list[ClusterView]:
         deadline = self._loop.time() + ASK_WITHIN_S
         lanes = {endpoint: lane for endpoint, lane in self._lanes.items() if lane.identity is not None}
-        questions = [
+        answers = await answers_of(
             asyncio.gather(*(lane.call(-1, None, (), command, deadline) for command in VIEW_COMMANDS))
             for lane in lanes.values()
+        )
+        return [
+            read_view(answer[0], answer[1], endpoint)
+            for endpoint, answer in zip(lanes, answers, strict=True)
+            if not isinstance(answer, EngineError)
         ]
-        answers = await asyncio.gather(*questions, return_exceptions=True)
-        views = []
-        for endpoint, answer in zip(lanes, answers, strict=True):
-            if isinstance(answer, BaseException):
-                if not isinstance(answer, EngineError):
-                    raise answer
-                continue
-            views.append(read_view(answer[0], answer[1], endpoint))
-        return views
 
     async def _ask_any(self, endpoints: Collection[Endpoint]) -> ClusterView:
         """What the first of these nodes says that answers; replicas may be asked too. Raises Unavailable."""

@@ -20,6 +20,7 @@ from engine.lane_counts import LaneCounts
 from engine.redis_address import RedisAddress
 from engine.scripts import Script
 from engine.server_identity import IDENTITY_COMMANDS, NotServing, ServerIdentity, read_identity
+from engine.together import all_of
 from engine.unawaited import look_at
 
 # The server cannot run this now and did not: wait for it, or for another one at the same address.
@@ -520,11 +521,7 @@ class Lane:
             raise OutcomeUnknown(connection.lost.result())
         calls = [self._own(*command) for command in commands]
         self._write(connection, calls, b"")
-        replies = await asyncio.gather(*(call[0] for call in calls), return_exceptions=True)
-        for reply in replies:
-            if isinstance(reply, BaseException):
-                raise reply
-        return replies
+        return await all_of(call[0] for call in calls)
 
     async def _ask_identity(self, connection: LaneConnection) -> ServerIdentity:
         answers = await self._ask(connection, *IDENTITY_COMMANDS)

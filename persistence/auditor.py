@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from engine.engine import Engine
 from engine.errors import EngineError
 from engine.events import Event, decode_event
+from engine.together import all_of, answers_of, parts
 from persistence.audited import (
     SUBJECTS,
     Connection,
@@ -31,7 +32,6 @@ from persistence.audited import (
 from persistence.conservation import LAWS, Law, breaches
 from persistence.database import translated
 from persistence.images import NO_PLACE, Image, Place, read_postgres, read_redis
-from persistence.together import all_of
 
 EXAMPLES_MAX = 10
 SALES_DAYS = 3
@@ -346,8 +346,8 @@ class Auditor:
             events = []
         changed = changed_by(events)
         for entities in changed.values():
-            for start in range(0, len(entities), self.limits.page_rows):
-                await self.examine(entities[start : start + self.limits.page_rows], checks)
+            for some in parts(entities, self.limits.page_rows):
+                await self.examine(some, checks)
         await self.examine([_whole(partition)], [check for check in _OF_PARTITIONS if check.slug not in _COSTLY])
         return {entity for entities in changed.values() for entity in entities}
 
@@ -470,17 +470,14 @@ class Auditor:
                 by_partition.setdefault(entity.partition, []).append(entity)
             else:
                 images[entity.partition] = {}  # PostgreSQL says a partition that there is not: Redis has nothing of it
-        answers = await asyncio.gather(
-            *(read_redis(self.engine, subject, partition, some) for partition, some in by_partition.items()),
-            return_exceptions=True,
+        answers = await answers_of(
+            read_redis(self.engine, subject, partition, some) for partition, some in by_partition.items()
         )
         unread = 0
         for (partition, some), answer in zip(by_partition.items(), answers, strict=True):
             if isinstance(answer, EngineError):
                 self.unread.add(partition)
                 unread += len(some)
-            elif isinstance(answer, BaseException):
-                raise answer
             else:
                 images[partition] = answer
         return images, unread

@@ -8,7 +8,7 @@ about, so a Redis that went back in time is walked over anew. See docs/decisions
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
@@ -21,10 +21,10 @@ from engine.errors import EngineError
 from engine.eviction import Mark
 from engine.idempotency import KEPT_MS
 from engine.settings import EngineSettings
+from engine.together import all_of, parts
 from persistence.database import translated
 from persistence.hot_keys import SALES_DAYS
 from persistence.settings import WorkerSettings
-from persistence.together import all_of
 
 CALL_MAX = 100
 """Orders, reservations or coupons of one call: Redis does nothing else meanwhile."""
@@ -129,11 +129,13 @@ class Cooler:
                     orders.setdefault(self._engine.partitions.of(user_id), []).append((order_id, user_id))
         eviction = self._engine.eviction
         await _at_once(
-            [(owner, some) for owner, group in orders.items() for some in _parts(group)],
+            [(owner, some) for owner, group in orders.items() for some in parts(group, CALL_MAX)],
             lambda each: eviction.orders(each[0], each[1], hot_from_ms),
         )
         # Only when the orders have left: else they would be passed by.
-        await _at_once(list(_parts(finished)), lambda some: eviction.reservations(partition, some, hot_from_ms))
+        await _at_once(
+            list(parts(finished, CALL_MAX)), lambda some: eviction.reservations(partition, some, hot_from_ms)
+        )
         if rows:
             await eviction.reservations(partition, (), hot_from_ms, Mark(_milliseconds(rows[-1][0]), rows[-1][1]))
         return len(rows)
@@ -153,7 +155,7 @@ class Cooler:
             rows = await cursor.fetchall()
         expired = [(coupon_id, user_id) for _, coupon_id, user_id, state in rows if state != "taken"]
         eviction = self._engine.eviction
-        await _at_once(list(_parts(expired)), lambda some: eviction.coupons(partition, some, hot_from_ms))
+        await _at_once(list(parts(expired, CALL_MAX)), lambda some: eviction.coupons(partition, some, hot_from_ms))
         if rows:
             await eviction.coupons(partition, (), hot_from_ms, Mark(_milliseconds(rows[-1][0]), rows[-1][1]))
         return len(rows)
@@ -169,12 +171,8 @@ class Cooler:
 
 
 async def _at_once(calls: Sequence[Item], call: Callable[[Item], Awaitable[int]]) -> None:
-    for start in range(0, len(calls), CALLS_AT_ONCE_MAX):
-        await all_of(map(call, calls[start : start + CALLS_AT_ONCE_MAX]))
-
-
-def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    return (items[start : start + CALL_MAX] for start in range(0, len(items), CALL_MAX))
+    for some in parts(calls, CALLS_AT_ONCE_MAX):
+        await all_of(map(call, some))
 
 
 def _moment(at_ms: int) -> datetime:

@@ -11,6 +11,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from engine.engine import Engine
+from engine.together import parts
 from persistence.audited import SCOPES, Entity, Subject, scope_values
 from persistence.database import translated
 
@@ -193,8 +194,8 @@ async def read_redis(
     """What Redis has of these entities of one partition; raises `EngineError` where the partition is not trusted."""
     read = _READERS[subject]
     found: dict[Entity, Image] = {}
-    for start in range(0, len(entities), HASHES_MAX):
-        found |= await read(engine, partition, entities[start : start + HASHES_MAX])
+    for some in parts(entities, HASHES_MAX):
+        found |= await read(engine, partition, some)
     return found
 
 

@@ -23,6 +23,7 @@ from engine.eviction import Mark
 from engine.idempotency import KEPT_MS
 from engine.lanes import Argument
 from engine.order_ids import lowest_order_id
+from engine.together import parts
 from persistence.database import translated
 from persistence.hot_keys import FIELDS, MEMBERS, SALES_DAYS, SECTIONS, Section, Shape, Write
 
@@ -76,8 +77,8 @@ class Rebuild:
                     if owner is not None:
                         groups.setdefault(owner, []).append(key)
                 for owner, group in groups.items():
-                    for start in range(0, len(group), CALL_KEYS_MAX):
-                        await self._claim.clear(owner, group[start : start + CALL_KEYS_MAX])
+                    for some in parts(group, CALL_KEYS_MAX):
+                        await self._claim.clear(owner, some)
                     removed += len(group)
                 self._progress("keys removed", removed)
 

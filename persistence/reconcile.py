@@ -22,9 +22,9 @@ from engine.order_ids import lowest_order_id
 from engine.policy import INTEGER_MAX
 from engine.runner import Reply
 from engine.statuses import Status
+from engine.together import all_of, parts
 from persistence.alarms import STOCK_SHORT, Alarm, raise_alarm
 from persistence.database import translated
-from persistence.together import all_of
 
 AT_ONCE_MAX = 64
 
@@ -317,5 +317,5 @@ def _unique(names: Iterable[str]) -> list[str]:
 
 
 async def _at_once(rows: Sequence[TupleRow], call: Callable[[TupleRow], Awaitable[None]]) -> None:
-    for start in range(0, len(rows), AT_ONCE_MAX):
-        await all_of(map(call, rows[start : start + AT_ONCE_MAX]))
+    for some in parts(rows, AT_ONCE_MAX):
+        await all_of(map(call, some))

@@ -22,11 +22,11 @@ from engine.claim import rebuild_token
 from engine.engine import Engine
 from engine.errors import ClaimLost
 from engine.recovery import FORMAT, Meta
+from engine.together import all_of
 from persistence.alarms import STOPPED, clear_alarms
 from persistence.cursors import Cursor, end_epoch, next_generation, read_cursors, set_servers
 from persistence.rebuild import Progress, Rebuild
 from persistence.reconcile import Reconciled, Reconciliation
-from persistence.together import all_of
 
 NO_PROGRESS_S = 10.0
 """How long an attempt waits for writers that write nothing; the next look begins another."""

@@ -17,6 +17,7 @@ from engine.coupons import Discount, Issue
 from engine.engine import Engine
 from engine.errors import EngineError, MayBeCold
 from engine.statuses import Status
+from engine.together import answers_of, parts
 from persistence.alarms import RESERVATION_LOST, Alarm, raise_alarm
 from persistence.database import translated
 from persistence.event_rows import CompletedOrder
@@ -203,14 +204,11 @@ class Settler:
     ) -> list[tuple[Step, Answer]]:
         """The steps that were answered, with their answers. What Redis would not do now is left to the next walk."""
         done = []
-        for start in range(0, len(steps), self._settings.settle_in_flight_max):
-            some = steps[start : start + self._settings.settle_in_flight_max]
-            for step, answer in zip(some, await asyncio.gather(*map(call, some), return_exceptions=True), strict=True):
+        for some in parts(steps, self._settings.settle_in_flight_max):
+            for step, answer in zip(some, await answers_of(map(call, some)), strict=True):
                 if isinstance(answer, EngineError):
                     self.left += 1
                     _log.debug("Left for later: %s: %s", step, answer)
-                elif isinstance(answer, BaseException):
-                    raise answer
                 else:
                     done.append((step, answer))
         return done

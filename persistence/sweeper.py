@@ -1,6 +1,5 @@
 """The sweeper: what is overdue. Unpaid orders past their deadline, and reservations that a flow has left behind."""
 
-import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
@@ -11,6 +10,7 @@ from psycopg.rows import TupleRow
 from engine.engine import Engine
 from engine.errors import EngineError, MayBeCold
 from engine.statuses import Status
+from engine.together import answers_of, parts
 from persistence.alarms import clear_passed
 from persistence.cooler import Cooler, hot_ms
 from persistence.database import translated
@@ -62,15 +62,11 @@ class Sweeper:
             rows = await cursor.fetchall()
         self._expired_to = rows[-1][:2] if len(rows) == self._settings.settle_in_flight_max else _FIRST_DUE
         expired = 0
-        for outcome in await asyncio.gather(
-            *[self._engine.orders.expire(user_id, str(order_id)) for _, order_id, user_id in rows],
-            return_exceptions=True,
-        ):
-            if isinstance(outcome, EngineError):
+        expire = self._engine.orders.expire
+        for answer in await answers_of(expire(user_id, str(order_id)) for _, order_id, user_id in rows):
+            if isinstance(answer, EngineError):
                 continue
-            if isinstance(outcome, BaseException):
-                raise outcome
-            status, positions = outcome
+            status, positions = answer
             if status is Status.EXPIRED:
                 expired += 1
                 # The first is the order's own.
@@ -148,18 +144,10 @@ class Sweeper:
         return over
 
     async def _void_all(self, orphans: Sequence[tuple[str, Release, str]]) -> list[str | EngineError]:
+        void = self._engine.orders.void
         answers: list[str | EngineError] = []
-        for start in range(0, len(orphans), self._settings.settle_in_flight_max):
-            for answer in await asyncio.gather(
-                *[
-                    self._engine.orders.void(user_id, release.order_id, asked)
-                    for user_id, release, asked in orphans[start : start + self._settings.settle_in_flight_max]
-                ],
-                return_exceptions=True,
-            ):
-                if isinstance(answer, BaseException) and not isinstance(answer, EngineError):
-                    raise answer
-                answers.append(answer)
+        for some in parts(orphans, self._settings.settle_in_flight_max):
+            answers += await answers_of(void(user_id, release.order_id, asked) for user_id, release, asked in some)
         return answers
 
 

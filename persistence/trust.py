@@ -15,6 +15,7 @@ from engine.claim import must_be_rebuilt, rebuild_token, server_of
 from engine.engine import Engine
 from engine.errors import EngineError
 from engine.recovery import FIRST_EPOCH
+from engine.together import all_of
 from persistence.alarms import POSTGRES_BEHIND, UNTRUSTED, Alarm, clear_alarms, raise_alarm
 from persistence.cooler import hot_ms
 from persistence.cursors import (
@@ -31,7 +32,6 @@ from persistence.rebuild import Progress
 from persistence.reconcile import Reconciled
 from persistence.recovery import Attempt, Partition, Plan, RecoveryHeld, each
 from persistence.settings import WorkerSettings
-from persistence.together import all_of
 
 _LOCK = 0x46430002
 IDLE_S = 60.0

@@ -16,6 +16,7 @@ from psycopg.rows import TupleRow
 from engine.engine import Engine
 from engine.errors import EngineError
 from engine.events import decode_event
+from engine.together import answers_of
 from persistence.alarms import STOPPED, UNKNOWN_EVENT, Alarm, raise_alarm
 from persistence.database import RowsRefused, translated
 from persistence.event_reader import READ_WITHIN_S, EventReader, Head
@@ -252,18 +253,13 @@ class Writer:
     async def _mark_durable(self, cursors: dict[int, tuple[int, int]]) -> None:
         """Tell Redis. What fails here is done by a later round: until then the backlog only looks longer."""
         keep = self._settings.stream_keep_events
-        outcomes = await asyncio.gather(
-            *[
-                self._engine.recovery.mark_durable(partition, epoch, seq, seq - keep)
-                for partition, (epoch, seq) in cursors.items()
-            ],
-            return_exceptions=True,
+        answers = await answers_of(
+            self._engine.recovery.mark_durable(partition, epoch, seq, seq - keep)
+            for partition, (epoch, seq) in cursors.items()
         )
-        for partition, outcome in zip(cursors, outcomes, strict=True):
-            if isinstance(outcome, EngineError):
+        for partition, answer in zip(cursors, answers, strict=True):
+            if isinstance(answer, EngineError):
                 self._written[partition] = -1
-            elif isinstance(outcome, BaseException):
-                raise outcome
 
     async def _leave_or_stop(self, trouble: EventError) -> None:
         if isinstance(trouble, LaterEpoch) or (
