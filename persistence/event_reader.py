@@ -4,13 +4,16 @@ Writing takes PostgreSQL about as long as reading takes the writer, so of a back
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import itemgetter
+from typing import Any
 
 from engine.engine import Engine
 from engine.errors import EngineError
+from engine.lanes import Argument
+from engine.together import answers_of
 from engine.unawaited import look_at
 from persistence.event_rows import Entry, EventError, RowBatch, SequenceGap, read_events
 
@@ -23,6 +26,8 @@ BATCH_BYTES_MAX = 8 * 1024 * 1024
 
 SLICE_EVENTS = 100
 """How many events are made into rows, in under a millisecond, until others of the process have their turn."""
+
+Command = tuple[Argument, ...]
 
 Cursors = Mapping[int, tuple[int, int]]
 """(epoch, seq) of partitions."""
@@ -96,6 +101,17 @@ class EventReader:
         if self._ahead is not None:
             await asyncio.wait({self._ahead})
 
+    async def heads(self, partitions: Collection[int]) -> dict[int, Head]:
+        """How far these partitions have come, but for those whose server is away or holds nothing of them."""
+        lanes, keys = self._engine.lanes, self._engine.keys
+        servers = {partition: server for partition in partitions if (server := lanes.identity(partition)) is not None}
+        metas = await self._ask(servers, lambda partition: ("HMGET", keys.meta(partition), "seq", "durable"))
+        return {
+            partition: Head(servers[partition].decode(), int(seq), int(durable))
+            for partition, (seq, durable) in metas.items()
+            if seq is not None
+        }
+
     async def read(self, cursors: Cursors, heads: Mapping[int, Head], events_max: int) -> Reading:
         """The events after the cursors, from the servers of ``heads`` and from no other."""
         reading = Reading(heads, events_max)
@@ -162,29 +178,25 @@ class EventReader:
         return streams
 
     async def _read_pass(self, after: Cursors, heads: Mapping[int, Head], count: int) -> dict[int, Sequence[Entry]]:
-        engine = self._engine
-        deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
         # A server that has changed since the heads were read has other events, which are the recovery's to judge.
-        after = {partition: after[partition] for partition in after if self._is_served_by(partition, heads)}
-        replies = await asyncio.gather(
-            *[
-                engine.lanes.execute(
-                    partition, "XRANGE", engine.keys.events(partition), f"({epoch}-{seq}", "+", "COUNT", count,
-                    deadline=deadline,
-                )
-                for partition, (epoch, seq) in after.items()
-            ],
-            return_exceptions=True,
-        )  # fmt: skip
-        entries_of = {}
-        for partition, reply in zip(after, replies, strict=True):
-            if isinstance(reply, EngineError) or not self._is_served_by(partition, heads):
-                continue
-            if isinstance(reply, BaseException):
-                raise reply
-            entries_of[partition] = reply
-        return entries_of
+        servers = {partition: heads[partition].server.encode() for partition in after}
 
-    def _is_served_by(self, partition: int, heads: Mapping[int, Head]) -> bool:
-        server = self._engine.lanes.identity(partition)
-        return server is not None and server.decode() == heads[partition].server
+        def entries_after(partition: int) -> Command:
+            epoch, seq = after[partition]
+            return "XRANGE", self._engine.keys.events(partition), f"({epoch}-{seq}", "+", "COUNT", count
+
+        return await self._ask(servers, entries_after)
+
+    async def _ask(self, servers: Mapping[int, bytes], command: Callable[[int], Command]) -> dict[int, Any]:
+        """What these servers answer for their partitions. A partition whose server cannot be reached, or is another one
+        before or after the answer, is left out: of a cluster some may be, and the others do not wait for them.
+        """
+        execute, identity = self._engine.lanes.execute, self._engine.lanes.identity
+        deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
+        asked = [partition for partition, server in servers.items() if identity(partition) == server]
+        answers = await answers_of(execute(partition, *command(partition), deadline=deadline) for partition in asked)
+        return {
+            partition: answer
+            for partition, answer in zip(asked, answers, strict=True)
+            if not isinstance(answer, EngineError) and identity(partition) == servers[partition]
+        }

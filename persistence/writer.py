@@ -19,7 +19,7 @@ from engine.events import decode_event
 from engine.together import answers_of
 from persistence.alarms import STOPPED, UNKNOWN_EVENT, Alarm, raise_alarm
 from persistence.database import RowsRefused, translated
-from persistence.event_reader import READ_WITHIN_S, EventReader, Head
+from persistence.event_reader import EventReader, Head
 from persistence.event_rows import (
     CompletedOrder,
     Entry,
@@ -98,7 +98,7 @@ class Writer:
         they stop their own partition, with an alarm.
         """
         await self._reader.finish_ahead()
-        heads = await self._heads(partitions)
+        heads = await self._reader.heads(partitions)
         now = asyncio.get_running_loop().time()
         behind = {
             partition: head
@@ -114,7 +114,7 @@ class Writer:
         calls of this.
         """
         outside = [partition for partition in range(self._engine.partitions.count) if partition not in share]
-        heads = await self._heads(outside)
+        heads = await self._reader.heads(outside)
         now = asyncio.get_running_loop().time()
         for partition, head in heads.items():
             if head.seq > head.durable == self._durable_before.get(partition):
@@ -136,34 +136,6 @@ class Writer:
                 (SESSION, stalled_s),
             )
             return len(await cursor.fetchall())
-
-    async def _heads(self, partitions: Collection[int]) -> dict[int, Head]:
-        engine = self._engine
-        deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
-        # Of a cluster, some nodes may be out of reach: the partitions of the others do not wait for them.
-        servers = {
-            partition: server for partition in partitions if (server := engine.lanes.identity(partition)) is not None
-        }
-        replies = await asyncio.gather(
-            *[
-                engine.lanes.execute(
-                    partition, "HMGET", engine.keys.meta(partition), "seq", "durable", deadline=deadline
-                )
-                for partition in servers
-            ],
-            return_exceptions=True,
-        )
-        heads = {}
-        for (partition, server), reply in zip(servers.items(), replies, strict=True):
-            # A server that changed meanwhile may have answered.
-            if isinstance(reply, EngineError) or engine.lanes.identity(partition) != server:
-                continue
-            if isinstance(reply, BaseException):
-                raise reply
-            seq, durable = reply
-            if seq is not None:
-                heads[partition] = Head(server.decode(), int(seq), int(durable))
-        return heads
 
     async def _write_apart(self, behind: dict[int, Head], events_max: int) -> Round:
         """Write; where the rows are refused, take the partitions apart until the bad event is alone in its batch."""
@@ -231,7 +203,7 @@ class Writer:
 
     async def _is_kept(self, partition: int) -> bool:
         """Whether Redis still says that it has events to write: it may have been emptied between two questions."""
-        head = (await self._heads([partition])).get(partition)
+        head = (await self._reader.heads([partition])).get(partition)
         return head is not None and head.seq > self._written.get(partition, -1)
 
     async def _advance(self, batch: RowBatch) -> None:

@@ -488,7 +488,7 @@ async def test_a_writer_that_died_before_it_told_redis_is_made_good_by_one_that_
     async with await connect(database_url, "test writer") as own:
         writer = Writer(engine, own, WorkerSettings(database_url=database_url))
         await writer.start()
-        heads = await writer._heads([0])
+        heads = await writer._reader.heads([0])
         await events.charge("ann", 7, 12)
         await connection.execute("UPDATE partition_cursor SET seq = 2 WHERE partition = 0")
 
