@@ -59,23 +59,27 @@ class Recovery:
 
     async def first_event_after(self, partition: int, epoch: int, seq: int) -> tuple[int, int] | None:
         """Epoch and sequence of the first event kept that is later; ``None`` where there is none."""
-        entries = await self._lanes.execute(
-            partition, "XRANGE", self._keys.events(partition), f"({epoch}-{seq}", "+", "COUNT", 1, deadline=_deadline()
-        )
-        if not entries:
+        entry = await self._first_entry_after(partition, epoch, seq)
+        if entry is None:
             return None
-        later_epoch, _, later_seq = entries[0][0].partition(b"-")
+        later_epoch, _, later_seq = entry[0].partition(b"-")
         return int(later_epoch), int(later_seq)
 
     async def oldest_event_after_ms(self, partition: int, epoch: int, seq: int) -> int | None:
-        """When the first event kept that is later happened, ms since 1970; ``None`` where there is none."""
+        """When the first event kept that is later happened, ms since 1970; ``None`` where there is none, and 0 where it
+        does not say when, which the writer stops at.
+        """
+        entry = await self._first_entry_after(partition, epoch, seq)
+        if entry is None:
+            return None
+        _, flat = entry
+        return int(dict(zip(flat[::2], flat[1::2], strict=False)).get(b"at", 0))
+
+    async def _first_entry_after(self, partition: int, epoch: int, seq: int) -> tuple[bytes, list[bytes]] | None:
         entries = await self._lanes.execute(
             partition, "XRANGE", self._keys.events(partition), f"({epoch}-{seq}", "+", "COUNT", 1, deadline=_deadline()
         )
-        if not entries:
-            return None
-        flat = entries[0][1]
-        return int(flat[flat.index(b"at") + 1])
+        return entries[0] if entries else None
 
     async def server_version(self, partition: int) -> str:
         """Name and version of the server that has this partition: ``Redis 7.4.1``, ``Valkey 9.1.0``."""
