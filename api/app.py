@@ -63,9 +63,8 @@ def make_app(
     """
     engine = make_engine(engine_settings)
     shop = Shop(engine, History(history_settings.url, history_settings), api_settings, history_settings.database_url)
-    admit = make_admission(api_settings)
-    metrics = ApiMetrics(engine, counts or RequestCounts(), admit)
-    console = Console(shop, metrics.counts, admit)
+    metrics = ApiMetrics(engine, counts or RequestCounts())
+    console = Console(shop, metrics.counts)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -85,7 +84,7 @@ def make_app(
     surface = Surface(
         handlers,
         translate=translate,
-        admit=admit,
+        admit=make_admission(api_settings),
         counter_for=metrics.counts.counter_for,
         cross_origin=CrossOrigin(api_settings.cors_origins),
         in_flight_max=api_settings.requests_in_flight_max,

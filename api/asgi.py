@@ -233,6 +233,7 @@ class Surface:
                 f"handlers without an operation: {sorted(handlers.keys() - ids)}"
             )
         self._translate = translate
+        self._admit = admit
         self._count_refusal = None if counter_for is None else counter_for(None)
         self._request_id_prefix = f"{secrets.token_hex(6)}-"
         self._request_numbers = itertools.count(1)
@@ -321,6 +322,12 @@ class Surface:
             else:
                 own += [_CONTENT_TYPE, (b"content-length", b"%d" % len(body))]
                 await _send(send, status, own, b"" if scope["method"] == "HEAD" else body)
+
+    def require_right(self, operation: Operation, scope: Scope) -> None:
+        """Raises the problem of one who may not have what is served beside the operations, as if it were this one."""
+        if self._admit is not None:
+            peer = scope.get("client")
+            self._admit(Call(operation, {}, _headers(scope), "", peer[0] if peer else ""))
 
     async def refuse(self, problem: Problem, scope: Scope, send: Send) -> None:
         """Answers a problem to a request that no operation is concerned with."""

@@ -26,7 +26,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from api.asgi import Admit, Call, Surface
+from api.asgi import Surface
 from api.operations import HEALTH, OPERATIONS, OPERATORS, Operation
 from api.operators import alarm_body, delivery_body
 from api.problems import OVERLOADED, Problem
@@ -123,10 +123,9 @@ class Rates:
 class Console:
     """One API process's part in it: it tells its counts, and streams what all of them together show."""
 
-    def __init__(self, shop: Shop, counts: RequestCounts, admit: Admit | None) -> None:
+    def __init__(self, shop: Shop, counts: RequestCounts) -> None:
         self._shop = shop
         self._counts = counts
-        self._admit = admit
         self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._oversight = Oversight(shop.history)
         self._traffic = Traffic(shop.engine.lanes, shop.engine.keys)
@@ -168,7 +167,7 @@ class Console:
         """Serves the stream to those who may see it, until they leave or this process stops."""
         surface: Surface = scope["surface"]
         try:
-            self._require_right(scope)
+            surface.require_right(EVENTS, scope)
             if self._pages >= PAGES_MAX:
                 raise Problem(OVERLOADED, "As many consoles are open at this process as it lets in.")
         except Problem as problem:
@@ -301,12 +300,6 @@ class Console:
             }
             for campaign in campaigns[:CAMPAIGNS_SHOWN]
         ]
-
-    def _require_right(self, scope: Scope) -> None:
-        if self._admit is not None:
-            peer = scope.get("client")
-            headers = {name.lower(): value for name, value in scope["headers"]}
-            self._admit(Call(EVENTS, {}, headers, "", peer[0] if peer else ""))
 
 
 def conditions(sight: Sight) -> list[dict[str, Any]]:

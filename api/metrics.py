@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -18,7 +18,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.asgi import Admit, Call, Surface
+from api.asgi import Surface
 from api.operations import OPERATORS, Operation
 from api.problems import Problem
 from api.request_counts import ADDED, GAUGES, OUTCOMES, SECONDS_MAX, Block, RequestCounts
@@ -44,11 +44,10 @@ METRICS: Final = Operation(
 class ApiMetrics(Collector):
     """What this process counts, and the page that shows it with what its siblings do."""
 
-    def __init__(self, engine: Engine, counts: RequestCounts, admit: Admit | None) -> None:
+    def __init__(self, engine: Engine, counts: RequestCounts) -> None:
         self.counts = counts
         self.surface: Surface | None = None
         self._engine = engine
-        self._admit = admit
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -101,7 +100,7 @@ class ApiMetrics(Collector):
         """Serves the page, to those who may read it."""
         surface: Surface = scope["surface"]
         try:
-            self._require_right(scope)
+            surface.require_right(METRICS, scope)
         except Problem as problem:
             await surface.refuse(problem, scope, send)
             return
@@ -111,13 +110,6 @@ class ApiMetrics(Collector):
         page = await run_in_threadpool(encoder, self._registry)
         headers = {"content-type": media_type, "cache-control": "no-store"}
         await Response(page, headers=headers)(scope, receive, send)
-
-    def _require_right(self, scope: Scope) -> None:
-        if self._admit is not None:
-            peer = scope.get("client")
-            headers = {name.lower(): value for name, value in scope["headers"]}
-            call: Call[Any, Any] = Call(METRICS, {}, headers, "", peer[0] if peer else "")
-            self._admit(call)
 
 
 def _request_families(totals: Sequence[int], blocks: Mapping[str, Block]) -> Iterator[Metric]:
