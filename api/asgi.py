@@ -79,13 +79,12 @@ QUERY_FIELDS_MAX: Final = 20
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
 _REQUEST_ID_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~:-"
 _JSON: Final = b"application/json"
-_PROBLEM_JSON: Final = PROBLEM_MEDIA_TYPE.encode()
-_CONTENT_TYPE: Final = (b"content-type", _JSON)
+_JSON_TYPE: Final = (b"content-type", _JSON)
+_PROBLEM_TYPE: Final = (b"content-type", PROBLEM_MEDIA_TYPE.encode())
 _NO_STORE: Final = (b"cache-control", b"no-store")
 _REVALIDATE: Final = (b"cache-control", b"no-cache")
-_AS_SAID: Final = (b"x-content-type-options", b"nosniff")
+_NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
 _NEVER_A_PAGE: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-_NO_HEADERS: Final[tuple[Header, ...]] = ()
 _CACHEABLE_HEADER_LENGTH: Final = 200
 _BRACKETS: Final = re.compile(rb'[][{}]|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
@@ -289,7 +288,7 @@ class Surface:
             request_id,
             peer[0] if peer else "",
         )
-        foreign = self._foreign(headers)
+        own = self._common_headers(headers, request_id)
         try:
             answer = await endpoint.answer(call, scope["query_string"], receive)
             status = answer.status
@@ -302,11 +301,11 @@ class Surface:
             if count is not None:
                 count(problem.kind.status, problem.kind, perf_counter_ns() - started_ns)
             head = scope["method"] == "HEAD"
-            await _send_problem(send, problem, request_id, foreign, repeatable=call.repeatable, head=head)
+            await _send_problem(send, problem, request_id, own, repeatable=call.repeatable, head=head)
         else:
             if self._tells_changes and endpoint.operation.changing:
                 _tell_change(call, body)
-            own = [(b"x-request-id", request_id.encode("ascii")), _AS_SAID, _NEVER_A_PAGE, *foreign, *answer.headers]
+            own += answer.headers
             if status == 200 and endpoint.operation.conditional:
                 tag = entity_tag(body)
                 own += [(b"etag", tag), _REVALIDATE]
@@ -320,7 +319,7 @@ class Surface:
             if status == 304:
                 await _send(send, status, own, b"")
             else:
-                own += [_CONTENT_TYPE, (b"content-length", b"%d" % len(body))]
+                own += [_JSON_TYPE, (b"content-length", b"%d" % len(body))]
                 await _send(send, status, own, b"" if scope["method"] == "HEAD" else body)
 
     def require_right(self, operation: Operation, scope: Scope) -> None:
@@ -343,18 +342,23 @@ class Surface:
             if message["type"] == "http.response.start":
                 given: list[Header] = list(message.get("headers", ()))
                 names = {name for name, _ in given}
-                own = [(b"x-request-id", request_id.encode("ascii")), _AS_SAID, _NEVER_A_PAGE, *self._foreign(headers)]
                 # Different `Vary` add up; of every other header the answer's own is right.
                 more = [
-                    header for header in own if header[0] not in names or (header[0] == b"vary" and header not in given)
+                    header
+                    for header in self._common_headers(headers, request_id)
+                    if header[0] not in names or (header[0] == b"vary" and header not in given)
                 ]
                 message = {**message, "headers": given + more}
             await send(message)
 
         return send_dressed
 
-    def _foreign(self, headers: dict[bytes, bytes]) -> tuple[Header, ...]:
-        return _NO_HEADERS if self._cross_origin is None else self._cross_origin.answer_headers(headers.get(b"origin"))
+    def _common_headers(self, headers: dict[bytes, bytes], request_id: str) -> list[Header]:
+        """What every answer says: whose it is, that it is no page and what it says it is, which pages may read it."""
+        common = [(b"x-request-id", request_id.encode("ascii")), _NO_SNIFFING, _NEVER_A_PAGE]
+        if self._cross_origin is not None:
+            common += self._cross_origin.answer_headers(headers.get(b"origin"))
+        return common
 
     async def refuse_method(self, allow: str, scope: Scope, send: Send) -> None:
         """Answers a method that a page does not take, as `serve` does for the address of an operation."""
@@ -376,10 +380,10 @@ class Surface:
     async def _refuse(
         self, problem: Problem, headers: dict[bytes, bytes], request_id: str, scope: Scope, send: Send
     ) -> None:
-        foreign = self._foreign(headers)
         if self._count_refusal is not None:
             self._count_refusal(problem.kind.status, problem.kind, 0)
-        await _send_problem(send, problem, request_id, foreign, repeatable=True, head=scope["method"] == "HEAD")
+        own = self._common_headers(headers, request_id)
+        await _send_problem(send, problem, request_id, own, repeatable=True, head=scope["method"] == "HEAD")
 
     def _problem(self, error: Exception, call: Call[Any, Any]) -> Problem:
         problem = error if isinstance(error, Problem) else self._translate(error)
@@ -701,17 +705,14 @@ async def _send(send: Send, status: int, headers: list[Header], body: bytes) -> 
 
 
 async def _send_problem(
-    send: Send, problem: Problem, request_id: str, foreign: Sequence[Header], *, repeatable: bool, head: bool
+    send: Send, problem: Problem, request_id: str, common: list[Header], *, repeatable: bool, head: bool
 ) -> None:
     body = problem.encode(request_id=request_id, repeatable=repeatable)
     headers = [
-        (b"content-type", _PROBLEM_JSON),
-        (b"content-length", b"%d" % len(body)),
-        (b"x-request-id", request_id.encode("ascii")),
+        *common,
         _NO_STORE,
-        _AS_SAID,
-        _NEVER_A_PAGE,
-        *foreign,
+        _PROBLEM_TYPE,
+        (b"content-length", b"%d" % len(body)),
         *((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in problem.headers.items()),
     ]
     await _send(send, problem.kind.status, headers, b"" if head else body)
