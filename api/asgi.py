@@ -14,17 +14,11 @@ more than the rest of a request here.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import itertools
-import json
 import logging
-import re
 import secrets
 import sys
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter_ns
 from typing import Any, Final, Generic, TypeVar, cast
 from urllib.parse import parse_qsl
@@ -42,68 +36,40 @@ from api.guards.origins import CrossOrigin
 from api.idempotency import KEYS_ARE_HONOURED
 from api.operations import HEALTH, OPERATIONS, Operation
 from api.problems import (
-    BODY_TOO_LARGE,
     INTERNAL_ERROR,
-    MALFORMED_BODY,
     METHOD_NOT_ALLOWED,
     NOT_ACCEPTABLE,
     NOT_FOUND,
     OVERLOADED,
     PROBLEM_MEDIA_TYPE,
-    REQUEST_TIMEOUT,
     Problem,
     ProblemType,
     invalid_request,
 )
-from api.request_faults import (
-    invalid_body,
-    invalid_id,
-    invalid_query,
-    malformed_body,
-    shortened,
-    unsupported_media_type,
-)
+from api.request_bodies import BODY_BYTES_MAX, BODY_SECONDS_MAX, BodyReader, ClientGone
+from api.request_faults import invalid_id, invalid_query, shortened
+from api.request_headers import NO_PREFERENCES, accepts_json, headers_of, read_preferences
 from api.whole_answers import Header, WholeSend
 from engine.request_id import REQUEST_ID
 
-BODY_BYTES_MAX: Final = 64 * 1024
-BODY_SECONDS_MAX: Final = 10.0
-BODY_DEPTH_MAX: Final = 32
 IN_FLIGHT_MAX: Final = 4096
-WAIT_SECONDS_DEFAULT: Final = 2
-WAIT_SECONDS_MAX: Final = 10
 IDEMPOTENCY_KEY_LENGTH_MAX: Final = 255
 REQUEST_ID_LENGTH_MAX: Final = 128
 QUERY_FIELDS_MAX: Final = 20
 
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
 _REQUEST_ID_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~:-"
-_JSON: Final = b"application/json"
-_JSON_TYPE: Final = (b"content-type", _JSON)
+_JSON_TYPE: Final = (b"content-type", b"application/json")
 _PROBLEM_TYPE: Final = (b"content-type", PROBLEM_MEDIA_TYPE.encode())
 _NO_STORE: Final = (b"cache-control", b"no-store")
 _REVALIDATE: Final = (b"cache-control", b"no-cache")
 _NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
 _NEVER_A_PAGE: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-_CACHEABLE_HEADER_LENGTH: Final = 200
-_BRACKETS: Final = re.compile(rb'[][{}]|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 _log: Final = logging.getLogger(__name__)
 
 BodyT = TypeVar("BodyT")
 QueryT = TypeVar("QueryT")
-
-
-class Preferences(msgspec.Struct, frozen=True):
-    """What `Prefer` asks for (RFC 7240); `wait_seconds` is None where not said, `code` and `example` are the mock's."""
-
-    durable: bool = False
-    wait_seconds: int | None = None
-    code: int | None = None
-    example: str | None = None
-
-
-NO_PREFERENCES: Final = Preferences()
 
 
 class Call(Generic[BodyT, QueryT]):
@@ -195,10 +161,6 @@ class InFlight:
             raise Problem(OVERLOADED, "As many requests are under way as this process lets in. Nothing was changed.")
 
 
-class _ClientGone(Exception):
-    """The client left before its request was complete."""
-
-
 def _no_translation(_error: Exception) -> Problem | None:
     return None
 
@@ -272,7 +234,7 @@ class Surface:
     async def serve(self, found: tuple[_Segment, list[str]], scope: Scope, receive: Receive, send: Send) -> None:
         """Serves a request whose path `find` has found."""
         segment, values = found
-        headers = _headers(scope)
+        headers = headers_of(scope)
         request_id = self._request_id(headers)
         endpoint = segment.endpoints.get(scope["method"])
         if endpoint is None:
@@ -293,7 +255,7 @@ class Surface:
             answer = await endpoint.answer(call, scope["query_string"], receive)
             status = answer.status
             body = answer.body if type(answer.body) is bytes else endpoint.encode(answer.body)
-        except _ClientGone:
+        except ClientGone:
             return
         except Exception as error:
             problem = self._problem(error, call)
@@ -326,16 +288,16 @@ class Surface:
         """Raises the problem of one who may not have what is served beside the operations, as if it were this one."""
         if self._admit is not None:
             peer = scope.get("client")
-            self._admit(Call(operation, {}, _headers(scope), "", peer[0] if peer else ""))
+            self._admit(Call(operation, {}, headers_of(scope), "", peer[0] if peer else ""))
 
     async def refuse(self, problem: Problem, scope: Scope, send: Send) -> None:
         """Answers a problem to a request that no operation is concerned with."""
-        headers = _headers(scope)
+        headers = headers_of(scope)
         await self._refuse(problem, headers, self._request_id(headers), scope, send)
 
     def dressed(self, scope: Scope, send: Send) -> Send:
         """A `send` that gives every answer the headers that those of operations have, unless it has its own."""
-        headers = _headers(scope)
+        headers = headers_of(scope)
         request_id = self._request_id(headers)
 
         async def send_dressed(message: Message) -> None:
@@ -362,7 +324,7 @@ class Surface:
 
     async def refuse_method(self, allow: str, scope: Scope, send: Send) -> None:
         """Answers a method that a page does not take, as `serve` does for the address of an operation."""
-        headers = _headers(scope)
+        headers = headers_of(scope)
         await self._refuse_method(allow, headers, self._request_id(headers), scope, send)
 
     async def _refuse_method(
@@ -492,15 +454,13 @@ class _Endpoint:
 
     __slots__ = (
         "_admit",
-        "_body_bytes_max",
-        "_body_seconds_max",
-        "_decode",
         "_handler",
         "_in_flight",
         "_parameters",
         "_query_default",
         "_query_integers",
         "_query_type",
+        "_read_body",
         "_takes_key",
         "count",
         "encode",
@@ -525,9 +485,10 @@ class _Endpoint:
         self._admit = admit
         # A process that has too much to do is alive nevertheless, and is to be asked for that.
         self._in_flight = in_flight if operation.tag != HEALTH else InFlight(sys.maxsize)
-        self._body_bytes_max = body_bytes_max
-        self._body_seconds_max = body_seconds_max
-        self._decode = None if operation.request is None else msgspec.json.Decoder(operation.request).decode
+        self._read_body = None
+        if operation.request is not None:
+            body = BodyReader(operation.request, operation.request_optional, body_bytes_max, body_seconds_max)
+            self._read_body = body.read
         self._parameters = operation.path_parameters
         self._takes_key = operation.takes_key
         self._query_type = operation.query
@@ -542,10 +503,10 @@ class _Endpoint:
             self._admit(call)
         headers = call.headers
         accept = headers.get(b"accept")
-        if accept is not None and accept != b"*/*" and not _accepts_json(accept):
+        if accept is not None and accept != b"*/*" and not accepts_json(accept):
             raise Problem(NOT_ACCEPTABLE, "This address answers application/json only.")
         if (prefer := headers.get(b"prefer")) is not None:
-            call.prefer = _preferences(prefer)
+            call.prefer = read_preferences(prefer)
         if self._takes_key and (key := headers.get(b"idempotency-key")) is not None:
             if not 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH_MAX or key.strip(_VISIBLE):
                 raise invalid_request(
@@ -557,7 +518,7 @@ class _Endpoint:
             if not parameter.allows(path_params[parameter.name]):
                 raise invalid_id(parameter, path_params[parameter.name])
         call.query = self._read_query(query_string) if query_string else self._query_default
-        call.body = None if self._decode is None else await self._read_body(headers, receive)
+        call.body = None if self._read_body is None else await self._read_body(headers, receive)
         in_flight.require_room()
         in_flight.count += 1
         REQUEST_ID.set(call.request_id)
@@ -589,82 +550,6 @@ class _Endpoint:
         except msgspec.ValidationError as error:
             raise invalid_query(self._query_type, values, error) from None
 
-    async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> msgspec.Struct | None:
-        declared = headers.get(b"content-length")
-        if declared is not None and len(declared) > 4 and declared.isdigit() and int(declared) > self._body_bytes_max:
-            raise self._too_large()
-        # The body is mostly there with the headers; a timer is set only for one that is not.
-        receiving = receive()
-        if type(receiving) is not types.CoroutineType:
-            body = await self._receive_all(receiving, receive)
-        else:
-            try:
-                waits_for = receiving.send(None)
-            except StopIteration as arrived:
-                message: Message = arrived.value
-                if message["type"] == "http.request" and not message.get("more_body", False):
-                    body = message.get("body", b"")
-                    if len(body) > self._body_bytes_max:
-                        raise self._too_large() from None
-                else:
-                    body = await self._receive_all(_done(message), receive)
-            else:
-                body = await self._receive_all(_resume(receiving, waits_for), receive)
-        if not body:
-            if self.operation.request_optional:
-                return None
-            raise Problem(MALFORMED_BODY, "The body is empty; it must be JSON.")
-        content_type = headers.get(b"content-type", b"")
-        declares_json = content_type == _JSON or _declares_json(content_type)
-        if not declares_json or b"content-encoding" in headers:
-            raise unsupported_media_type(headers, declares_json=declares_json)
-        return self._decode_body(body)
-
-    async def _receive_all(self, first: Awaitable[Message], receive: Receive) -> bytes:
-        """The whole body, of which `first` is the first message; counted as it comes, whatever its announced length."""
-        parts: list[bytes] = []
-        size = 0
-        more = True
-        try:
-            async with asyncio.timeout(self._body_seconds_max):
-                while more:
-                    message = await (first if not parts else receive())
-                    if message["type"] == "http.disconnect":
-                        raise _ClientGone
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > self._body_bytes_max:
-                        raise self._too_large()
-                    more = message.get("more_body", False)
-        except TimeoutError:
-            raise Problem(
-                REQUEST_TIMEOUT, f"The body was not complete after {self._body_seconds_max:g} seconds."
-            ) from None
-        return b"".join(parts)
-
-    def _decode_body(self, body: bytes) -> msgspec.Struct:
-        decode = self._decode
-        assert decode is not None
-        try:
-            decoded = decode(body)
-        except msgspec.ValidationError as error:
-            # The decoder stops at the first wrong type; what is not JSON further on is still not JSON.
-            _require_json(body)
-            request_type = self.operation.request
-            assert request_type is not None
-            raise invalid_body(request_type, body, error) from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise malformed_body(error, body) from None
-        # The decoder takes the last of two members of one name, another reader the first. As many colons as the decoded
-        # value has leave no room for a second member.
-        if body.count(b":") != self.encode(decoded).count(b":") or b"\\" in body:
-            _require_unique_names(body)
-        return decoded
-
-    def _too_large(self) -> Problem:
-        limit = self._body_bytes_max
-        return Problem(BODY_TOO_LARGE, f"The body has more than {limit} bytes.", limit=limit)
-
 
 def _integer_fields(query: type[msgspec.Struct]) -> frozenset[str]:
     described = cast("StructType", type_info(query))
@@ -680,17 +565,6 @@ def _path(scope: Scope) -> str:
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     return path.removeprefix(root) if root else path
-
-
-def _headers(scope: Scope) -> dict[bytes, bytes]:
-    pairs: list[Header] = scope["headers"]
-    headers = dict(pairs)
-    if len(headers) != len(pairs):
-        values: dict[bytes, list[bytes]] = {}
-        for name, value in pairs:
-            values.setdefault(name, []).append(value)
-        headers = {name: b", ".join(several) for name, several in values.items()}
-    return headers
 
 
 async def _send(send: Send, status: int, headers: list[Header], body: bytes) -> None:
@@ -716,120 +590,3 @@ async def _send_problem(
         *((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in problem.headers.items()),
     ]
     await _send(send, problem.kind.status, headers, b"" if head else body)
-
-
-async def _done(message: Message) -> Message:
-    return message
-
-
-@types.coroutine
-def _resume(coroutine: Coroutine[Any, Any, Message], waits_for: Any) -> Generator[Any, Any, Message]:
-    """Goes on with a coroutine that was stepped once and waits for something, as `await` does from its second step."""
-    while True:
-        thrown: BaseException | None = None
-        try:
-            sent = yield waits_for
-        except BaseException as error:
-            thrown = error
-        try:
-            waits_for = coroutine.send(sent) if thrown is None else coroutine.throw(thrown)
-        except StopIteration as finished:
-            return cast("Message", finished.value)
-
-
-def _require_json(body: bytes) -> None:
-    _require_shallow(body)
-    try:
-        # JSON bounds no number, so one that no type here can hold is only out of range.
-        with contextlib.suppress(msgspec.ValidationError):
-            msgspec.json.decode(body)
-        _require_unique_names(body)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise malformed_body(error, body) from None
-
-
-def _require_shallow(body: bytes) -> None:
-    """Refuses a body that is nested more deeply than any that is taken, before anything follows it down."""
-    depth = 0
-    for bracket in _BRACKETS.finditer(body):
-        found = bracket[0]
-        if found in (b"[", b"{"):
-            depth += 1
-            if depth > BODY_DEPTH_MAX:
-                raise Problem(MALFORMED_BODY, f"The body is not JSON: nested more than {BODY_DEPTH_MAX} deep.")
-        elif found in (b"]", b"}"):
-            depth -= 1
-
-
-def _require_unique_names(body: bytes) -> None:
-    def unique(pairs: list[tuple[str, object]]) -> None:
-        names = [name for name, _ in pairs]
-        if len(set(names)) != len(names):
-            raise Problem(MALFORMED_BODY, "The body has a member twice in one object.")
-
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is no number of JSON")
-
-    # Numbers stay texts: Python makes no integer of some thousands of digits.
-    json.loads(body, object_pairs_hook=unique, parse_int=str, parse_float=str, parse_constant=refuse)
-
-
-def _accepts_json(accept: bytes) -> bool:
-    return _accepts(accept) if len(accept) <= _CACHEABLE_HEADER_LENGTH else _accepts.__wrapped__(accept)
-
-
-@lru_cache(maxsize=256)
-def _accepts(accept: bytes) -> bool:
-    """Whether `Accept` (RFC 9110, 12.5.1) lets in application/json; the most specific of its ranges decides."""
-    specificity = {"*/*": 1, "application/*": 2, "application/json": 3}
-    best, acceptable = 0, not accept.strip()
-    for part in accept.decode("latin-1").lower().split(","):
-        media_range, *parameters = (piece.strip() for piece in part.split(";"))
-        specific = specificity.get(media_range, 0)
-        if specific > best:
-            best = specific
-            weights = [parameter[2:] for parameter in parameters if parameter.startswith("q=")]
-            acceptable = not weights or bool(weights[0].strip("0."))
-    return acceptable
-
-
-@lru_cache(maxsize=64)
-def _declares_json_cached(content_type: bytes) -> bool:
-    media_type, *parameters = (piece.strip() for piece in content_type.decode("latin-1").lower().split(";"))
-    # JSON has no parameters, and RFC 8259 lets one pass; but who names another charset than it has means it.
-    return media_type == "application/json" and all(
-        not parameter.startswith("charset=") or parameter.replace('"', "") in ("charset=utf-8", "charset=utf8")
-        for parameter in parameters
-    )
-
-
-def _declares_json(content_type: bytes) -> bool:
-    return len(content_type) <= _CACHEABLE_HEADER_LENGTH and _declares_json_cached(content_type)
-
-
-def _preferences(header: bytes) -> Preferences:
-    cacheable = len(header) <= _CACHEABLE_HEADER_LENGTH
-    return _parse_preferences(header) if cacheable else _parse_preferences.__wrapped__(header)
-
-
-@lru_cache(maxsize=256)
-def _parse_preferences(header: bytes) -> Preferences:
-    """`Prefer` (RFC 7240): the first of two preferences of one name counts, and what is not understood is ignored.
-
-    `wait` is taken both as a preference of its own and as a parameter of `durable`."""
-    found: dict[str, str] = {}
-    for part in header.decode("latin-1").replace(";", ",").split(","):
-        name, _, value = part.partition("=")
-        found.setdefault(name.strip().lower(), value.strip().strip('"'))
-
-    def number(name: str) -> int | None:
-        text = found.get(name, "")
-        return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
-
-    wait = number("wait")
-    return Preferences(
-        durable="durable" in found,
-        wait_seconds=None if wait is None else min(wait, WAIT_SECONDS_MAX),
-        code=number("code"),
-        example=found.get("example") or None,
-    )

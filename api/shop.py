@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from api.asgi import WAIT_SECONDS_DEFAULT, Call
+from api.asgi import Call
 from api.idempotency import replayed_headers
 from api.problems import invalid_request
+from api.request_headers import WAIT_SECONDS_DEFAULT
 from api.settings import ApiSettings
 from api.whole_answers import Header
 from engine.engine import Engine

@@ -15,10 +15,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems, schemas
-from api.asgi import Answer, Application, Call, Count, Preferences, Surface, location
+from api.asgi import Answer, Application, Call, Count, Surface, location
 from api.idempotency import KEYS_ARE_HONOURED
 from api.operations import OPERATIONS, Operation
 from api.problems import Problem, ProblemType
+from api.request_headers import Preferences
 
 CHARGES: Final = "/v1/users/mina/balance/charges"
 PAYMENT: Final = "/v1/users/mina/orders/o1/payment"
