@@ -15,7 +15,7 @@ from loadtests import traffic
 from loadtests.machine import cpu_seconds
 from loadtests.systems import PARTITIONS, ROOT, Firstcome, System
 from persistence.migrations import upgrade
-from persistence.row_statements import LEDGER, ORDER_LINES, ORDERS, OUTBOX, RESERVATIONS
+from persistence.row_targets import LEDGER, ORDER_LINES, ORDERS, OUTBOX, RESERVATIONS, Target
 
 COPY_BATCH = 2_000
 COPY_BATCHES = 10
@@ -94,7 +94,7 @@ def without_http(system: Firstcome, flow: str, seconds: float) -> dict[str, floa
     }
 
 
-_ROWS: tuple[tuple[LiteralString, int, LiteralString], ...] = (
+_ROWS: tuple[tuple[Target, int, LiteralString], ...] = (
     (
         ORDERS,
         1,
@@ -119,7 +119,7 @@ def copy(system: Firstcome) -> dict[str, float]:
     with psycopg.connect(url) as connection:
         for batch in batches:
             for (target, _, _), text in zip(_ROWS, batch, strict=True):
-                with connection.cursor().copy(f"COPY {target} FROM STDIN") as copying:
+                with connection.cursor().copy(target.copy) as copying:
                     copying.write(text)
             connection.commit()
     took_s = time.perf_counter() - began

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import orjson
 
 from engine.events import HEAD, SEPARATOR, VERSION
+from persistence.row_targets import COUPONS, DISCOUNTS, ORDERS, RESERVATIONS
 from persistence.row_text import NULL, Row
 
 _OLD_HEAD = [b"type", b"v", b"at"]
@@ -82,8 +83,8 @@ Entry = tuple[bytes, Sequence[bytes]]
 class RowBatch:
     """Everything that a run of events changes, by table. Cells are text as COPY takes them, or `NULL`.
 
-    Lists named for a table are new rows in that table's columns (see `persistence.row_statements`); ``*_changes`` are
-    changes of rows that exist.
+    Named for a table: its new rows, with the columns of `persistence.row_targets`. ``*_changes``: changes of rows that
+    exist, with the columns of `persistence.row_statements`.
     """
 
     events: int = 0
@@ -326,9 +327,11 @@ def _pay(batch: RowBatch, event: _Event, order: str, user: str, total: int, bala
 
 # --- Orders ---
 
-# Places of the cells of an order that a later event changes; see ORDERS in persistence.row_statements.
-_STATUS, _FAILURE, _PAID_AT, _FINISHED_AT, _ORDER_PLACE = 3, 4, 11, 12, 13
-_DISCOUNT_STATE, _DISCOUNT_AT = 11, 12
+# The cells of an order that a later event changes.
+_STATUS, _FAILURE, _PAID_AT, _FINISHED_AT, _ORDER_PLACE = map(
+    ORDERS.cell, ("status", "failure", "paid_at", "finished_at", "place")
+)
+_DISCOUNT_STATE, _DISCOUNT_AT = map(DISCOUNTS.cell, ("state", "at"))
 
 _ORDER_LINE_TEXTS = itemgetter("product_id", "stock_id", "name", "option")
 _ORDER_LINE_NUMBERS = itemgetter("unit_price", "quantity", "amount")
@@ -508,8 +511,10 @@ def _order_voided(batch: RowBatch, event: _Event, order: str, user: str) -> None
 
 # --- Coupons ---
 
-# Places of the cells of a coupon that a later event changes; see COUPONS in persistence.row_statements.
-_COUPON_STATE, _COUPON_ORDER, _COUPON_USED_AT, _COUPON_PLACE = 9, 10, 14, 15
+# The cells of a coupon that a later event changes.
+_COUPON_STATE, _COUPON_ORDER, _COUPON_USED_AT, _COUPON_PLACE = map(
+    COUPONS.cell, ("state", "order_id", "used_at", "place")
+)
 
 
 def _change_coupon(
@@ -679,7 +684,10 @@ def _stock_reserved(batch: RowBatch, event: _Event, order: str, user: str, lines
         change.reserved += quantity
 
 
-_RESERVATION_STATE, _RESERVATION_FINISHED_AT, _RESERVATION_PLACE = 3, 6, 7
+# The cells of a reservation that a later event changes.
+_RESERVATION_STATE, _RESERVATION_FINISHED_AT, _RESERVATION_PLACE = map(
+    RESERVATIONS.cell, ("state", "finished_at", "place")
+)
 
 
 def _require_held(batch: RowBatch, event: _Event, order: str) -> None:

@@ -12,37 +12,20 @@ from psycopg.rows import TupleRow
 
 from persistence.database import RowsRefused
 from persistence.event_rows import RowBatch
+from persistence.row_targets import (
+    COUPON_ISSUES,
+    COUPONS,
+    DISCOUNTS,
+    LEDGER,
+    ORDER_LINES,
+    ORDERS,
+    OUTBOX,
+    RESERVATIONS,
+    STOCK_ADJUSTMENTS,
+    STOCK_ITEMS,
+    Target,
+)
 from persistence.row_text import Row, array_texts, copy_text
-
-# New rows go straight into their table. The columns are in the order of the cells in `RowBatch`.
-LEDGER: LiteralString = "ledger_entry (partition, seq, epoch, user_id, kind, amount, balance, order_id, at)"
-STOCK_ITEMS: LiteralString = (
-    "stock_item (product_id, stock_id, partition, added_seq, added_index, option, received, available, reserved, sold)"
-)
-STOCK_ADJUSTMENTS: LiteralString = (
-    "stock_adjustment (partition, seq, product_id, stock_id, delta, available, reason, at)"
-)
-RESERVATIONS: LiteralString = "reservation (partition, order_id, user_id, state, lines, at, finished_at, place)"
-ORDERS: LiteralString = (
-    "orders (order_id, partition, user_id, status, failure, subtotal, discount, total, coupon_id, ordered_at,"
-    " pay_before, paid_at, finished_at, place)"
-)
-ORDER_LINES: LiteralString = (
-    "order_line (order_id, line_no, partition, product_id, stock_id, name, option, unit_price, quantity, amount)"
-)
-DISCOUNTS: LiteralString = (
-    "discount (order_id, partition, coupon_id, user_id, campaign_id, issue_number, kind, value, minimum_order,"
-    " maximum_discount, amount, state, at)"
-)
-COUPON_ISSUES: LiteralString = (
-    "coupon_issue (campaign_id, user_id, partition, number, kind, value, minimum_order, maximum_discount, valid_days,"
-    " issued_at)"
-)
-COUPONS: LiteralString = (
-    "coupon (coupon_id, partition, user_id, campaign_id, issue_number, kind, value, minimum_order, maximum_discount,"
-    " state, order_id, issued_at, valid_from, valid_until, used_at, place)"
-)
-OUTBOX: LiteralString = "outbox (partition, order_id, user_id, event_id, created_at, request_id)"
 
 
 class Change:
@@ -203,13 +186,13 @@ async def write_rows(connection: AsyncConnection[TupleRow], batch: RowBatch) -> 
             raise RowsRefused(f"{change.name}: {expected} rows to change, {cursor.rowcount} found")
 
 
-async def _copy(connection: AsyncConnection[TupleRow], target: LiteralString, rows: Sequence[Row]) -> None:
+async def _copy(connection: AsyncConnection[TupleRow], target: Target, rows: Sequence[Row]) -> None:
     if rows:
-        async with connection.cursor().copy(f"COPY {target} FROM STDIN") as copy:
+        async with connection.cursor().copy(target.copy) as copy:
             await copy.write(copy_text(rows))
 
 
-def _new_rows(batch: RowBatch) -> Iterable[tuple[LiteralString, Sequence[Row]]]:
+def _new_rows(batch: RowBatch) -> Iterable[tuple[Target, Sequence[Row]]]:
     return (
         (ORDERS, list(batch.orders.values())),
         (ORDER_LINES, batch.order_lines),
