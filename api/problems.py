@@ -189,7 +189,7 @@ MALFORMED_BODY: Final = ProblemType(
 )
 NOT_AUTHENTICATED: Final = ProblemType(
     "not-authenticated",
-    "Who are you?",
+    "Authentication required",
     401,
     Retry.NO,
     "The request carries no valid bearer token; `detail` says what is wrong with the one that it carries.",
@@ -404,7 +404,7 @@ UNKNOWN_REFERENCE: Final = ProblemType(
 )
 STOCK_ID_REQUIRED: Final = ProblemType(
     "stock-id-required",
-    "Which stock item?",
+    "Stock item required",
     422,
     Retry.NO,
     "A line names a product with several stock items, but none of these.",

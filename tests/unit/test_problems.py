@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -65,6 +66,11 @@ def test_what_nobody_knows_the_outcome_of_says_how_to_find_out(repeatable: bool,
     assert decoded(failed, repeatable=repeatable)["detail"] == f"The server failed. {remedy}"
     refused = Problem(problems.NOT_FOUND, "There is no such thing.")
     assert decoded(refused, repeatable=repeatable)["detail"] == "There is no such thing."
+
+
+@pytest.mark.parametrize("kind", PROBLEMS.values(), ids=PROBLEMS)
+def test_a_title_states_what_is_so_and_asks_nothing(kind: ProblemType) -> None:
+    assert re.fullmatch(r"[A-Z][^?!.]+", kind.title)
 
 
 def test_what_asks_for_patience_says_how_long() -> None:
