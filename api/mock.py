@@ -1,14 +1,14 @@
 """The mock API: the whole surface, answered from the specification's examples.
 
 It checks requests as the real API does, with the same code, tokens included where a key is configured, and changes
-nothing. `Prefer: example=<name>` chooses an
-answer by its name, `Prefer: code=<status>` the first with that status; both may name problems.
+nothing. `Prefer: example=<name>` chooses an answer by its name, `Prefer: code=<status>` the first with that status,
+for a request without a key the first that needs none where there is one; both may name problems.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from api.asgi import Answer, Application, Call, Handler, Surface
 from api.documents import document_routes
@@ -17,10 +17,12 @@ from api.guards.admission import make_admission
 from api.guards.origins import CrossOrigin
 from api.operations import OPERATIONS, Operation
 from api.problem_examples import ProblemExample, examples_of
-from api.problems import invalid_request
+from api.problems import IDEMPOTENCY_KEY_REUSED, REQUEST_IN_PROGRESS, invalid_request
 from api.request_faults import one_of
 from api.settings import ApiSettings
 from api.whole_answers import Header
+
+_OF_KEYS: Final = (IDEMPOTENCY_KEY_REUSED, REQUEST_IN_PROGRESS)
 
 
 def create_mock_app(settings: ApiSettings | None = None) -> Application:
@@ -57,9 +59,11 @@ def _choose(operation: Operation, call: Call[Any, Any]) -> tuple[Example | Probl
         names = one_of(example.name for example in _examples(operation))
         raise invalid_request("header.Prefer", f"Expected as `example` {names}")
     if code is not None:
-        for example in _examples(operation):
-            if _status(example) == code:
-                return example, f"code={code}"
+        found = [example for example in _examples(operation) if _status(example) == code]
+        if call.idempotency_key is None:
+            found.sort(key=_is_about_key)
+        if found:
+            return found[0], f"code={code}"
         codes = one_of(sorted({_status(example) for example in _examples(operation)}))
         raise invalid_request("header.Prefer", f"Expected as `code` {codes}")
     return operation.examples[0], ""
@@ -69,6 +73,11 @@ def _examples(operation: Operation) -> Iterator[Example | ProblemExample]:
     yield from operation.examples
     for kind in operation.problems:
         yield from examples_of(kind.name)
+
+
+def _is_about_key(example: Example | ProblemExample) -> bool:
+    """Whether only a request with an idempotency key is refused like that."""
+    return isinstance(example, ProblemExample) and example.problem.kind in _OF_KEYS
 
 
 def _status(example: Example | ProblemExample) -> int:

@@ -106,6 +106,21 @@ async def test_every_status_is_served_by_its_code(client: httpx.AsyncClient, ope
         assert response.headers["preference-applied"] == f"code={status}"
 
 
+@pytest.mark.parametrize(
+    ("operation_id", "headers", "expected"),
+    [
+        ("checkout", {}, "out-of-stock"),
+        ("checkout", {"Idempotency-Key": "a-key"}, "request-in-progress"),
+        ("replay_delivery", {}, "request-in-progress"),
+    ],
+)
+async def test_a_request_without_a_key_is_not_refused_for_its_key_where_its_code_has_another_problem(
+    client: httpx.AsyncClient, operation_id: str, headers: dict[str, str], expected: str
+) -> None:
+    (operation,) = (operation for operation in OPERATIONS if operation.operation_id == operation_id)
+    assert problem(await ask(client, operation, headers={"Prefer": "code=409", **headers})) == expected
+
+
 @EACH
 @pytest.mark.parametrize("choice", ["example=nothing-like-it", "code=299"])
 async def test_a_choice_that_is_not_there_is_refused(
