@@ -15,7 +15,7 @@ from typing import Final
 from api.page_parts import inline, prose
 
 PATH: Final = "/runbook"
-_TITLE: Final = "What to do"
+_TITLE: Final = "Runbook"
 
 
 def address(entry: str) -> str:
@@ -43,7 +43,7 @@ def runbook_html() -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{_TITLE}</title><link rel="stylesheet" href="docs/docs.css">'
-        f"<nav><details><summary>Contents</summary><ul>{contents}</ul></details></nav>"
+        f'<nav><details id="contents"><summary>Contents</summary><ul>{contents}</ul></details></nav>'
         f"<main><h1>{_TITLE}</h1><p>When an alarm of <a href='console'>the console</a> or an alert of Prometheus calls."
-        f"</p>{sections}</main></html>"
+        f'</p>{sections}</main><script src="docs/docs.js"></script></html>'
     )

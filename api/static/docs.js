@@ -1,5 +1,6 @@
 "use strict";
-// The page is whole without this: it opens what a link leads to, filters, and puts in the address that the reader came by.
+// The pages are whole without this: it opens what a link leads to, unfolds the contents where there is room, and at
+// /docs filters and puts in the address that the reader came by.
 
 const open = () => {
   const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
@@ -24,7 +25,7 @@ if (location.protocol !== "file:") {
   }
 }
 
-document.getElementById("find").addEventListener("input", (event) => {
+document.getElementById("find")?.addEventListener("input", (event) => {
   const wanted = event.target.value.trim().toLowerCase();
   for (const group of document.querySelectorAll("section.group")) {
     const cards = [...group.querySelectorAll(":scope > details")];

@@ -87,6 +87,12 @@ async def test_the_page_allows_nothing_from_elsewhere(client: httpx.AsyncClient)
     ]
 
 
+async def test_the_runbook_unfolds_its_contents_as_the_documentation_does(client: httpx.AsyncClient) -> None:
+    page = (await client.get("/runbook")).text
+    assert re.findall(r"<(?:title|h1)>([^<]*)<", page) == ["Runbook", "Runbook"]
+    assert re.findall(r'<details id="contents">.*<script src="(docs/docs\.js)">', page) == ["docs/docs.js"]
+
+
 @pytest.mark.parametrize(
     ("headers", "address"),
     [
