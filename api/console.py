@@ -38,7 +38,7 @@ from api.times import format_time
 from engine.errors import EngineError
 from engine.traffic import Traffic
 from persistence.history import HistoryUnavailable
-from persistence.oversight import DeliveryFilter, Oversight
+from persistence.oversight import Oversight
 
 LOOK_EVERY_S: Final = 1.0
 _log: Final = logging.getLogger("firstcome.console")
@@ -258,7 +258,8 @@ class Console:
 
     async def _subjects(self, sight: Sight) -> dict[str, Any]:
         shop = self._shop
-        shown: dict[str, Any] = {"campaigns": [], "best_sellers": [], "alarms": conditions(sight), "deliveries": []}
+        shown: dict[str, Any] = {"campaigns": [], "best_sellers": [], "alarms": conditions(sight)}
+        shown |= {"waiting": None, "deliveries": []}
         if sight.redis_is_there:
             with contextlib.suppress(EngineError, TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
@@ -274,11 +275,9 @@ class Console:
                     msgspec.to_builtins(alarm_body(alarm)) | {"count": count}
                     for alarm, count in await self._oversight.open_kinds()
                 ]
-                page = await self._oversight.deliveries(DeliveryFilter(), DELIVERIES_SHOWN, None)
-                if sight.progress.deliveries.dead:
-                    dead = await self._oversight.deliveries(DeliveryFilter("dead"), DELIVERIES_SHOWN, None)
-                    page = dead
-                shown["deliveries"] = [msgspec.to_builtins(delivery_body(delivery)) for delivery in page.items]
+                backlog, deliveries = await self._oversight.deliveries_now(DELIVERIES_SHOWN)
+                shown["waiting"] = msgspec.to_builtins(backlog)
+                shown["deliveries"] = [msgspec.to_builtins(delivery_body(delivery)) for delivery in deliveries]
         return shown
 
     async def _campaigns(self) -> list[dict[str, Any]]:
@@ -341,7 +340,6 @@ def _sight_body(sight: Sight) -> dict[str, Any]:
         "postgres": progress is not None,
         "workers": None if progress is None else progress.workers,
         "alarms_open": None if progress is None else progress.alarms_open,
-        "waiting": None if progress is None else msgspec.to_builtins(progress.deliveries),
         "trusted": sight.trusted,
         "backlog": sight.backlog,
         "lag_ms": sight.lag_ms,

@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Row, false, func, literal_column, select, text, true, update
+from sqlalchemy import Row, Select, false, func, literal_column, select, text, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.order_ids import is_order_id
 from persistence.alarms import KINDS
 from persistence.history import History, Page
 from persistence.tables import alarm, installation, orders, outbox, partition_cursor
+
+DeliveryState = Literal["pending", "delivered", "dead"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class RecordedDelivery:
 class DeliveryFilter:
     """Which deliveries: of one state, one user, one order, where given."""
 
-    state: Literal["pending", "delivered", "dead"] | None = None
+    state: DeliveryState | None = None
     user_id: str | None = None
     order_id: str | None = None
 
@@ -85,11 +87,13 @@ class RecordedAlarm:
 
 
 # A worker says every second that it is there.
-_REST = text(
+_PRESENT = text(
     """SELECT (SELECT count(*) FROM worker_presence WHERE seen_at > now() - interval '5 s'),
-               (SELECT count(*) FROM alarm WHERE cleared_at IS NULL),
-               (SELECT count(*) FROM outbox WHERE state = 'dead'),
-               count(*), COALESCE(EXTRACT(epoch FROM now() - min(created_at)) * 1000, 0)::bigint
+               (SELECT count(*) FROM alarm WHERE cleared_at IS NULL)"""
+)
+_BACKLOG = text(
+    """SELECT count(*), COALESCE(EXTRACT(epoch FROM now() - min(created_at)) * 1000, 0)::bigint,
+               (SELECT count(*) FROM outbox WHERE state = 'dead')
         FROM outbox WHERE state = 'pending'"""
 )
 
@@ -114,18 +118,14 @@ class Oversight:
                 await connection.exec_driver_sql("SELECT version_num FROM alembic_version")
             ).scalar_one_or_none()
             cursors = tuple(CursorRow(row.partition, row.epoch, row.seq, row.server, row.stopped) for row in rows)
-            workers, alarms, dead, waiting, oldest_ms = (await connection.execute(_REST)).one()
-            deliveries = DeliveryBacklog(waiting, max(0, oldest_ms), dead)
-            return Progress(generation, cursors, version, revision, workers, alarms, deliveries)
+            workers, alarms = (await connection.execute(_PRESENT)).one()
+            return Progress(generation, cursors, version, revision, workers, alarms, await _backlog(connection))
 
         return await self._history.read(read)
 
     async def deliveries(self, wanted: DeliveryFilter, limit: int, before_id: int | None) -> Page[RecordedDelivery]:
         """Deliveries, newest first; the cursor is the last id of the page."""
-        query = select(outbox).order_by(outbox.c.id.desc()).limit(limit + 1)
-        if wanted.state is not None:
-            # Written out, so that an index over one state serves.
-            query = query.where(outbox.c.state == literal_column(f"'{wanted.state}'"))
+        query = _newest(wanted.state, limit + 1)
         if wanted.user_id is not None:
             # The outbox knows users of what waits only; the history of orders knows them all.
             query = query.where(
@@ -139,6 +139,17 @@ class Oversight:
         rows = await self._history.rows(query)
         items = tuple(_delivery(row) for row in rows[:limit])
         return Page(items, str(items[-1].delivery_id) if len(rows) > limit else None)
+
+    async def deliveries_now(self, limit: int) -> tuple[DeliveryBacklog, tuple[RecordedDelivery, ...]]:
+        """The backlog and the newest deliveries, the newest given up where there are such, both as of one moment."""
+
+        async def read(connection: AsyncConnection) -> tuple[DeliveryBacklog, tuple[RecordedDelivery, ...]]:
+            await connection.execution_options(isolation_level="REPEATABLE READ")
+            backlog = await _backlog(connection)
+            rows = await connection.execute(_newest("dead" if backlog.dead else None, limit))
+            return backlog, tuple(map(_delivery, rows))
+
+        return await self._history.read(read)
 
     async def replay_delivery(self, delivery_id: int, key: str | None = None) -> tuple[RecordedDelivery, bool] | None:
         """Put a delivery back in line, whatever became of it; ``None`` when there is none of this id.
@@ -188,6 +199,17 @@ class Oversight:
         )
         found = [(_alarm(row), row.alike) for row in await self._history.rows(query)]
         return sorted(found, key=lambda item: KINDS.index(item[0].kind) if item[0].kind in KINDS else len(KINDS))
+
+
+async def _backlog(connection: AsyncConnection) -> DeliveryBacklog:
+    waiting, oldest_ms, dead = (await connection.execute(_BACKLOG)).one()
+    return DeliveryBacklog(waiting, max(0, oldest_ms), dead)
+
+
+def _newest(state: DeliveryState | None, limit: int) -> Select[Any]:
+    query = select(outbox).order_by(outbox.c.id.desc()).limit(limit)
+    # Written out, so that an index over one state serves.
+    return query if state is None else query.where(outbox.c.state == literal_column(f"'{state}'"))
 
 
 def _alarm(row: Row[Any]) -> RecordedAlarm:

@@ -33,11 +33,13 @@ function duration(ms) {
   return ms < 7200000 ? `${whole.format(ms / 60000)} min` : `${whole.format(ms / 3600000)} h`;
 }
 
-function draw(name, value) {
+function draw(name, value, written) {
   const values = lines[name];
   values.push(value || 0);
   if (values.length > POINTS) values.splice(0, values.length - POINTS);
-  const top = Math.max(1, ...values);
+  const most = Math.max(...values);
+  const top = Math.max(1, most);
+  say(`${name}-most`, `max ${written(most)}`);
   const start = POINTS - values.length;
   const path = values.map((each, index) => `${index ? 'L' : 'M'}${start + index} ${(30 - 28 * each / top).toFixed(1)}`);
   $(`${name}-line`).firstElementChild.setAttribute('d', path.join(''));
@@ -109,14 +111,13 @@ function showFlow(sight) {
   const rates = sight.rates;
   for (const name of ['accepted', 'refused', 'durable']) {
     say(name, count(rates[name]));
-    draw(name, rates[name]);
+    if (last) draw(name, rates[name], count);
   }
   say('lag', duration(sight.lag_ms));
-  draw('lag', sight.lag_ms);
-  say('accepted-note', `orders ${count(rates.orders)}, coupons ${count(rates.coupons)}, charges ${count(rates.charges)}; reads ${count(rates.read)}`);
+  if (last) draw('lag', sight.lag_ms, duration);
+  say('accepted-note', `orders ${count(rates.orders)}, coupons ${count(rates.coupons)}, charges ${count(rates.charges)}; reads\u00a0${count(rates.read)}`);
   const why = sight.refusals.slice(0, 2).map(([name, rate]) => `${name} ${count(rate)}`).join(', ');
   say('refused-note', (why || 'nothing is refused') + (rates.failed ? `; not possible now ${count(rates.failed)}` : ''));
-  say('durable-note', `of ${changes(rates.decided)} decided`);
   say('lag-note', sight.backlog === null ? 'backlog not known' : `backlog ${changes(sight.backlog)}`);
 }
 
@@ -152,7 +153,7 @@ function showDeliveries(sight) {
     say('deliveries-say', 'Not known while PostgreSQL does not answer.');
   } else {
     const oldest = waiting.waiting ? `, the oldest for ${duration(waiting.oldest_ms)}` : '';
-    say('deliveries-say', `${count(waiting.waiting)} waiting${oldest}; ${count(waiting.dead)} given up`);
+    say('deliveries-say', `${count(waiting.waiting)} pending${oldest}; ${count(waiting.dead)} dead`);
   }
   list('deliveries', sight.deliveries, () => {
     const button = element('button', '', 'Replay');
@@ -179,10 +180,23 @@ async function replay(button) {
   }
 }
 
+function showAge() {
+  const age = Date.now() - heardAt;
+  const stale = age > STALE_MS;
+  document.body.classList.toggle('stale', stale);
+  const time = new Date(heardAt).toLocaleTimeString([], { timeZoneName: 'short' });
+  say('fresh', stale ? `nothing heard for ${duration(age)}` : `as of ${time}`);
+  if (stale) {
+    say('verdict', 'No answer from the API');
+    $('verdict').className = 'bad';
+  }
+}
+
+// The first look of all knows no rates yet; the second, a second later, does.
 function show(sight) {
-  last = sight;
+  if (last || 'durable' in sight.rates) $('panels').hidden = false;
   heardAt = Date.now();
-  document.body.classList.remove('stale');
+  showAge();
   showVerdict(sight);
   showAlarms(sight);
   showFlow(sight);
@@ -191,6 +205,21 @@ function show(sight) {
   showDeliveries(sight);
   const part = (is, name) => `${name} ${is ? 'answers' : 'does not answer'}`;
   say('about', `Firstcome ${sight.version} · API processes: ${count(sight.processes)} · workers: ${count(sight.workers)} · ${part(sight.redis, 'Redis')} · ${part(sight.postgres, 'PostgreSQL')}`);
+  last = sight;
+}
+
+// Without a right to see the shop nothing of it stays in sight.
+function askForToken() {
+  last = null;
+  heardAt = 0;
+  document.body.classList.remove('stale');
+  $('panels').hidden = true;
+  $('login').hidden = false;
+  for (const id of ['fresh', 'about']) say(id, '');
+  say('verdict', 'A token is needed');
+  $('verdict').className = 'waiting';
+  document.title = 'Firstcome console';
+  $('token').focus();
 }
 
 function headers() {
@@ -226,10 +255,7 @@ async function keepFollowing() {
   for (;;) {
     try {
       if (!(await follow(running.signal))) {
-        $('login').hidden = false;
-        say('verdict', 'A token is needed');
-        $('verdict').className = 'waiting';
-        $('token').focus();
+        askForToken();
         return;
       }
       pause = 500;
@@ -248,16 +274,6 @@ $('login').addEventListener('submit', (event) => {
 });
 $('partitions-all').addEventListener('toggle', () => { if (last) showPartitions(last); });
 
-setInterval(() => {
-  if (!heardAt) return;
-  const age = Date.now() - heardAt;
-  const stale = age > STALE_MS;
-  document.body.classList.toggle('stale', stale);
-  say('fresh', stale ? `nothing heard for ${duration(age)}` : `as of ${new Date(heardAt).toLocaleTimeString()}`);
-  if (stale) {
-    say('verdict', 'No answer from the API');
-    $('verdict').className = 'bad';
-  }
-}, 1000);
+setInterval(() => { if (heardAt) showAge(); }, 1000);
 
 keepFollowing();

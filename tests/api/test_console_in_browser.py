@@ -129,7 +129,7 @@ def test_the_page_follows_a_rush_live_and_does_not_grow(databases: Databases, br
             until(page, "Number(document.getElementById('durable').textContent) >= 4")
             page.locator("#sellers li", has_text="Product tea").wait_for(timeout=SHOWN_WITHIN_MS)
             # Nobody takes the deliveries: how many wait, and for how long, and what to do.
-            say = page.locator("#deliveries-say", has_text=re.compile(r"\d+ waiting, the oldest for \d"))
+            say = page.locator("#deliveries-say", has_text=re.compile(r"\d+ pending, the oldest for \d"))
             say.wait_for(timeout=SHOWN_WITHIN_MS)
             alarm = page.locator("#alarm-list li", has_text="delivery late")
             alarm.wait_for(timeout=SHOWN_WITHIN_MS)
@@ -156,6 +156,31 @@ def test_the_page_follows_a_rush_live_and_does_not_grow(databases: Databases, br
         page.context.close()
 
 
+def test_nothing_is_said_of_the_shop_before_something_is_known_and_then_by_what_measure(
+    databases: Databases, browser: Any
+) -> None:
+    with opened_shop(databases, **NOBODY) as shop:
+        page = browser.new_page(locale="en-US", timezone_id="Asia/Seoul")
+        held: list[Any] = []
+        page.route("**/console/events", lambda route: held.append(route))
+        page.goto(f"{shop.url()}/console")
+        eventually(
+            lambda: page.wait_for_timeout(50) or held, within_s=SHOWN_WITHIN_MS / 1000, what="the page asks for it"
+        )
+        page.wait_for_timeout(1_500)
+        assert page.locator("body").inner_text().split("\n\n") == ["Firstcome", "Connecting …"]
+        held[0].continue_()
+        page.locator("#panels").wait_for(timeout=SHOWN_WITHIN_MS)
+        assert page.locator("#verdict").text_content() == "All is well"
+        assert re.fullmatch(r"as of \d+:\d\d:\d\d [AP]M GMT\+9", page.locator("#fresh").text_content())
+        charge(shop.client(), "mina")
+        for name in ("accepted", "durable"):
+            until(page, f"Number(document.getElementById('{name}-most').textContent.replace('max ', '')) > 0")
+        assert page.locator("#lag-most").text_content().endswith((" ms", " s"))
+        assert page.locator("#durable-note").text_content() == "changes made durable per second"
+        page.context.close()
+
+
 def test_who_has_no_token_is_asked_for_one_and_keys_alone_lead_everywhere(
     databases: Databases, browser: Any, pictures: Path
 ) -> None:
@@ -172,7 +197,7 @@ def test_who_has_no_token_is_asked_for_one_and_keys_alone_lead_everywhere(
         assert page.evaluate("document.activeElement.id") == "token"
         assert page.locator("#verdict").text_content() == "A token is needed"
         # Nothing is known yet, so nothing is said of it.
-        assert page.locator("#sellers-none").text_content() == "–"
+        assert page.locator("#panels").is_hidden()
         picture(page, "token", pictures)
         # A user's token is no operator's; what is wrong is said, and asked again.
         page.keyboard.type(user)

@@ -1,5 +1,6 @@
 """History reads: pages that neither skip nor repeat, and what became of a position."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -163,6 +164,34 @@ async def test_open_alarms_are_listed_once_however_often_they_are_raised(
 
     assert (alarm.kind, alarm.partition, alarm.detail) == ("partition_stopped", 3, "again")
     assert alarm.raised_at is not None
+
+
+async def test_deliveries_are_counted_and_listed_as_of_one_moment(
+    engine: Engine, history: History, connection: Connection, database_url: str
+) -> None:
+    await fill(engine)
+    await engine.wallets.charge("ann", 1_000)
+    await engine.orders.checkout("ann", [line()], None)
+    await write_all(engine, database_url)
+    done = asyncio.Event()
+
+    async def deliver_and_replay() -> None:
+        while not done.is_set():
+            for state in ("delivered", "dead", "pending"):
+                await connection.execute("UPDATE outbox SET state = %s", [state])
+
+    changing = asyncio.create_task(deliver_and_replay())
+    seen = set[str]()
+    try:
+        for _ in range(300):
+            backlog, (delivery,) = await Oversight(history).deliveries_now(5)
+            counts = {"pending": (1, 0), "dead": (0, 1), "delivered": (0, 0)}
+            assert (backlog.waiting, backlog.dead) == counts[delivery.state]
+            seen.add(delivery.state)
+    finally:
+        done.set()
+        await changing
+    assert len(seen) > 1
 
 
 async def test_without_postgresql_history_is_unavailable() -> None:
