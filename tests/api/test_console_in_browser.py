@@ -162,10 +162,16 @@ def test_nothing_is_said_of_the_shop_before_something_is_known_and_then_by_what_
     with opened_shop(databases, **NOBODY) as shop:
         page = browser.new_page(locale="en-US", timezone_id="Asia/Seoul")
         held: list[Any] = []
-        page.route("**/console/events", lambda route: held.append(route))
+
+        def hold(route: Any) -> None:
+            held.append(route)
+
+        page.route("**/console/events", hold)
         page.goto(f"{shop.url()}/console")
         eventually(
-            lambda: page.wait_for_timeout(50) or held, within_s=SHOWN_WITHIN_MS / 1000, what="the page asks for it"
+            lambda: bool(page.wait_for_timeout(50) or held),
+            within_s=SHOWN_WITHIN_MS / 1000,
+            what="the page asks for it",
         )
         page.wait_for_timeout(1_500)
         assert page.locator("body").inner_text().split("\n\n") == ["Firstcome", "Connecting …"]
