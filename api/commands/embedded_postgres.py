@@ -6,6 +6,7 @@ mode 700), they live in a shared place instead, and no permission outside our ow
 """
 
 import contextlib
+import errno
 import os
 import pwd
 import secrets
@@ -244,7 +245,7 @@ class EmbeddedPostgres:
         argv += ["--auth-local=trust", "--auth-host=reject"]
         done = run_as(account, argv, env=clean_environment())
         if done.returncode != 0:
-            raise ProcessFailed(f"initdb failed in {data.parent}:\n{(done.stdout + done.stderr).strip()}")
+            raise not_initialised(data.parent, (done.stdout + done.stderr).strip())
         unfinished.rename(data)
 
     def _write_settings(self, data: Path, sockets: Path, account: Account | None) -> None:
@@ -303,6 +304,13 @@ def _account(existing_data: Path | None) -> Account | None:
         "PostgreSQL does not run as root, and there is no user postgres or nobody to run it as: "
         "start as an ordinary user, or set FIRSTCOME_DATABASE_URL to a running server"
     )
+
+
+def not_initialised(place: Path, said: str) -> ProcessFailed:
+    """What initdb has failed of, before all else that it said."""
+    is_full = os.strerror(errno.ENOSPC) in said
+    reason = f"no space left in {place}: make room there, or choose another --data. " if is_full else ""
+    return ProcessFailed(f"{reason}initdb failed in {place}:\n{said}")
 
 
 def _matching_programs(data: Path) -> PostgresPrograms:

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from api.commands.data_folder import SOCKET_PATH_BYTES_MAX, Addresses, FolderInUse
-from api.commands.embedded_postgres import EmbeddedPostgres
+from api.commands.embedded_postgres import EmbeddedPostgres, not_initialised
 from api.commands.embedded_valkey import EmbeddedValkey
 from api.commands.processes import Account, ChildProcess, ProcessFailed, process_exists, wait_until
 from api.commands.server_files import WHEEL, RedisProgram, can_use, postgres_programs, redis_programs
@@ -140,6 +140,14 @@ def test_a_server_that_cannot_start_says_why(data_folder: Path) -> None:
         EmbeddedPostgres(data_folder / "postgres", settings={"shared_buffers": "nonsense"}).start()
     with both_servers(data_folder):
         pass
+
+
+def test_a_full_disk_is_told_before_all_else_that_initdb_says() -> None:
+    said = ["creating subdirectories ... ok", "FATAL:  could not write to file: No space left on device", "child ended"]
+    full = str(not_initialised(Path("/data/postgres"), "\n".join(said)))
+    assert full.startswith("no space left in /data/postgres: ")
+    assert full.splitlines()[1:] == said
+    assert str(not_initialised(Path("/data/postgres"), "broken")) == "initdb failed in /data/postgres:\nbroken"
 
 
 @pytest.mark.parametrize("program", redis_programs(), ids=lambda program: program.flavour)
