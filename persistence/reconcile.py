@@ -51,10 +51,19 @@ class Reconciled:
     issues: int = 0
 
     def __str__(self) -> str:
-        return (
-            f"{self.released} reservations of failed orders released, {self.failed} orders failed, {self.adopted}"
-            f" reservations adopted ({self.short} units short), {self.issues} issues adopted"
-        )
+        short = f" ({number_of(self.short, 'unit')} short)" if self.short else ""
+        counted = {
+            f"{number_of(self.released, 'reservation')} of failed orders released": self.released,
+            f"{number_of(self.failed, 'order')} failed": self.failed,
+            f"{number_of(self.adopted, 'reservation')} adopted{short}": self.adopted or self.short,
+            f"{number_of(self.issues, 'issue')} adopted": self.issues,
+        }
+        return ", ".join(text for text, count in counted.items() if count) or "nothing"
+
+
+def number_of(count: int, thing: str) -> str:
+    """So many of a thing, as it is written."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from api.commands.stores import NoShop, data_option, opened_stores
+from api.commands.stores import NOT_ASKED, NotAsked, data_option, opened_stores
 from engine.errors import EngineError
 from engine.settings import SettingError
 from persistence.auditor import Auditor, AuditReport
@@ -18,7 +18,7 @@ from persistence.installation import require_installation
 from persistence.start_checks import StartRefused
 
 MISMATCH = 1
-INCOMPLETE = 2
+INCOMPLETE = NOT_ASKED
 """Exit codes; 0 says that everything that could be compared is right."""
 
 LEGEND = (
@@ -27,25 +27,19 @@ LEGEND = (
 )
 
 
-class CannotAudit(click.ClickException):
-    """Nothing, or not all, could be looked at."""
-
-    exit_code = INCOMPLETE
-
-
 @click.command()
 @click.option("--full", is_flag=True, help="Compare everything there is, not what changed lately and a sample.")
 @data_option
 def audit(full: bool, data: Path) -> None:
     """Compare Redis with PostgreSQL and check the laws of conservation, while traffic runs.
 
-    Nothing is repaired. Exit code 0: nothing is wrong. 1: something is. 2: not all could be looked at.
+    Nothing is repaired. Exit code 0: nothing is wrong. 1: something is. 2: nothing, or not all, could be looked at.
     """
     console = Console()
     try:
         auditor = uvloop.run(_audit(full, data, console))
-    except (SettingError, StartRefused, DatabaseError, EngineError, NoShop) as error:
-        raise CannotAudit(str(error)) from error
+    except (SettingError, StartRefused, DatabaseError, EngineError) as error:
+        raise NotAsked(str(error)) from error
     console.print(_table(auditor.report))
     console.print(Text(LEGEND, style="dim"), soft_wrap=True)
     for example in auditor.report.examples:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from api.commands.stores import NoShop, data_option, opened_stores
+from api.commands.stores import NotAsked, data_option, data_option_of_group, opened_stores, require_partitions
 from engine.errors import EngineError
 from engine.settings import SettingError
 from persistence.database import DatabaseError
@@ -40,6 +40,8 @@ def events(context: click.Context, data: Path) -> None:
     """List the partitions that an event has stopped; show, retry or set aside that event.
 
     A stopped partition sells on until its backlog is full, but nothing there becomes durable.
+
+    Exit code 1: refused, as where the partition named is not stopped. 2: the shop could not be asked.
     """
     context.obj = data
     if context.invoked_subcommand is None:
@@ -48,10 +50,10 @@ def events(context: click.Context, data: Path) -> None:
 
 @events.command()
 @click.argument("partition", type=click.IntRange(0))
-@click.pass_obj
-def show(data: Path, partition: int) -> None:
+@data_option_of_group
+def show(partition: int, data: Path) -> None:
     """Show the event that has stopped PARTITION, field by field."""
-    found = {stopped.partition: (stopped, event) for stopped, event in _run(_stopped(data))}
+    found = {stopped.partition: (stopped, event) for stopped, event in _run(_stopped(data, partition))}
     if partition not in found:
         raise click.ClickException(f"partition {partition} is not stopped")
     stopped, event = found[partition]
@@ -68,12 +70,16 @@ def show(data: Path, partition: int) -> None:
 
 @events.command()
 @click.argument("partition", type=click.IntRange(0))
-@click.pass_obj
-def retry(data: Path, partition: int) -> None:
-    """Let the writer try the event of PARTITION again, once what was wrong is mended."""
+@data_option_of_group
+def retry(partition: int, data: Path) -> None:
+    """Let the writer try the event of PARTITION again.
+
+    For when what was wrong is mended.
+    """
 
     async def run() -> bool:
-        async with opened_stores(data, "events") as (_, connection):
+        async with opened_stores(data, "events") as (engine, connection):
+            require_partitions([partition], engine.partitions.count)
             return await retry_partition(connection, partition)
 
     if not _run(run()):
@@ -85,19 +91,21 @@ def retry(data: Path, partition: int) -> None:
 @click.argument("partition", type=click.IntRange(0))
 @click.option("--reason", default="", help="Why, for the record.")
 @click.option("--yes", is_flag=True, help="Without being asked again.")
-@click.pass_obj
-def set_aside(data: Path, partition: int, reason: str, yes: bool) -> None:
-    """Pass over the one event that has stopped PARTITION: it is put on record, and never applied.
+@data_option_of_group
+def set_aside(partition: int, reason: str, yes: bool, data: Path) -> None:
+    """Pass over the one event that has stopped PARTITION.
 
-    What it changed in Redis is then missing in PostgreSQL, and `firstcome audit` says so until that is corrected.
+    It is put on record, and never applied. What it changed in Redis is then missing in PostgreSQL, and `firstcome
+    audit` says so until that is corrected.
     """
     if not yes:
-        if partition not in {stopped.partition for stopped, _ in _run(_stopped(data))}:
+        if partition not in {stopped.partition for stopped, _ in _run(_stopped(data, partition))}:
             raise click.ClickException(f"partition {partition} is not stopped")
         click.confirm(f"Pass over the event that has stopped partition {partition}, for good?", abort=True)
 
     async def run() -> StoppingEvent:
         async with opened_stores(data, "events") as (engine, connection):
+            require_partitions([partition], engine.partitions.count)
             who = f"{getpass.getuser()}@{socket.gethostname()}"
             return await set_event_aside(connection, engine, partition, reason=reason, set_aside_by=who)
 
@@ -108,12 +116,15 @@ def set_aside(data: Path, partition: int, reason: str, yes: bool) -> None:
 def _run(step: Coroutine[Any, Any, Answer]) -> Answer:
     try:
         return uvloop.run(step)
-    except (SettingError, DatabaseError, EngineError, NoShop, CannotSetAside) as error:
+    except (SettingError, DatabaseError, EngineError) as error:
+        raise NotAsked(str(error)) from error
+    except CannotSetAside as error:
         raise click.ClickException(str(error)) from error
 
 
-async def _stopped(data: Path) -> list[tuple[StoppedPartition, StoppingEvent | None]]:
+async def _stopped(data: Path, *asked_for: int) -> list[tuple[StoppedPartition, StoppingEvent | None]]:
     async with opened_stores(data, "events") as (engine, connection):
+        require_partitions(asked_for, engine.partitions.count)
         return [
             (stopped, await next_event(engine, stopped.partition, stopped.epoch, stopped.seq))
             for stopped in await stopped_partitions(connection)

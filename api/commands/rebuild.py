@@ -12,14 +12,20 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from api.commands.logs import configure_logs
-from api.commands.stores import NoShop, data_option, stores_environment, telling_of_no_shop
-from engine.engine import open_engine
+from api.commands.stores import (
+    NotAsked,
+    data_option,
+    opened_engine,
+    require_partitions,
+    stores_environment,
+    telling_of_no_shop,
+)
 from engine.errors import EngineError
 from engine.settings import EngineSettings, SettingError
 from persistence.database import DatabaseError, connect
 from persistence.hot_keys import USERS
 from persistence.installation import register_installation
-from persistence.reconcile import Reconciled
+from persistence.reconcile import Reconciled, number_of
 from persistence.recovery import RecoveryHeld
 from persistence.settings import WorkerSettings
 from persistence.start_checks import StartRefused
@@ -41,26 +47,31 @@ def rebuild(numbers: tuple[int, ...], accept_loss: bool, data: Path) -> None:
     Nothing that was answered is lost: what Redis has more is made durable first. Meanwhile these partitions answer
     `recovering`; all else goes on. Workers do the same by themselves whenever a Redis cannot be trusted, so this is for
     a Redis whose contents somebody has touched. It may be interrupted: what is left undone, the workers finish.
+
+    Exit code 1: refused, as where something would be lost. 2: the shop could not be asked, or no longer.
     """
     try:
         configure_logs()
         env = stores_environment(data)
         engine_settings, settings = EngineSettings.from_environment(env), WorkerSettings.from_environment(env)
-        wrong = [number for number in numbers if number not in range(engine_settings.partitions)]
-        if wrong:
-            named = ", ".join(map(str, wrong))
-            raise click.BadParameter(f"there are partitions 0 to {engine_settings.partitions - 1}, not {named}")
+        require_partitions(numbers, engine_settings.partitions)
         chosen = numbers or range(engine_settings.partitions)
         began = time.monotonic()
         with telling_of_no_shop(data):
             done, shown = uvloop.run(_rebuild(engine_settings, settings, chosen, accept_loss))
-    except (SettingError, StartRefused, DatabaseError, EngineError, NoShop, RecoveryHeld) as error:
+    except (SettingError, DatabaseError, EngineError) as error:
+        raise NotAsked(str(error)) from error
+    except (StartRefused, RecoveryHeld) as error:
         raise click.ClickException(str(error)) from error
-    took_s = time.monotonic() - began
+    click.echo(outcome(len(chosen), shown, time.monotonic() - began, done))
+
+
+def outcome(partitions: int, shown: "Shown", took_s: float, done: Reconciled) -> str:
+    """What was done, without what there was none of."""
+    rows = f" from {number_of(shown.rows, 'row')}" if shown.rows else ""
     speed = f", {shown.users_per_s:,.0f} users/s" if shown.users_per_s else ""
-    click.echo(
-        f"{len(chosen)} partitions rebuilt from {shown.rows:,} rows in {took_s:.1f} s{speed}. Reconciled: {done}."
-    )
+    reconciled = f" Reconciled: {done}." if done != Reconciled() else ""
+    return f"{number_of(partitions, 'partition')} rebuilt{rows} in {took_s:.1f} s{speed}.{reconciled}"
 
 
 async def _rebuild(
@@ -68,7 +79,7 @@ async def _rebuild(
 ) -> tuple[Reconciled, "Shown"]:
     shown = Shown()
     async with (
-        open_engine(engine_settings) as engine,
+        opened_engine(engine_settings) as engine,
         # Waiting for a worker that recovers, and reading whole tables, may both take long.
         await connect(settings.database_url, "firstcome rebuild", statement_ms=0) as connection,
         await connect(settings.database_url, "firstcome rebuild writer") as writing,

@@ -146,6 +146,14 @@ def test_without_a_stopped_partition_there_is_nothing_to_do(shop: dict[str, str]
     assert "partition 1 is not stopped" in result.output
 
 
+@pytest.mark.parametrize(
+    "arguments", [["show", "99"], ["retry", "99"], ["set-aside", "99"], ["set-aside", "99", "--yes"]]
+)
+def test_a_partition_that_there_is_not_is_told_so(shop: dict[str, str], tmp_path: Path, arguments: list[str]) -> None:
+    result = firstcome(shop, tmp_path, "events", *arguments)
+    assert (result.exit_code, "there are 4 partitions, 0 to 3: not 99" in result.output) == (2, True)
+
+
 def test_a_stopped_partition_is_listed_and_its_event_shown(stopped: dict[str, str], tmp_path: Path) -> None:
     place = stopped.pop("place")
 

@@ -29,7 +29,7 @@ from api.commands.listening import (
     require_loopback,
 )
 from api.commands.processes import ChildProcess, Supervisor, stop_signals, wait_until
-from api.commands.rebuild import Shown
+from api.commands.rebuild import Shown, outcome
 from api.commands.redis_memory import SAMPLE_MAX, sample
 from api.commands.stores import NoShop, stores_environment, telling_of_no_shop
 from engine.errors import Unavailable
@@ -37,6 +37,7 @@ from engine.keys import Keys
 from engine.partitions import Partitions
 from persistence.database import DatabaseUnavailable
 from persistence.migrations import current_revision, head_revision
+from persistence.reconcile import Reconciled
 from persistence.webhooks import make_secret
 from tests.servers import redis_client
 
@@ -311,7 +312,7 @@ def test_who_asks_after_a_shop_that_is_not_there_is_told_so(
     monkeypatch.setenv("FIRSTCOME_REDIS_URL", "")
     monkeypatch.setenv("FIRSTCOME_DATABASE_URL", "")
     with (
-        pytest.raises(NoShop, match=rf"no shop runs on {tmp_path}.*--data.*nobody listens"),
+        pytest.raises(NoShop, match=rf"^no shop runs on {tmp_path}, and nothing answers at \w+://\S+: start.*--data"),
         telling_of_no_shop(tmp_path),
     ):
         raise error
@@ -325,9 +326,57 @@ def test_who_asks_after_a_shop_that_is_not_there_is_told_so(
         raise error
 
 
-def test_a_rebuild_names_the_partitions_that_there_are_not(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["rebuild", "--data", str(tmp_path), "--partition", "99"])
-    assert "there are partitions 0 to 63, not 99" in result.output
+def test_a_rebuild_names_the_partitions_that_there_are_not() -> None:
+    result = CliRunner().invoke(main, ["rebuild", "--partition", "99"])
+    assert (result.exit_code, "there are 64 partitions, 0 to 63: not 99" in result.output) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["audit", "events", "rebuild", "doctor"])
+def test_a_folder_that_is_named_and_has_no_shop_is_not_another_name_for_the_servers_of_this_machine(
+    command: str, tmp_path: Path
+) -> None:
+    nowhere = {"FIRSTCOME_REDIS_URL": "", "FIRSTCOME_DATABASE_URL": ""}
+    for folder, why in ((tmp_path / "none", "the folder is not there"), (tmp_path, "none was started there")):
+        result = CliRunner().invoke(main, [command, "--data", str(folder)], env=nowhere)
+        assert result.exit_code == 2
+        assert result.output.startswith(f"Error: no shop runs on {folder}: {why}")
+
+
+def test_the_data_folder_may_follow_the_command_of_a_group(tmp_path: Path) -> None:
+    nowhere = {"FIRSTCOME_REDIS_URL": "", "FIRSTCOME_DATABASE_URL": ""}
+    for arguments in (["show", "3"], ["retry", "3"], ["set-aside", "3"]):
+        result = CliRunner().invoke(main, ["events", *arguments, "--data", str(tmp_path / "none")], env=nowhere)
+        assert (result.exit_code, f"no shop runs on {tmp_path / 'none'}" in result.output) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["audit", "events", "rebuild"])
+def test_servers_that_cannot_be_asked_are_told_of_once_and_end_every_command_alike(command: str) -> None:
+    url = f"redis://127.0.0.1:{free_port()}"
+    nowhere = {"FIRSTCOME_REDIS_URL": url, "FIRSTCOME_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
+    done = subprocess.run([*program(), command], env=os.environ | nowhere, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: Redis cannot be asked now")
+    assert (done.stderr.count(url), done.stderr.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("command", ["audit", "events", "rebuild"])
+def test_help_tells_a_no_from_a_shop_that_could_not_be_asked(command: str) -> None:
+    text = " ".join(CliRunner().invoke(main, [command, "--help"]).output.split())
+    assert re.search(r"Exit code.* 1: .* 2: .*(could not be asked|could be looked at)", text)
+
+
+def test_a_list_of_commands_cuts_no_line_short() -> None:
+    for arguments in (["--help"], ["events", "--help"]):
+        assert "..." not in CliRunner().invoke(main, arguments).output.partition("Commands:")[2]
+
+
+def test_a_rebuild_leaves_out_what_there_was_none_of() -> None:
+    shown = Shown()
+    assert outcome(1, shown, 0.31, Reconciled()) == "1 partition rebuilt in 0.3 s."
+    shown.show("orders", 1_234)
+    assert outcome(64, shown, 2, Reconciled(adopted=1, short=2)) == (
+        "64 partitions rebuilt from 1,234 rows in 2.0 s. Reconciled: 1 reservation adopted (2 units short)."
+    )
 
 
 @pytest.mark.parametrize("command", ["mock", "receiver"])
