@@ -24,6 +24,14 @@ COMMANDS = {
 class Commands(click.Group):
     """Finds a command in the module of its name."""
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Runs the command; one that Ctrl-C ends says that nothing of it goes on, while click would say `Aborted!`."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\nStopped; nothing is left running.", err=True)
+            ctx.exit(1)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 

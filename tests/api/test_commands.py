@@ -379,6 +379,17 @@ def test_a_rebuild_leaves_out_what_there_was_none_of() -> None:
     )
 
 
+def test_ctrl_c_says_what_it_has_stopped(tmp_path: Path) -> None:
+    command = ChildProcess("mock", [*program(), "mock", "--port", "0"], tmp_path / "log", stop_signal=signal.SIGINT)
+    command.start()
+    try:
+        wait_until(lambda: "Mock API on" in command.log_tail(), timeout_s=WITHIN_S, what="the mock listens")
+    finally:
+        command.stop()
+    assert command.exit_code == 1
+    assert command.log_tail(lines=1) == "Stopped; nothing is left running."
+
+
 @pytest.mark.parametrize("command", ["mock", "receiver"])
 def test_what_listens_says_who_has_its_port(command: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
