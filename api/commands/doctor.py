@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import wrap
 
 import click
 from rich.console import Console
@@ -23,12 +24,12 @@ from persistence.settings import WorkerSettings
 def doctor(data: Path) -> None:
     """Check Redis, PostgreSQL and the settings; name the remedy for what is wrong.
 
-    Ends with the next command to type, and with exit code 1 when something is wrong.
+    Ends with the next command to type, and with exit code 1 when something is wrong; 2: no shop runs on the --data.
     """
     settings, addresses = stores_environment(data), Addresses.read(data)
     checks = examine(settings)
     console = Console()
-    console.print(_table(checks))
+    show(console, checks)
     failed = any(check.failed for check in checks)
     console.print(f"Next: {_next_command(checks, settings, addresses)}", soft_wrap=True, highlight=False, markup=False)
     if failed:
@@ -44,14 +45,46 @@ def examine(settings: Mapping[str, str]) -> list[Check]:
     return [read, *redis_checks(engine), *postgres_checks(worker.database_url, engine)]
 
 
-def _table(checks: list[Check]) -> Table:
+_NEXT_LINE = "\n  "
+_HEADINGS = ("", "check", "found", "remedy")
+
+
+def show(console: Console, checks: list[Check]) -> None:
+    """A table, or a list where a table would break a word, as an address is one."""
+    rows = [
+        (_sign(check), check.name, " ".join(check.found.split()), " ".join((check.remedy or check.advice).split()))
+        for check in checks
+    ]
+    narrowest = [max(map(_longest_word, column)) for column in zip(_HEADINGS, *rows, strict=True)]
+    # A column has a blank at each side, and a line between it and the next.
+    if sum(narrowest) + 3 * len(narrowest) - 1 > console.width:
+        _show_list(console, rows)
+        return
     table = Table(show_edge=False)
-    for heading in ("", "check", "found", "remedy"):
-        table.add_column(heading, overflow="fold")
-    for check in checks:
-        sign = "[red]✗[/]" if check.failed else "[yellow]![/]" if check.advice else "[green]✓[/]"
-        table.add_row(sign, check.name, escape(check.found), escape(check.remedy or check.advice))
-    return table
+    for heading, width in zip(_HEADINGS, narrowest, strict=True):
+        table.add_column(heading, overflow="fold", min_width=width)
+    for sign, *texts in rows:
+        table.add_row(_COLOURED[sign], *map(escape, texts))
+    console.print(table)
+
+
+def _show_list(console: Console, rows: list[tuple[str, str, str, str]]) -> None:
+    for sign, name, found, remedy in rows:
+        for mark, text in ((_COLOURED[sign], f"{name}: {found}"), (" ", remedy and f"-> {remedy}")):
+            lines = wrap(text, max(console.width - 2, 20), break_long_words=False, break_on_hyphens=False)
+            if lines:
+                console.print(f"{mark} {escape(_NEXT_LINE.join(lines))}", soft_wrap=True, highlight=False)
+
+
+_COLOURED = {"✗": "[red]✗[/]", "!": "[yellow]![/]", "✓": "[green]✓[/]"}
+
+
+def _sign(check: Check) -> str:
+    return "✗" if check.failed else "!" if check.advice else "✓"
+
+
+def _longest_word(text: str) -> int:
+    return max(map(len, text.split()), default=1)
 
 
 def _next_command(checks: list[Check], settings: Mapping[str, str], addresses: Addresses | None) -> str:

@@ -257,6 +257,16 @@ def test_doctor_names_the_remedy_for_servers_that_do_not_answer(tmp_path: Path) 
     assert "secret" not in result.output
 
 
+@pytest.mark.parametrize("columns", ["60", "80", "200"])
+def test_doctor_breaks_no_address(columns: str) -> None:
+    port = free_port()
+    urls = f"redis://127.0.0.1:{port}/0", f"postgresql://somebody@127.0.0.1:{port}/a-database-with-a-long-name"
+    settings = {"FIRSTCOME_REDIS_URL": urls[0], "FIRSTCOME_DATABASE_URL": urls[1], "COLUMNS": columns}
+    output = CliRunner().invoke(main, ["doctor"], env=settings).output
+    assert all(f"{url}:" in output.split() for url in urls)
+    assert output.count("FIRSTCOME_REDIS_URL") == 1
+
+
 def test_doctor_sees_a_server_that_loses_data(redis_flavour_url: str, empty_database_url: str) -> None:
     with redis_client(redis_flavour_url) as client:
         client.config_set("maxmemory-policy", "allkeys-lru")

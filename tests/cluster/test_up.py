@@ -33,7 +33,7 @@ def test_every_command_does_its_work_on_a_cluster_too(data_folder: Path) -> None
     folder = data_folder / "shop"
     orders = write_orders(data_folder / "orders.csv.gz", "C", invoices=20)
     with shop(folder, "--cluster") as (_, addresses):
-        found = say(addresses, "doctor", "--data", str(folder))
+        found = " ".join(say(addresses, "doctor", "--data", str(folder)).split())
         assert "3 primaries, 3 other nodes" in found
         assert "21, 22, 21" in found
         assert "The books agree." in say(addresses, "replay", str(orders), "--data", str(folder))
