@@ -90,6 +90,30 @@ def is_free(port: int, host: str = "127.0.0.1", *, with_bus: bool = False) -> bo
     return True
 
 
+class KeptPorts:
+    """The ports of a shop's parts, kept in a file: each part has the one of its last start again, while that is free.
+
+    None of them is ``taken``, and no two are the same.
+    """
+
+    def __init__(self, file: Path, taken: int) -> None:
+        self._file = file
+        self._taken = taken
+        self._ports: dict[str, int] = {}
+        with contextlib.suppress(OSError, ValueError):
+            self._ports = {name: int(port) for name, port in map(str.split, file.read_text().splitlines())}
+
+    def of(self, part: str) -> int:
+        """A port that nobody listens on. Raises CannotListen, and OSError where it cannot be kept."""
+        port = self._ports.get(part, self._taken)
+        others = {self._taken, *(number for name, number in self._ports.items() if name != part)}
+        if port in others or port not in FREE_PORTS or not is_free(port):
+            port = next(found for found in iter(free_port, None) if found not in others)
+            self._ports[part] = port
+            self._file.write_text("".join(f"{name} {number}\n" for name, number in self._ports.items()))
+        return port
+
+
 def http_url(host: str, port: int) -> str:
     """The URL of an API on this address."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

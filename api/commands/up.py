@@ -21,7 +21,7 @@ from api.commands.embedded_cluster import EmbeddedCluster
 from api.commands.embedded_postgres import DATABASE, EmbeddedPostgres
 from api.commands.embedded_valkey import EmbeddedValkey
 from api.commands.first_look import judge
-from api.commands.listening import CannotListen, free_port, http_url, listen, require_loopback
+from api.commands.listening import CannotListen, KeptPorts, free_port, http_url, listen, require_loopback
 from api.commands.postgres_checks import first_postgres_checks
 from api.commands.processes import ChildProcess, Interrupted, ProcessFailed, Supervisor, stop_signals, wait_until
 from api.commands.redis_checks import first_redis_checks
@@ -37,6 +37,7 @@ from persistence.start_checks import StartRefused
 from persistence.webhooks import make_secret
 
 SECRET_FILE = "data-platform-secret"
+PORTS_FILE = "ports"
 WORKER_LOGIN = "firstcome_worker"
 API_LOGIN = "firstcome_api"
 
@@ -120,6 +121,7 @@ class _Up:
         self._console = console
         self._stopping = stopping
         self._supervisor = Supervisor(tell=lambda message: console.print(message, style="yellow", markup=False))
+        self._ports: KeptPorts
         self._metrics_at: list[str] = []
         self._stores_at: list[tuple[str, Path]] = []
 
@@ -129,6 +131,7 @@ class _Up:
         with FolderLock(request.data), contextlib.closing(self._supervisor):
             (request.data / ADDRESSES_FILE).unlink(missing_ok=True)  # of a run that was killed
             port = _checked_port(request.host, request.port)
+            self._ports = KeptPorts(request.data / PORTS_FILE, taken=port)
             (request.data / "logs").mkdir(exist_ok=True)
             redis_url = self._redis()
             server = self._database()
@@ -200,7 +203,7 @@ class _Up:
         """Starts the demo's data platform, unless there is a real one; where it is, and what the worker is told."""
         if env.get("FIRSTCOME_DATA_PLATFORM_URL"):
             return None, {}
-        port = free_port()
+        port = self._ports.of("receiver")
         file = self._request.data / "received.jsonl"
         secret = {"FIRSTCOME_DATA_PLATFORM_SECRETS": kept_secret(self._request.data / SECRET_FILE)}
         self._run_child("receiver", ["receiver", "--port", str(port), "--file", str(file)], env | secret)
@@ -229,10 +232,10 @@ class _Up:
                 make_demo(client)
 
     def _worker_metrics(self, env: dict[str, str], number: int) -> dict[str, str]:
-        """Each worker's port for its metrics: from the one that is set on, else a free one."""
+        """Each worker's port for its metrics: from the one that is set on, else the one of its last start."""
         settings = WorkerSettings.from_environment(env)
         given = settings.worker_metrics_port
-        port = given + number - 1 if given else free_port()
+        port = given + number - 1 if given else self._ports.of(f"worker-{number}")
         self._metrics_at.append(f"{http_url(settings.worker_metrics_host, port)}/metrics")
         return {"FIRSTCOME_WORKER_METRICS_PORT": str(port)}
 

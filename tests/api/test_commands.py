@@ -23,6 +23,7 @@ from api.commands.listening import (
     BUS_PORT_OFFSET,
     FREE_PORTS,
     CannotListen,
+    KeptPorts,
     free_port,
     http_url,
     listen,
@@ -138,6 +139,22 @@ def test_a_port_in_use_is_passed_over(above: int, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr("api.commands.listening._CANDIDATES", iter([held]))
         with pytest.raises(CannotListen, match="no port from 15000 to 21999 is free: stop"):
             free_port(with_bus=True)
+
+
+def test_a_part_of_a_shop_has_the_port_of_its_last_start_again_while_that_is_free(tmp_path: Path) -> None:
+    file, api = tmp_path / "ports", free_port()
+    first = KeptPorts(file, taken=api)
+    ports = {part: first.of(part) for part in ("receiver", "worker-1", "worker-2")}
+    assert len({api, *ports.values()}) == 4
+    again = KeptPorts(file, taken=api)
+    assert {part: again.of(part) for part in ports} == ports
+    with socket.create_server(("127.0.0.1", ports["receiver"])):
+        other = KeptPorts(file, taken=ports["worker-1"])
+        assert other.of("receiver") not in ports.values()
+        assert other.of("worker-1") not in ports.values()
+        assert other.of("worker-2") == ports["worker-2"]
+    file.write_text("nonsense")
+    assert KeptPorts(file, taken=api).of("receiver") in FREE_PORTS
 
 
 def test_up_refuses_a_port_in_use_before_it_starts_anything(tmp_path: Path) -> None:

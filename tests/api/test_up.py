@@ -142,6 +142,11 @@ def durable_status(database_url: str, order_id: str) -> str | None:
         return None if row is None else str(row[0])
 
 
+def addresses_of_parts(up: ChildProcess) -> list[str]:
+    """Where the receiver and the worker's metrics are, as it is printed."""
+    return re.findall(r"(?:orders received +|/metrics )(http://\S+)", up.log_tail(lines=40))
+
+
 def test_the_printed_purchase_works_as_it_is_printed_as_often_as_it_is_pasted(data_folder: Path) -> None:
     with shop(data_folder / "shop") as (up, addresses):
         shown = up.log_tail(lines=40).split("A first purchase, from another terminal:")[1]
@@ -190,6 +195,8 @@ def test_a_killed_up_leaves_nothing_running_and_starts_again(data_folder: Path) 
         httpx.post(f"{addresses.api_url}/v1/users/mina/balance/charges", json={"amount": 5_000}, trust_env=False)
         children = children_of(up.pid)
         assert len(children) >= 5
+        parts = addresses_of_parts(up)
+        assert len(parts) == 2
         up.signal(signal.SIGKILL)
         wait_until(lambda: not up.running, timeout_s=5, what="up is gone")
         wait_until(
@@ -197,9 +204,10 @@ def test_a_killed_up_leaves_nothing_running_and_starts_again(data_folder: Path) 
             timeout_s=STOPPED_WITHIN_S,
             what="its children are gone",
         )
-    with shop(folder) as (_, addresses):
+    with shop(folder) as (up, addresses):
         answer = httpx.get(f"{addresses.api_url}/v1/users/mina/balance", trust_env=False)
         assert answer.json()["balance"] == 5_000
+        assert addresses_of_parts(up) == parts
 
 
 def test_a_killed_child_is_started_again(data_folder: Path) -> None:
