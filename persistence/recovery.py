@@ -120,7 +120,7 @@ class Attempt:
         done = await reconciliation.run(self._all_written)
         await each(held, self._trust)
         _log.warning(
-            "%d partitions are trusted again, %d of them rebuilt, at generation %d: %s",
+            "%d partitions are trusted again, %d of them rebuilt, at generation %d; reconciled: %s",
             len(held), len(anew), generation, done,
         )  # fmt: skip
         return done

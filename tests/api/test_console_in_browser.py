@@ -224,6 +224,7 @@ def test_who_has_no_token_is_asked_for_one_and_keys_alone_lead_everywhere(
 
 
 def _walk_with_keys(page: Any) -> None:
+    page.locator("#panels").wait_for(timeout=SHOWN_WITHIN_MS)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
