@@ -1,5 +1,6 @@
 """The way to PostgreSQL: connections, their session settings, and the one table of its errors."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -63,13 +64,16 @@ def translated() -> Iterator[None]:
         raise
 
 
+_IS_IT_RUNNING = re.compile(r"\s+Is the server running [^\n]*")
+"""What libpq asks who has read that the connection was refused."""
 _REMEDY = "Check that PostgreSQL runs, and that FIRSTCOME_DATABASE_URL names it."
 
 
 def _translate(error: psycopg.Error) -> DatabaseError:
     if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
         # Without a word of the server's own: it was not reached, or it went away.
-        return DatabaseUnavailable(f"{str(error).strip().rstrip('.')}. {_REMEDY}")
+        told = _IS_IT_RUNNING.sub("", str(error)).strip().rstrip(".")
+        return DatabaseUnavailable(f"{told}. {_REMEDY}")
     for driver, ours in _TRANSLATION:
         if isinstance(error, driver):
             return ours(str(error).strip())

@@ -71,6 +71,7 @@ class Worker:
         self._audit = ContinuousAudit(engine, settings)
         self._share: tuple[int, ...] = ()
         self._watch = Watch(engine, settings)
+        self._postgres = _Outage()
         self._written = WriterCounts()
         self._duties: dict[str, DutyCounts] = {}
         duties = Duties(
@@ -111,11 +112,12 @@ class Worker:
             began = loop.time()
             try:
                 async with await self._connect(name) as connection:
+                    self._postgres.answered(name)
                     counts.is_running = True
                     await duty(connection)
                     return
             except DatabaseError as error:
-                _log.warning("The %s waits for PostgreSQL: %s", name, error)
+                self._postgres.failed(name, error)
             except EngineError as error:
                 _log.warning("The %s waits for Redis: %s", name, error)
             except Exception:
@@ -164,6 +166,26 @@ class Worker:
         while True:
             await self._sweeper.step(connection, self._share)
             await asyncio.sleep(self._settings.walk_every_ms / 1000)
+
+
+class _Outage:
+    """Tells once that PostgreSQL is away, and once that it answers again, however many duties wait for it."""
+
+    def __init__(self) -> None:
+        self._waiting: set[str] = set()
+
+    def failed(self, duty: str, error: DatabaseError) -> None:
+        """A duty could not go on, or could not begin again."""
+        level = logging.DEBUG if self._waiting else logging.WARNING
+        self._waiting.add(duty)
+        _log.log(level, "The %s waits for PostgreSQL: %s", duty, error)
+
+    def answered(self, duty: str) -> None:
+        """A duty has a connection."""
+        if duty in self._waiting:
+            self._waiting.discard(duty)
+            if not self._waiting:
+                _log.warning("PostgreSQL answers again")
 
 
 async def _pause(stop: asyncio.Event, for_s: float) -> None:

@@ -134,6 +134,11 @@ def lose_postgres(shop: RunningShop, databases: Databases) -> None:
             )
         finally:
             connection.execute(let_in.format(sql.Identifier(name), sql.SQL("true")))
+    eventually(
+        lambda: "PostgreSQL answers again" in worker.read_text(),
+        within_s=READY_WITHIN_S,
+        what="every duty has its connection again",
+    )
 
 
 async def ask_everything(url: str) -> None:
@@ -185,6 +190,15 @@ def test_what_clients_do_wrong_is_nobodys_alarm_and_a_server_that_is_away_is_a_w
     assert {line["logger"] for line in levels["debug"]} >= {"api.asgi", "firstcome.writer"}
 
 
+def test_a_postgres_that_is_away_is_told_of_once_and_that_it_is_back_once(logged: dict[str, list[Line]]) -> None:
+    """However many duties wait for it, and however often each of them tries."""
+    told = [line for line in logged["worker-0"] if re.search("waits for PostgreSQL|PostgreSQL answers", line["event"])]
+    assert any(line["level"] == "debug" for line in told), "other duties have missed it too"
+    lost, back = [line["event"] for line in told if line["level"] == "warning"]
+    assert "waits for PostgreSQL: PostgreSQL cannot be reached" in lost
+    assert back == "PostgreSQL answers again"
+
+
 def test_who_begins_without_postgres_says_what_is_missing_and_what_to_do(logged: dict[str, list[Line]]) -> None:
     started = [line for line in logged["late-api"] if line["logger"] == "firstcome.start"]
     (warning,) = [line for line in started if line["event"].startswith("PostgreSQL:")]
@@ -194,6 +208,7 @@ def test_who_begins_without_postgres_says_what_is_missing_and_what_to_do(logged:
     )
     last = " ".join(line["event"] for line in logged["late-worker"] if line["level"] == "none")
     assert last.startswith("Error: PostgreSQL cannot be reached")
+    assert "Connection refused. Check that PostgreSQL runs" in last
     assert "127.0.0.1" in last
 
 
