@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from uuid import uuid4
 
@@ -36,6 +37,8 @@ __all__ = ["StartRefused", "Worker", "run"]
 BACKOFF_S = 0.2
 BACKOFF_MAX_S = 5.0
 STRAGGLERS_EVERY_S = 1.0
+AFTERMATH_S = 30.0
+"""How long after PostgreSQL's return nothing more is told of its absence."""
 
 _log = logging.getLogger("firstcome.worker")
 
@@ -169,14 +172,19 @@ class Worker:
 
 
 class _Outage:
-    """Tells once that PostgreSQL is away, and once that it answers again, however many duties wait for it."""
+    """Tells once that PostgreSQL is away, and once that it answers again, however many duties wait for it.
+
+    Some find only later that the session that they had is gone.
+    """
 
     def __init__(self) -> None:
         self._waiting: set[str] = set()
+        self._over_at = -AFTERMATH_S
 
     def failed(self, duty: str, error: DatabaseError) -> None:
         """A duty could not go on, or could not begin again."""
-        level = logging.DEBUG if self._waiting else logging.WARNING
+        is_known = self._waiting or time.monotonic() - self._over_at < AFTERMATH_S
+        level = logging.DEBUG if is_known else logging.WARNING
         self._waiting.add(duty)
         _log.log(level, "The %s waits for PostgreSQL: %s", duty, error)
 
@@ -184,7 +192,8 @@ class _Outage:
         """A duty has a connection."""
         if duty in self._waiting:
             self._waiting.discard(duty)
-            if not self._waiting:
+            if not self._waiting and time.monotonic() - self._over_at >= AFTERMATH_S:
+                self._over_at = time.monotonic()
                 _log.warning("PostgreSQL answers again")
 
 
