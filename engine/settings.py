@@ -178,11 +178,7 @@ class EngineSettings:
             raise SettingError(f"FIRSTCOME_PARTITIONS must be from 1 to 1024, not {self.partitions}")
         if not re.fullmatch("[A-Z]{3}", self.currency):
             raise SettingError(f"FIRSTCOME_CURRENCY must be a code of ISO 4217 such as KRW, not {self.currency!r}")
-        for lower, upper in (
-            ("charge_min", "charge_max"),
-            ("discount_min", "discount_max"),
-            ("request_deadline_ms", "key_lease_ms"),
-        ):
+        for lower, upper in (("charge_min", "charge_max"), ("discount_min", "discount_max")):
             if getattr(self, lower) > getattr(self, upper):
                 raise SettingError(
                     f"FIRSTCOME_{upper.upper()} is {getattr(self, upper)}, and must not be less than"

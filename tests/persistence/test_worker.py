@@ -136,7 +136,7 @@ async def test_a_worker_for_another_number_of_partitions_refuses_to_start(
 ) -> None:
     other = EngineSettings(redis_url=engine_settings.redis_url, partitions=8)
 
-    with pytest.raises(StartRefused, match="set it to 4"):
+    with pytest.raises(StartRefused, match="set FIRSTCOME_PARTITIONS=4"):
         await run(WorkerSettings(database_url=database_url), other)
 
 

@@ -25,8 +25,7 @@ def test_the_policies_have_the_defaults_of_the_specification() -> None:
 
 def test_each_setting_is_read_from_its_variable() -> None:
     for entry in fields(EngineSettings):
-        texts = {"time_zone": "Europe/Berlin", "redis_url": "unix:///tmp/x", "currency": "EUR", "key_lease_ms": "5017"}
-        text = texts.get(entry.name, "17")
+        text = {"time_zone": "Europe/Berlin", "redis_url": "unix:///tmp/x", "currency": "EUR"}.get(entry.name, "17")
         settings = EngineSettings.from_environment({f"FIRSTCOME_{entry.name.upper()}": text})
         assert str(getattr(settings, entry.name)) == text
         assert getattr(settings, entry.name) != getattr(EngineSettings(), entry.name)
@@ -62,7 +61,6 @@ def test_a_value_that_cannot_be_used_is_refused_by_name(variable: str, text: str
     [
         ({"CHARGE_MIN": "500", "CHARGE_MAX": "5"}, "FIRSTCOME_CHARGE_MAX is 5, .* than FIRSTCOME_CHARGE_MIN, .* 500"),
         ({"DISCOUNT_MIN": "2000000"}, "FIRSTCOME_DISCOUNT_MAX is 1000000, .* FIRSTCOME_DISCOUNT_MIN, .* 2000000"),
-        ({"KEY_LEASE_MS": "10"}, "FIRSTCOME_KEY_LEASE_MS is 10, .* FIRSTCOME_REQUEST_DEADLINE_MS, .* 5000"),
         ({"CURRENCY": "won"}, "FIRSTCOME_CURRENCY must be a code of ISO 4217 such as KRW, not 'won'"),
     ],
 )
