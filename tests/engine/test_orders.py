@@ -156,6 +156,16 @@ async def test_a_cancelled_order_gives_everything_back(engine: Engine) -> None:
         await engine.orders.cancel("kim", completed.order_id)
 
 
+async def test_an_order_of_another_user_is_not_found_in_the_same_partition_either(engine: Engine) -> None:
+    home = engine.partitions.of("kim")
+    other = next(f"u{n}" for n in range(10_000) if engine.partitions.of(f"u{n}") == home)
+    order = await engine.orders.place("kim", TWO, None)
+    for ask in (engine.orders.read, engine.orders.cancel, engine.payments.pay):
+        with pytest.raises(NotFound):
+            await ask(other, order.order_id)
+    assert (await engine.orders.read("kim", order.order_id)).status == "awaiting_payment"
+
+
 @pytest.mark.requirement("R3.8", "R0.8")
 async def test_a_refused_order_holds_nothing_and_leaves_no_record(redis_process: ValkeyProcess) -> None:
     async with opened(redis_process.url, payment_max=5_000, line_quantity_max=9, lines_max=3) as engine:

@@ -218,6 +218,49 @@ async def test_a_rebuild_leaves_out_what_has_been_over_for_days(shop: Shop) -> N
 
     assert shop.keys("coupons") == set()
     assert (await engine.coupons.holding("bob")).lacks_below(9) == 1
+    long_ago = engine.lanes.now_ms(0) - 30 * DAY_MS
+    with pytest.raises(MayBeCold):
+        await engine.coupons.grant(Issue("bob", "spring", 2, long_ago, Discount("amount", 100, None, None), 7))
+    with pytest.raises(MayBeCold):
+        await engine.orders.void("bob", make_order_id(long_ago))
+
+
+async def test_a_rebuilt_redis_tells_of_everything_up_to_where_it_is_hot_that_it_may_be_cold(shop: Shop) -> None:
+    """And what PostgreSQL answered before one rebuild says nothing of what the next has left out."""
+    engine = shop.engine
+    hot_for_ms = hot_ms(WorkerSettings(), engine.settings) + engine.policy.payment_deadline_ms
+    edge = Issue("bob", "spring", 1, engine.lanes.now_ms(0) - hot_for_ms, Discount("amount", 100, None, None), 7)
+    asked = ""
+    async with writing(engine, shop.database_url):
+        for _ in range(2):
+            empty_redis(engine.settings.redis_url)
+            assert await Trust(engine).look(shop.connection)
+            with pytest.raises(MayBeCold) as cold:
+                await engine.coupons.grant(edge, asked)
+            asked = cold.value.asked
+
+    assert (await engine.coupons.grant(edge, asked))[1]
+
+
+async def test_after_a_rebuild_the_walks_go_on_a_little_before_what_is_hot(shop: Shop) -> None:
+    """What a young order held ended, by another clock, just before all that is hot: it is here, and leaves."""
+    engine = shop.engine
+    await buy(shop, "ann")
+    await shop.settle()
+    hot_for_ms = hot_ms(WorkerSettings(), engine.settings) + engine.policy.payment_deadline_ms
+    await shop.connection.execute(
+        "UPDATE reservation SET finished_at = now() - (%s + 30000) * interval '1 ms'", (hot_for_ms,)
+    )
+    empty_redis(engine.settings.redis_url)
+    async with writing(engine, shop.database_url):
+        assert await Trust(engine).look(shop.connection)
+    assert shop.keys("reservation") != set()
+    marks = [await engine.eviction.marks(partition) for partition in ALL]
+    assert {each.coupons for each in marks} == {each.reservations for each in marks}
+
+    await shop.cool()
+
+    assert shop.keys("order", "reservation") == set()
 
 
 async def test_an_orphan_that_is_older_than_what_has_left_is_still_voided(shop: Shop) -> None:

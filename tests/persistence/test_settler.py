@@ -205,6 +205,8 @@ async def test_an_issue_that_cannot_be_granted_keeps_none_behind_it_from_their_g
         await settler.grant(connection, range(4))
     await write_all(engine, database_url)
     assert await rows(connection, "SELECT user_id FROM coupon ORDER BY 1") == [("cho",), ("dan",), ("eve",)]
+    for _ in range(3):
+        await settler.grant(connection, range(4))
     assert await rows(connection, "SELECT granted_through FROM campaign_settlement") == []
 
     away = set()

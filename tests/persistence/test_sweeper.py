@@ -171,6 +171,32 @@ async def test_an_order_that_postgresql_does_not_know_yet_keeps_its_stock(
     assert (await engine.catalog.read("tea")).stock[0].reserved == 3
 
 
+async def test_an_order_that_has_failed_in_redis_alone_keeps_its_stock(
+    engine: Engine, connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its failure may yet be lost, and then it is to be paid."""
+
+    async def dies(*_: object) -> tuple[()]:
+        return ()
+
+    await fill(engine)
+    order = await engine.orders.place("ann", [line(quantity=3)], None)
+    monkeypatch.setattr(engine.stock, "give_back", dies)
+    await engine.orders.cancel("ann", order.order_id)
+    await connection.execute(
+        "UPDATE partition_cursor SET stopped = 'test' WHERE partition = %s", (engine.partitions.of("ann"),)
+    )
+    await write_all(engine, database_url)
+    await _let_time_pass(connection)
+    sweeper = _sweeper(engine, database_url)
+
+    assert await sweeper.walk(connection, ALL) == 1
+
+    assert (await engine.orders.read("ann", order.order_id)).status == "failed"
+    assert (await engine.catalog.read("tea")).stock[0].reserved == 3
+    assert sweeper.voided == 0
+
+
 async def test_two_sweepers_at_once_give_back_once(engine: Engine, connection: Connection, database_url: str) -> None:
     await fill(engine)
     await _reserve(engine, make_order_id(engine.lanes.now_ms(0)))
