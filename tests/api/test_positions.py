@@ -1,9 +1,11 @@
 """What became of a change, by its position."""
 
 import httpx
+import psycopg
 import pytest
 
-from tests.running_shop import RunningShop, charge, place, problem, put_product
+from engine.partitions import Partitions
+from tests.running_shop import PARTITIONS, RunningShop, charge, eventually, place, problem, put_product
 from tests.servers import Databases, empty_redis
 from tests.shop_servers import opened_shop
 
@@ -26,6 +28,25 @@ def test_a_position_is_accepted_while_no_worker_has_written_it(databases: Databa
         shop.workers[0].stop()
         position = shop.client().post("/v1/users/mina/balance/charges", json={"amount": 5}).json()["position"]
         assert shop.client().get(f"/v1/positions/{position}").json() == {"position": position, "state": "accepted"}
+
+
+def test_a_change_of_two_partitions_is_durable_only_when_both_are(databases: Databases) -> None:
+    partition_of = Partitions(PARTITIONS).of
+    product = next(f"p{n}" for n in range(100) if partition_of(f"p{n}") != partition_of("mina"))
+    with opened_shop(databases) as shop:
+        client = shop.client()
+        put_product(client, product)
+        with psycopg.connect(shop.database_url, autocommit=True) as connection:
+            connection.execute(
+                "UPDATE partition_cursor SET stopped = 'test' WHERE partition = %s", (partition_of("mina"),)
+            )
+            position = place(client, "mina", (product, "one", 1)).json()["position"]
+            states = {one.partition(":")[0]: f"/v1/positions/{one}" for one in position.split(",")}
+            assert set(states) == {str(partition_of("mina")), str(partition_of(product))}
+            written = states[str(partition_of(product))]
+            eventually(lambda: client.get(written).json()["state"] == "durable")
+
+            assert client.get(f"/v1/positions/{position}").json()["state"] == "accepted"
 
 
 @pytest.mark.parametrize("position", ["0:1-9007199254740991", "0:7-1", "0:1-0,0:1-9999999", "0:1-1,1:9-9"])

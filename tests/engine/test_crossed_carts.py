@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import orjson
 import pytest
 
 from engine.engine import Engine
@@ -59,9 +60,11 @@ async def test_two_carts_that_hold_each_others_last_unit_do_not_both_lose(
         one.reserved, other.reserved = asyncio.Event(), asyncio.Event()
         one.others_turn, other.others_turn = other.reserved, one.reserved
         cart = lines(("shirt", "S", 1), ("hat", None, 1))
+        # What kim begins with is what lee does not wait for, or the other way round: else neither would begin.
+        carts = {"kim": cart[:: -1 if turn % 3 == 2 else 1], "lee": cart[:: -1 if turn % 3 else 1]}
         outcomes = await asyncio.gather(
-            kims.orders.place("kim", cart, None),
-            lees.orders.place("lee", cart[:: 1 - 2 * (turn % 2)], None),
+            kims.orders.place("kim", carts["kim"], None),
+            lees.orders.place("lee", carts["lee"], None),
             return_exceptions=True,
         )
         won = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
@@ -69,6 +72,12 @@ async def test_two_carts_that_hold_each_others_last_unit_do_not_both_lose(
         lost_both += not won
         assert len(won) <= 1
         for order in won:
+            assert [each["product_id"] for each in orjson.loads(order.lines_json)] == [
+                each.product_id for each in carts[order.user_id]
+            ]
+            own, *of_stock = [position.partition for position in order.positions]
+            assert own == engine.partitions.of(order.user_id)
+            assert sorted(of_stock) == sorted(map(engine.partitions.of, ("shirt", "hat")))
             await engine.orders.cancel(order.user_id, order.order_id)
         assert await all_units(engine) == before
     for lanes, _ in shops:

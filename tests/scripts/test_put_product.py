@@ -39,3 +39,10 @@ def test_malformed_numbers_change_nothing(partition: Partition, number: str) -> 
 def test_a_stock_item_without_its_quantity_changes_nothing(partition: Partition) -> None:
     with partition.unchanged(), pytest.raises(redis.ResponseError):
         partition.run("put_product", "S", "small")
+
+
+def test_the_one_stock_item_of_a_product_is_noted_until_there_are_two(partition: Partition) -> None:
+    partition.run("put_product", "S", "small", 10)
+    assert partition.product()["only"] == "S"
+    partition.run("put_product", "S", "small", 10, "M", "middle", 5)
+    assert "only" not in partition.product()
