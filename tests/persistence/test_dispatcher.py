@@ -20,7 +20,7 @@ from engine.engine import Engine
 from engine.orders import Order
 from engine.request_id import REQUEST_ID
 from persistence import dispatcher
-from persistence.database import connect
+from persistence.database import DatabaseError, connect
 from persistence.dispatcher import Dispatcher
 from persistence.history import History
 from persistence.oversight import Oversight
@@ -454,6 +454,64 @@ async def test_a_dispatcher_that_stands_still_gives_its_share_away(
             await until(
                 lambda: _count(connection, "SELECT count(*) FROM outbox WHERE state = 'delivered'", len(bought))
             )
+
+
+async def test_a_dispatcher_whose_session_was_ended_goes_on_with_all_over_another_one(
+    engine: Engine, connection: Connection, database_url: str, platform: Platform
+) -> None:
+    bought = await _buy(engine, users=3, orders_each=2)
+    await write_all(engine, database_url)
+    platform.silent = True
+    one = Dispatcher(_settings(database_url, platform), "KRW")
+
+    async def is_asked() -> bool:
+        return platform.seen.total() > 0
+
+    async with await connect(database_url, "first") as first:
+        task = asyncio.create_task(one.run(first, lambda: range(4)))
+        await until(is_asked)
+        await connection.execute("SELECT pg_terminate_backend(%s)", (first.info.backend_pid,))
+        with pytest.raises(DatabaseError):
+            await task
+    platform.silent = False
+    async with await connect(database_url, "second") as second:
+        task = asyncio.create_task(one.run(second, lambda: range(4)))
+        await _all_delivered(connection)
+        assert await _locks(connection, second) == 4
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    _assert_in_order_per_user(platform, bought)
+
+
+async def test_a_share_that_is_taken_away_is_another_dispatchers_at_once(
+    engine: Engine, connection: Connection, database_url: str, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "SHARE_EVERY_S", 0.02)
+    settings, share = _settings(database_url, platform), set(range(4))
+    async with await connect(database_url, "first") as first:
+        task = asyncio.create_task(Dispatcher(settings, "KRW").run(first, lambda: share))
+
+        async def holds(count: int) -> bool:
+            return await _locks(connection, first) == count
+
+        await until(lambda: holds(4))
+        share.clear()
+        await until(lambda: holds(0))
+        bought = await _buy(engine, users=2, orders_each=2)
+        await write_all(engine, database_url)
+        async with _dispatching(settings):
+            await _all_delivered(connection)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    _assert_in_order_per_user(platform, bought)
+
+
+async def _locks(connection: Connection, of: Connection) -> int:
+    """How many advisory locks the session of this connection has."""
+    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = %s"
+    return int(await value(connection, query, of.info.backend_pid))
 
 
 async def _count(connection: Connection, query: str, expected: object) -> bool:
