@@ -12,12 +12,13 @@ import persistence.recovery
 from engine.catalog import NewStockItem
 from engine.claim import Claim
 from engine.engine import Engine
-from engine.errors import EngineError, Recovering
+from engine.errors import ClaimLost, EngineError, Recovering
 from engine.orders import Order
 from engine.recovery import Recovery
 from engine.stock import LineRequest
 from persistence.database import DatabaseError, connect
 from persistence.event_reader import EventReader
+from persistence.recovery import RecoveryHeld
 from persistence.settings import WorkerSettings
 from persistence.trust import Trust
 from persistence.writer import Writer
@@ -268,6 +269,53 @@ async def test_a_partition_whose_writer_has_stopped_holds_the_recovery_back(
             return bool(await Trust(engine).look(connection))
 
         await until(is_trusted)
+
+
+@pytest.fixture
+async def emptied(engine: Engine, connection: Connection, database_url: str) -> None:
+    """One partition has lost all that it had; and another, which is trusted, has something that cannot be written."""
+    await engine.wallets.charge(id_in(engine, USERS, "kim"), 5)
+    await write_all(engine, database_url)
+    await engine.wallets.charge(id_in(engine, TRUSTED, "bob"), 1)
+    await connection.execute("UPDATE partition_cursor SET stopped = 'for the test' WHERE partition = %s", (TRUSTED,))
+    with redis_client(engine.settings.redis_url) as client:
+        client.delete(engine.keys.meta(USERS))
+
+
+async def assert_nothing_is_made_anew(engine: Engine, connection: Connection) -> None:
+    assert await engine.recovery.inspect(USERS) is None
+    assert await engine.recovery.mark(USERS) == ""
+    assert await rows(connection, "SELECT DISTINCT epoch FROM partition_cursor") == [(1,)]
+
+
+@pytest.mark.usefixtures("emptied")
+async def test_nothing_is_made_anew_before_what_was_answered_elsewhere_is_written(
+    engine: Engine, connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flow may have ended in a partition that is trusted, and what it did in the lost one hangs on it."""
+    monkeypatch.setattr("persistence.recovery.NO_PROGRESS_S", 0.2)
+    async with writing(engine, database_url):
+        with pytest.raises(RecoveryHeld, match="get on with nothing"):
+            await Trust(engine).rebuild(connection, [USERS], lambda *_: None)
+
+    await assert_nothing_is_made_anew(engine, connection)
+
+
+@pytest.mark.usefixtures("emptied")
+async def test_a_partition_that_is_no_longer_trusted_at_the_cut_ends_the_recovery(
+    engine: Engine, connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raise_generation = engine.recovery.raise_generation
+
+    async def of_all_but_one(number: int, generation: int) -> int | None:
+        return None if number == TRUSTED else await raise_generation(number, generation)
+
+    monkeypatch.setattr(engine.recovery, "raise_generation", of_all_but_one)
+    async with writing(engine, database_url):
+        with pytest.raises(ClaimLost, match="is not any more"):
+            await Trust(engine).rebuild(connection, [USERS], lambda *_: None)
+
+    await assert_nothing_is_made_anew(engine, connection)
 
 
 async def test_a_redis_emptied_while_events_are_read_does_not_stop_the_writer(
