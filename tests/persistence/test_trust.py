@@ -11,7 +11,9 @@ from psycopg.rows import TupleRow
 from api.commands.embedded_valkey import EmbeddedValkey
 from engine.engine import Engine, open_engine
 from engine.errors import Recovering
+from engine.recovery import FORMAT, Meta
 from engine.settings import EngineSettings
+from persistence.cursors import Cursor
 from persistence.database import connect
 from persistence.installation import register_installation
 from persistence.recovery import Partition, RecoveryHeld
@@ -324,3 +326,36 @@ async def test_a_database_that_went_back_takes_up_the_highest_generation_there_i
     metas = [await engine.recovery.inspect(partition) for partition in range(4)]
     recorded = await rows(connection, "SELECT generation FROM installation")
     assert {meta.generation for meta in metas if meta} == {generation for (generation,) in recorded}
+
+
+async def test_a_rebuild_from_a_database_that_knows_less_of_epochs_begins_one_that_redis_has_not_had(
+    engine: Engine, connection: Connection, database_url: str
+) -> None:
+    """A position is never given twice."""
+    ann = engine.partitions.of("ann")
+    await engine.wallets.charge("ann", 5)
+    await write_all(engine, database_url)
+    async with writing(engine, database_url):
+        await Trust(engine).rebuild(connection, [ann], lambda *_: None)
+    before = (await engine.wallets.charge("ann", 6)).positions[0]
+    await write_all(engine, database_url)
+    await connection.execute("UPDATE partition_cursor SET epoch = epoch - 1, seq = 0 WHERE partition = %s", (ann,))
+    await connection.execute("DELETE FROM epoch_end WHERE partition = %s", (ann,))
+
+    async with writing(engine, database_url):
+        await Trust(engine).rebuild(connection, [ann], lambda *_: None, accept_loss=True)
+
+    assert (before.partition, before.epoch) == (ann, 2)
+    assert (await engine.wallets.charge("ann", 1)).positions[0].epoch == 3
+
+
+@pytest.mark.parametrize(
+    ("epoch", "seq", "trusted"), [(2, 5, True), (2, 4, True), (2, 6, False), (1, 5, False), (3, 5, False)]
+)
+def test_a_partition_is_trusted_where_both_stores_are_in_one_epoch_and_redis_is_not_behind(
+    epoch: int, seq: int, trusted: bool
+) -> None:
+    server = "run:replid"
+    partition = Partition(0, server, Meta(FORMAT, server, 1, 2, 5, 5), Cursor(epoch, seq, server))
+
+    assert partition.is_trusted is trusted
