@@ -15,7 +15,7 @@ from engine.runner import Flow
 from persistence.database import connect
 from persistence.event_rows import CompletedOrder
 from persistence.settings import WorkerSettings
-from persistence.settler import Settler
+from persistence.settler import Confirm, Settler
 from persistence.writer import Writer
 from tests.persistence.shop import fill, line, open_campaign, rows, until, value, write_all
 
@@ -94,6 +94,25 @@ async def test_confirming_twice_counts_once(
 
     assert await value(connection, "SELECT quantity FROM daily_sale") == 1
     assert await value(connection, "SELECT count(*) FROM alarm") == 0
+
+
+async def test_orders_of_two_days_that_are_confirmed_at_once_count_each_for_its_own(
+    engine: Engine, settler: Settler, connection: Connection, database_url: str
+) -> None:
+    await fill(engine)
+    await engine.wallets.charge("ann", 10_000)
+    bought = [await engine.orders.checkout("ann", [line(quantity=units)], None) for units in (2, 3)]
+    await write_all(engine, database_url)
+    partition, days = engine.partitions.of("tea"), ("20260101", "20260102")
+
+    steps = [Confirm(partition, order.order_id, ("tea",), day) for order, day in zip(bought, days, strict=True)]
+    await settler.confirm(connection, steps)
+    await write_all(engine, database_url)
+
+    assert await rows(connection, "SELECT day::text, quantity FROM daily_sale ORDER BY day") == [
+        ("2026-01-01", 2),
+        ("2026-01-02", 3),
+    ]
 
 
 async def test_offered_orders_are_confirmed_in_the_background(
