@@ -312,6 +312,28 @@ async def test_units_that_came_with_a_lost_increase_are_recorded_as_short_and_al
     assert (await shop.status(order))[0] == "completed"
 
 
+async def test_who_ordered_first_has_the_first_claim_on_what_is_left_whatever_was_written_first(shop: Shop) -> None:
+    engine = shop.engine
+    lee = id_in(engine, ELSEWHERE, "lee")
+    await engine.wallets.charge(lee, 100_000)
+    await write_all(engine, shop.database_url)
+    before = Past.of(engine, S)
+    await engine.catalog.adjust(shop.product, "s", 5, "a parcel")
+    lines = {shop.user: [LineRequest(shop.product, "s", 60)], lee: [LineRequest(shop.product, "s", 45)]}
+    ordered = [await engine.orders.place(user, lines[user], None) for user in (shop.user, lee)]
+    earlier, later = sorted(ordered, key=lambda order: order.order_id)
+    for order in (later, earlier):
+        await shop.write(engine.partitions.of(order.user_id))
+    before.bring_back()
+
+    await shop.recover()
+
+    subjects = await rows(shop.connection, "SELECT subject FROM alarm WHERE kind = 'stock_short'")
+    assert subjects == [(f"{later.order_id} s",)]
+    assert await shop.units() == (0, 105, 0)
+    await shop.settled(but=("an alarm is open",))
+
+
 async def test_a_product_that_is_lost_with_its_sales_is_put_again_without_any_unit(shop: Shop) -> None:
     engine = shop.engine
     new, sized = id_in(engine, S, "new"), shop.product
