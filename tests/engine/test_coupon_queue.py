@@ -101,6 +101,19 @@ async def test_who_has_gone_before_the_call_is_not_served_and_holds_up_nobody(en
     assert (await engine.coupons.read_campaign("spring")).issued == 1
 
 
+async def test_who_has_gone_takes_nobodys_request_with_it(engine: Engine) -> None:
+    async def requested(user: str) -> None:
+        REQUEST_ID.set(f"of-{user}")
+        await engine.coupons.issue(user, "spring")
+
+    gone, *stay = (asyncio.create_task(requested(user)) for user in ("ann", "ben", "cho"))
+    await asyncio.sleep(0)  # all stand in the queue
+    gone.cancel()
+    await asyncio.gather(*stay)
+    issued = [event for event in await events(engine) if event["type"] == "coupon.issued"]
+    assert [(event["user"], event["request"]) for event in issued] == [("ben", "of-ben"), ("cho", "of-cho")]
+
+
 async def test_who_has_gone_does_not_take_a_place_from_who_comes_later(engine: Engine) -> None:
     """Alone in the queue, and gone before the end of the tick: the next one is the first."""
     gone = asyncio.ensure_future(engine.coupons.issue("ann", "spring"))

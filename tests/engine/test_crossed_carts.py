@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from engine.engine import Engine
-from engine.errors import OutOfStock
+from engine.errors import OutOfStock, Overloaded
 from engine.lanes import RedisLanes
 from engine.scripts import Script
 from tests.engine.shop import all_units, lines, stock_shop
@@ -83,3 +83,41 @@ async def test_two_carts_that_hold_each_others_last_unit_do_not_both_lose(
     for lanes, _ in shops:
         await lanes.close()
     assert lost_both == 0
+
+
+@pytest.mark.requirement("R0.3")
+async def test_a_second_round_that_comes_to_a_partition_that_sheds_it_holds_nothing(
+    redis_process: ValkeyProcess, engine: Engine
+) -> None:
+    """What it holds in the partition before is given back."""
+    first, last = sorted(("shirt", "hat"), key=engine.partitions.of)
+
+    class ShedsTheSecondRound(RedisLanes):
+        def __init__(self) -> None:
+            super().__init__(redis_process.url)
+            self.reserved = [0] * engine.partitions.count
+
+        def call(self, partition: int, script: Script, keys: Any, arguments: Any, *, deadline: float) -> Any:
+            if script.name == "reserve_stock":
+                self.reserved[partition] += 1
+                if self.reserved[partition] > 1 and partition == engine.partitions.of(last):
+                    return self._shed()
+            return super().call(partition, script, keys, arguments, deadline=deadline)
+
+        async def _shed(self) -> Any:
+            raise Overloaded("shed")
+
+    await stock_shop(engine)
+    items = {"shirt": ("shirt", "S", 10), "hat": ("hat", None, 3)}
+    await engine.orders.place("lee", lines(items[last]), None)
+    before = await all_units(engine)
+    lanes = ShedsTheSecondRound()
+    await lanes.start()
+    shop = Engine(engine.settings, lanes)
+    shop.runner.test_now_ms = engine.runner.test_now_ms
+    await shop.wallets.balance("warm")
+    with pytest.raises(Overloaded):
+        await shop.orders.place("kim", lines(*((product, stock, 1) for product, stock, _ in items.values())), None)
+    await lanes.close()
+    assert lanes.reserved[engine.partitions.of(first)] == 2
+    assert await all_units(engine) == before

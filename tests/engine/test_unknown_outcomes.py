@@ -200,6 +200,21 @@ async def test_a_cancellation_whose_reply_is_lost_happens_once(engine: Engine, t
     assert (await kinds(engine))["order.failed"] == 1
 
 
+@pytest.mark.requirement("R0.4", "R3.16")
+async def test_a_cancellation_with_a_key_whose_reply_is_lost_gives_everything_back_and_is_no_replay(
+    engine: Engine, troubled: Engine, proxy: Proxy
+) -> None:
+    order = await troubled.orders.place("kim", TWO, None)
+    proxy.lose_reply("cancel_order")
+    cancelled = await troubled.orders.cancel("kim", order.order_id, request_key("kim", "a-key", "cancel", b""))
+    assert (cancelled.failure, cancelled.replayed, proxy.times_sent("cancel_order")) == ("cancelled", False, 2)
+    assert await all_units(engine) == UNTOUCHED
+    again = await troubled.orders.cancel("kim", order.order_id, request_key("kim", "a-key", "cancel", b""))
+    assert (again.failure, again.replayed) == ("cancelled", True)
+    count = await kinds(engine)
+    assert (count["order.failed"], count["stock.released"]) == (1, 2)
+
+
 @pytest.mark.requirement("R4.9")
 @pytest.mark.parametrize("lost", ["issue_coupons", "grant_coupon"])
 async def test_a_coupon_whose_reply_is_lost_is_issued_once_and_no_refusal(
