@@ -20,7 +20,8 @@ def test_the_available_units_never_fall_below_zero_or_pass_the_most(partition: P
     with partition.unchanged():
         assert partition.run("adjust_stock", stock="S", delta=-11) == ["stock_limit", "10"]
         assert partition.run("adjust_stock", stock="S", delta=1, available_max=10) == ["stock_limit", "10"]
-    assert partition.run("adjust_stock", stock="S", delta=-10)[2] == "0"
+    assert partition.run("adjust_stock", stock="S", delta=1, available_max=11)[2] == "11"
+    assert partition.run("adjust_stock", stock="S", delta=-11)[2] == "0"
 
 
 def test_what_is_not_there_cannot_be_adjusted(partition: Partition) -> None:

@@ -74,3 +74,13 @@ def test_a_coupon_that_has_left_is_unknown_to_orders(partition: Partition) -> No
     evict(partition, coupon)
     with partition.unchanged():
         assert partition.run("place_order", order=order_id(), coupon_id=coupon) == ["coupon_not_valid", "unknown"]
+
+
+def test_what_was_issued_at_the_very_moment_up_to_which_has_left_may_have_left(partition: Partition) -> None:
+    coupon = granted(partition)
+    make_durable(partition)
+    evict(partition, coupon)
+    assert cold(partition)["before"] == str(NOW - HOUR)
+    with partition.unchanged():
+        assert partition.run("grant_coupon", campaign="autumn", issued_at=NOW - HOUR) == ["cold", "1"]
+    assert partition.run("grant_coupon", campaign="autumn", issued_at=NOW - HOUR + 1)[0] == "granted"

@@ -85,3 +85,12 @@ def test_what_was_released_and_has_left_can_be_adopted(partition: Partition) -> 
     make_durable(partition)
     with partition.unchanged():
         assert evict(partition, order) == ["evicted", "0"]
+
+
+def test_how_far_has_left_never_goes_back(partition: Partition) -> None:
+    """A worker with another setting, or a slower clock, lets go of less."""
+    orders = [reserved(partition, "sold") for _ in range(2)]
+    make_durable(partition)
+    assert evict(partition, orders[0]) == ["evicted", "1"]
+    assert evict(partition, orders[1], hot_from_ms=NOW - 2 * HOUR) == ["evicted", "1"]
+    assert cold(partition) == {"before": str(NOW - HOUR), "times": "2"}

@@ -121,6 +121,12 @@ def test_a_claim_holds_for_its_time_and_is_then_taken_over(partition: Partition)
     assert partition.run("claim_key", **claim, claim="a", now_ms=NOW + 1_002) == ["key_in_progress"]
 
 
+def test_a_claim_that_nobody_ends_is_gone_after_a_day(partition: Partition) -> None:
+    partition.run("claim_key", **MINE, claim="a", lease_ms=1_000)
+    left_ms = partition.client.pttl(record(partition, {}))
+    assert DAY_MS - 60_000 < int(left_ms) <= DAY_MS
+
+
 def test_only_the_flow_that_claimed_a_key_frees_it(partition: Partition) -> None:
     claim: dict[str, Any] = {**MINE, "lease_ms": 1_000}
     partition.run("claim_key", **claim, claim="a")
