@@ -16,7 +16,7 @@ class Events:
         self._stream = engine.keys.events(partition)
         self.seq = 0
 
-    async def add(self, kind: str, *, skip: int = 0, version: str = "1", **fields: str | int) -> None:
+    async def add(self, kind: str, /, *, skip: int = 0, version: str = "1", **fields: str | int) -> None:
         """Append an event; ``skip`` leaves out as many sequences before it."""
         self.seq += 1 + skip
         event: dict[Any, Any] = {"type": kind, "v": version, "at": 1_700_000_000_000 + self.seq, **fields}

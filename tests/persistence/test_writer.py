@@ -1,7 +1,9 @@
 """The writer over a real Redis and a real PostgreSQL: every event exactly once, in order, or not at all."""
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 import pytest
@@ -9,9 +11,13 @@ import redis.asyncio
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from engine.coupons import Coupon
 from engine.engine import Engine
-from engine.errors import InsufficientBalance
+from engine.errors import InsufficientBalance, Unavailable
+from engine.idempotency import request_key
 from engine.order_ids import make_order_id
+from engine.orders import Order
+from persistence.auditor import AuditLimits, Auditor
 from persistence.database import DatabaseUnavailable, connect
 from persistence.event_reader import BATCH_BYTES_MAX, FIRST_PASS_EVENTS
 from persistence.row_text import NULL, array_texts, copy_text
@@ -21,6 +27,7 @@ from tests.persistence.events import Events
 from tests.persistence.shop import fill, line, open_campaign, rows, until, value, write_all
 
 Connection = AsyncConnection[TupleRow]
+Answer = TypeVar("Answer")
 
 
 async def _cursor(connection: Connection, partition: int = 0) -> int:
@@ -28,33 +35,76 @@ async def _cursor(connection: Connection, partition: int = 0) -> int:
     return seq
 
 
-async def test_every_flow_of_the_engine_is_in_the_tables(
-    engine: Engine, connection: Connection, database_url: str
-) -> None:
-    await fill(engine, "tea")
-    await fill(engine, "cup", price=1_000)
-    await engine.catalog.adjust("cup", "m", -10, "broken\tin the\nstore")
-    await open_campaign(engine)
-    await engine.wallets.charge("ann", 5_000)
-    coupon = await engine.coupons.issue("ann", "spring")
-    paid = await engine.orders.place("ann", [line("tea", "s", 2), line("cup", "m", 1)], coupon.coupon_id)
-    await engine.payments.pay("ann", paid.order_id)
-    bought = await engine.orders.checkout("ann", [line("tea", "m", 3)], None)
-    cancelled = await engine.orders.place("ann", [line("tea", "s", 5)], None)
-    await engine.orders.cancel("ann", cancelled.order_id)
+@dataclass(frozen=True)
+class Sold:
+    """What `sell_in_every_way` has made."""
+
+    coupon: Coupon
+    paid: Order
+    bought: Order
+    cancelled: Order
+    waiting: Order
+
+
+async def sell_in_every_way(engine: Engine, then: Callable[[], Awaitable[object]]) -> Sold:
+    """Every flow of the engine, one after the other, and after each of them ``then``."""
+
+    async def done(call: Awaitable[Answer]) -> Answer:
+        answer = await call
+        await then()
+        return answer
+
+    await done(fill(engine, "tea"))
+    await done(fill(engine, "cup", price=1_000))
+    await done(engine.catalog.adjust("cup", "m", -10, "broken\tin the\nstore"))
+    await done(open_campaign(engine))
+    await done(engine.wallets.charge("ann", 5_000))
+    coupon = await done(engine.coupons.issue("ann", "spring"))
+    await done(open_campaign(engine, quantity=20))
+    paid = await done(engine.orders.place("ann", [line("tea", "s", 2), line("cup", "m", 1)], coupon.coupon_id))
+    await done(engine.payments.pay("ann", paid.order_id))
+    bought = await done(engine.orders.checkout("ann", [line("tea", "m", 3)], None))
+    cancelled = await done(engine.orders.place("ann", [line("tea", "s", 5)], None))
+    await done(engine.orders.cancel("ann", cancelled.order_id))
     with pytest.raises(InsufficientBalance):
         await engine.orders.checkout("bob", [line("tea", "s", 4)], None)
-    waiting = await engine.orders.place("bob", [line("cup", "s", 7)], None)
-    confirmed = engine.partitions.of("tea")
-    await engine.stock.confirm(confirmed, {bought.order_id: ["tea"]}, "20261122")
+    waiting = await done(engine.orders.place("bob", [line("cup", "s", 7)], None))
+    await done(engine.stock.confirm(engine.partitions.of("tea"), {bought.order_id: ["tea"]}, "20261122"))
+    await done(engine.wallets.charge("bob", 1))
+    return Sold(coupon, paid, bought, cancelled, waiting)
 
-    await write_all(engine, database_url)
 
-    assert await rows(connection, "SELECT user_id, balance, coupon_number FROM wallet ORDER BY 1") == [
-        ("ann", 5_000 - 1_500 - 900, 1),
-        ("bob", 0, 0),
+@pytest.mark.parametrize("in_one", [True, False], ids=["in-one-batch", "each-in-one-of-its-own"])
+async def test_every_flow_of_the_engine_is_in_the_tables(
+    engine: Engine, connection: Connection, database_url: str, in_one: bool
+) -> None:
+    """Whether the writer makes one row of several changes, or changes a row that is there."""
+
+    async def write() -> None:
+        await write_all(engine, database_url)
+
+    async def nothing() -> None:
+        """Another time."""
+
+    sold = await sell_in_every_way(engine, nothing if in_one else write)
+    await write()
+
+    await assert_all_is_recorded(connection, sold)
+    auditor = Auditor(engine, connection, AuditLimits(age_s=0, confirm_s=0, pause_s=0))
+    async for _ in auditor.everything():
+        pass
+    assert auditor.report.examples == []
+    assert [slug for slug, tally in auditor.report.tallies.items() if tally.moving] == []
+
+
+async def assert_all_is_recorded(connection: Connection, sold: Sold) -> None:
+    paid, bought, cancelled, waiting = sold.paid, sold.bought, sold.cancelled, sold.waiting
+    wallets = "SELECT user_id, balance, coupon_number, last_order::text FROM wallet ORDER BY 1"
+    assert await rows(connection, wallets) == [
+        ("ann", 5_000 - 1_500 - 900, 1, cancelled.order_id),
+        ("bob", 1, 0, waiting.order_id),
     ]
-    ledger = "SELECT kind, amount, balance, order_id::text FROM ledger_entry ORDER BY seq"
+    ledger = "SELECT kind, amount, balance, order_id::text FROM ledger_entry WHERE user_id = 'ann' ORDER BY seq"
     assert await rows(connection, ledger) == [
         ("charge", 5_000, 5_000, None),
         ("payment", -1_500, 3_500, paid.order_id),
@@ -77,7 +127,7 @@ async def test_every_flow_of_the_engine_is_in_the_tables(
            FROM orders WHERE user_id = 'ann' OR status = 'awaiting_payment' ORDER BY order_id""",
     )
     expected = [
-        (paid.order_id, "completed", None, 1_600, 100, 1_500, coupon.coupon_id, True, True),
+        (paid.order_id, "completed", None, 1_600, 100, 1_500, sold.coupon.coupon_id, True, True),
         (bought.order_id, "completed", None, 900, 0, 900, None, True, True),
         (cancelled.order_id, "failed", "cancelled", 1_500, 0, 1_500, None, False, True),
         (waiting.order_id, "awaiting_payment", None, 7_000, 0, 7_000, None, False, False),
@@ -92,12 +142,12 @@ async def test_every_flow_of_the_engine_is_in_the_tables(
         (2, "cup", "The cup", "medium", 1, 1_000),
     ]
     assert await rows(connection, "SELECT coupon_id, issue_number, state, order_id::text FROM coupon") == [
-        (coupon.coupon_id, 1, "used", paid.order_id)
+        (sold.coupon.coupon_id, 1, "used", paid.order_id)
     ]
     assert await rows(connection, "SELECT order_id::text, campaign_id, amount, state FROM discount") == [
         (paid.order_id, "spring", 100, "used")
     ]
-    assert await rows(connection, "SELECT issued, quantity FROM campaign") == [(1, 10)]
+    assert await rows(connection, "SELECT issued, quantity FROM campaign") == [(1, 20)]
     assert await rows(connection, "SELECT user_id, number FROM coupon_issue") == [("ann", 1)]
     assert await rows(connection, "SELECT day::text, product_id, quantity FROM daily_sale") == [
         ("2026-11-22", "tea", 3)
@@ -495,3 +545,140 @@ async def test_a_writer_that_died_before_it_told_redis_is_made_good_by_one_that_
         await writer._write_apart(heads, 100)
 
     assert await client.hget(engine.keys.meta(0), "durable") == b"2"
+
+
+async def test_the_stream_keeps_so_many_of_the_events_that_are_durable_and_not_all(
+    engine: Engine, events: Events, client: redis.asyncio.Redis, connection: Connection, database_url: str
+) -> None:
+    """More may stay: a stream is cut by whole nodes, of a hundred entries."""
+    for number in range(1, 401):
+        await events.charge("ann", 1, number)
+
+    await write_all(engine, database_url, WorkerSettings(database_url=database_url, stream_keep_events=150))
+
+    assert await _cursor(connection) == 400
+    assert 150 <= await client.xlen(engine.keys.events(0)) <= 250
+
+
+async def test_what_redis_was_not_told_to_be_durable_it_is_told_by_the_next_round(
+    engine: Engine, events: Events, connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def is_away(*_: object) -> None:
+        raise Unavailable("no connection")
+
+    await events.charge("ann", 5, 5)
+    writer = Writer(engine, connection, WorkerSettings(database_url=database_url))
+    await writer.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.recovery, "mark_durable", is_away)
+        assert (await writer.round([0])).events == 1
+    assert await _cursor(connection) == 1
+
+    await writer.round([0])
+
+    meta = await engine.recovery.inspect(0)
+    assert meta is not None
+    assert meta.durable == 1
+
+
+@pytest.mark.requirement("R0.4")
+async def test_a_key_that_is_used_again_after_its_day_belongs_to_the_later_request(
+    engine: Engine, client: redis.asyncio.Redis, connection: Connection, database_url: str
+) -> None:
+    earlier, later = (request_key("ann", "a-key", "charge", body) for body in (b"5", b"7"))
+    await engine.wallets.charge("ann", 5, earlier)
+    await write_all(engine, database_url)
+    await connection.execute("UPDATE idempotency_key SET spent_at = spent_at - interval '25 hours'")
+    await client.delete(engine.keys.request_key(engine.partitions.of("ann"), "ann", later.digest))
+
+    charged = await engine.wallets.charge("ann", 7, later)
+    await write_all(engine, database_url)
+
+    record = engine.keys.request_key(engine.partitions.of("ann"), "ann", later.digest)
+    found: Any = await client.hmget(record, ["fingerprint", "result", "place"])
+    fingerprint, result, place = (text.decode() for text in found)
+    assert (fingerprint, place) == (later.fingerprint, f"1-{charged.positions[0].seq}")
+    query = "SELECT fingerprint, result, place, (extract(epoch FROM spent_at) * 1000)::bigint FROM idempotency_key"
+    assert await rows(connection, query) == [(fingerprint, result, place, charged.charged_at_ms)]
+
+
+ORDER = "019ab000-0000-7000-8000-000000000001"
+MADE: list[tuple[str, dict[str, Any]]] = [
+    ("product.put", {"product": "tea", "name": "Tea", "price": 100, "added": "s",
+                     "stock": '[{"stock_id":"s","option":"","initial_quantity":9}]'}),
+    ("coupon.granted", {"user": "ann", "coupon": "ann-1", "campaign": "spring", "number": 1, "kind": "amount",
+                        "value": 50, "minimum_order": "", "maximum_discount": "", "issued_at": 1, "valid_from": 1,
+                        "valid_until": 2, "coupon_number": 1}),
+    ("stock.reserved", {"order": ORDER, "user": "ann", "lines": "tea:s:2"}),
+    ("order.placed", {"order": ORDER, "user": "ann", "lines": "[]", "subtotal": 200, "discount": 50, "total": 150,
+                      "coupon": "ann-1", "rule": "spring,1,amount,50,,", "pay_before": 1, "key": "",
+                      "fingerprint": ""}),
+]  # fmt: skip
+"""An order that awaits payment, with a coupon."""
+PAID: dict[str, Any] = {"order": ORDER, "user": "ann", "total": 150, "balance": 0, "coupon": "ann-1"}
+ADOPTED: dict[str, Any] = {"order": ORDER, "user": "ann", "lines": "tea:s:3", "short": ""}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "kind", "fields"),
+    [
+        ("reservation", "UPDATE reservation SET state = 'released', finished_at = at", "stock.released",
+         {"order": ORDER, "lines": "tea:s:2"}),
+        ("reservation", "UPDATE reservation SET state = 'released', finished_at = at", "stock.confirmed",
+         {"orders": ORDER, "day": "20260101", "lines": "tea:s:2"}),
+        ("adopted reservation", "UPDATE reservation SET at = at", "stock.adopted", ADOPTED),
+        ("adopted reservation", "UPDATE reservation SET state = 'sold', finished_at = at", "stock.adopted", ADOPTED),
+        ("orders", "UPDATE orders SET status = 'failed', failure = 'expired', finished_at = ordered_at", "order.paid",
+         PAID),
+        ("orders", "UPDATE orders SET status = 'completed', paid_at = ordered_at, finished_at = ordered_at",
+         "order.failed", {"order": ORDER, "user": "ann", "failure": "expired", "coupon": "ann-1"}),
+        ("discount", "UPDATE discount SET state = 'returned'", "order.paid", PAID),
+    ],
+)  # fmt: skip
+async def test_what_is_not_as_it_must_be_before_a_change_stops_the_partition(
+    engine: Engine, events: Events, connection: Connection, database_url: str,
+    name: str, change: LiteralString, kind: str, fields: dict[str, Any],
+) -> None:  # fmt: skip
+    for earlier, its_fields in MADE:
+        await events.add(earlier, **its_fields)
+    await write_all(engine, database_url)
+    assert await _cursor(connection) == len(MADE)
+    await connection.execute(change)
+    await events.add(kind, **fields)
+
+    await write_all(engine, database_url)
+
+    assert await _cursor(connection) == len(MADE)
+    stopped = await value(connection, "SELECT stopped FROM partition_cursor WHERE partition = 0")
+    assert f": {name}: 1 rows to change, 0 found" in stopped
+
+
+async def test_a_reservation_that_was_released_is_adopted_in_a_later_batch(
+    engine: Engine, events: Events, connection: Connection, database_url: str
+) -> None:
+    for kind, fields in (*MADE, ("stock.released", {"order": ORDER, "lines": "tea:s:2"})):
+        await events.add(kind, **fields)
+    await write_all(engine, database_url)
+    await events.add("stock.adopted", **ADOPTED)
+
+    await write_all(engine, database_url)
+
+    at_ms = "SELECT state, lines, finished_at, place, (extract(epoch FROM at) * 1000)::bigint FROM reservation"
+    adopted = f"1-{events.seq}"
+    assert await rows(connection, at_ms) == [("held", "tea:s:3", None, adopted, 1_700_000_000_000 + events.seq)]
+    assert await rows(connection, "SELECT available, reserved FROM stock_item") == [(6, 3)]
+
+
+async def test_an_issue_that_is_adopted_beyond_the_quantity_in_a_later_batch_raises_it(
+    engine: Engine, events: Events, connection: Connection, database_url: str
+) -> None:
+    rule: dict[str, Any] = {"kind": "amount", "value": 50, "minimum_order": "", "maximum_discount": "", "valid_days": 7}
+    await events.add("campaign.put", campaign="spring", name="Spring", quantity=1, opens_at=1, closes_at=2, **rule)
+    await write_all(engine, database_url)
+    await events.add(
+        "coupon.adopted", campaign="spring", user="ann", number=2, issued_at=1, issued=2, quantity=2, **rule
+    )
+
+    await write_all(engine, database_url)
+
+    assert await rows(connection, "SELECT issued, quantity FROM campaign") == [(2, 2)]
