@@ -11,8 +11,9 @@ from psycopg.rows import TupleRow
 
 from engine.engine import Engine
 from engine.errors import EngineError, InsufficientBalance
+from engine.events import Event
 from persistence.alarms import AUDIT_MISMATCH
-from persistence.audited import Entity, Subject
+from persistence.audited import Entity, Subject, changed_by, not_recorded
 from persistence.auditor import AuditLimits, Auditor, AuditReport
 from persistence.conservation import LAWS
 from persistence.continuous_audit import ContinuousAudit
@@ -22,6 +23,8 @@ from tests.persistence.shop import fill, line, open_campaign, rows, until, value
 
 Connection = AsyncConnection[TupleRow]
 
+ORDER = "019ab000-0000-7000-8000-000000000001"
+OTHER = "019ab000-0000-7000-8000-000000000002"
 AT_ONCE = AuditLimits(page_rows=3, age_s=0, confirm_s=0, pause_s=0)
 """Everything counts, however young; pages so small that there are several."""
 
@@ -51,7 +54,7 @@ async def sold(engine: Engine, connection: Connection, database_url: str) -> dic
     with pytest.raises(InsufficientBalance):
         await engine.orders.checkout("zoe", [line("tea", "s", 4)], None)
     open_order = await engine.orders.place("bob", [line("cup", "s", 7)], bob.coupon_id)
-    await engine.orders.void("ann", "019ab000-0000-7000-8000-000000000001")
+    await engine.orders.void("ann", ORDER)
     await write_all(engine, database_url)
     day = engine.days.text(engine.lanes.now_ms(0))
     for product in ("tea", "cup"):
@@ -282,6 +285,72 @@ IN_POSTGRES: dict[str, tuple[LiteralString, set[str]]] = {
     "a campaign's count": (
         "UPDATE campaign SET issued = issued - 1", {"campaign", "issued-within-quantity"},
     ),
+    "what a failed order holds": (
+        """UPDATE reservation r SET state = 'held', finished_at = NULL
+           FROM orders o WHERE o.order_id = r.order_id AND o.failure = 'cancelled';
+           UPDATE orders SET finished_at = finished_at - interval '1 hour' WHERE failure = 'cancelled'""",
+        {"reservation", "reserved-is-held", "reservation-has-its-order"},
+    ),
+    "what a void order holds": (
+        """INSERT INTO reservation (partition, order_id, user_id, state, lines, at, place)
+           SELECT p.partition, o.order_id, o.user_id, 'held', 'pot:s:1', o.ordered_at, '1-1'
+           FROM orders o, product p WHERE o.status = 'void' AND p.product_id = 'pot'""",
+        {"reservation", "reserved-is-held", "reservation-has-its-order"},
+    ),
+    "what an order in progress holds no more": (
+        """UPDATE reservation r SET state = 'released', finished_at = at
+           FROM orders o WHERE o.order_id = r.order_id AND o.status = 'awaiting_payment'""",
+        {"reservation", "reserved-is-held", "order-has-its-stock", "reservation-has-its-order"},
+    ),
+    "what a completed order has bought no more": (
+        "UPDATE reservation SET state = 'released' WHERE state = 'sold'",
+        {"reservation", "sold-is-confirmed", "order-has-its-stock", "reservation-has-its-order"},
+    ),
+    "what was sold to nobody": (
+        "UPDATE reservation SET state = 'sold' WHERE state = 'released'",
+        {"reservation", "sold-is-confirmed", "reservation-has-its-order"},
+    ),
+    "a completed order": (
+        "DELETE FROM orders WHERE status = 'completed'",
+        {"order", "paid-once", "order-adds-up", "sale-is-told", "discount-is-recorded", "coupon-has-its-order",
+         "reservation-has-its-order"},
+    ),
+    "all of the days' sales": ("DELETE FROM daily_sale", {"sales", "sold-is-counted"}),
+    "the days' sales of what is not sold": (
+        """INSERT INTO daily_sale (day, product_id, partition, quantity)
+           SELECT '2026-01-01', 'gone', 0, 1""",
+        {"sold-is-counted"},
+    ),
+    "a used coupon's order": (
+        """UPDATE coupon SET order_id = (SELECT order_id FROM orders WHERE failure = 'cancelled')
+           WHERE state = 'used'""",
+        {"coupon", "order-has-its-coupon", "coupon-has-its-order"},
+    ),
+    "the numbers of coupons": (
+        "UPDATE coupon SET issue_number = issue_number + 100", {"coupon", "issue-is-granted", "coupon-was-issued"},
+    ),
+    "a payment in two": (
+        """INSERT INTO ledger_entry (partition, seq, epoch, user_id, kind, amount, balance, order_id, at)
+           SELECT partition, seq + 1, epoch, user_id, kind, -1, balance, order_id, at
+           FROM ledger_entry WHERE kind = 'payment';
+           UPDATE ledger_entry SET amount = amount + 1, balance = balance + 1 WHERE kind = 'payment' AND amount < -1""",
+        {"paid-once"},
+    ),
+    "a campaign's quantity": (
+        """ALTER TABLE campaign DROP CONSTRAINT campaign_issued_check;
+           UPDATE campaign SET quantity = issued - 1""",
+        {"campaign", "issued-within-quantity"},
+    ),
+    "the number of an issue": (
+        "UPDATE coupon_issue SET number = 9 WHERE user_id = 'eve'",
+        {"issue", "issued-within-quantity", "issue-is-granted", "coupon-was-issued"},
+    ),
+    "fewer units than none": (
+        """ALTER TABLE stock_item DROP CONSTRAINT stock_item_reserved_check;
+           UPDATE stock_item SET reserved = reserved - 1, available = available + 1
+           WHERE product_id = 'tea' AND stock_id = 'm'""",
+        {"product", "stock-conserved", "reserved-is-held"},
+    ),
 }  # fmt: skip
 
 
@@ -296,6 +365,78 @@ async def test_what_is_changed_in_postgresql_is_found_by_comparison_and_by_law(
     report = await audit(engine, connection)
 
     assert {slug for slug, tally in report.tallies.items() if tally.mismatches} == expected
+
+
+@pytest.mark.parametrize("plant", ["UPDATE wallet SET place = '1-1'", "DELETE FROM wallet"])
+async def test_the_last_event_of_a_partition_is_not_taken_for_one_that_is_not_written_yet(
+    engine: Engine, connection: Connection, sold: dict[str, str], database_url: str, plant: LiteralString
+) -> None:
+    await engine.wallets.charge("new", 1)
+    await write_all(engine, database_url)
+
+    await connection.execute(plant + " WHERE user_id = 'new'")
+
+    report = await audit(engine, connection)
+    assert ("wallet", "new") in found(report)
+    assert report.tallies["wallet"].moving == 0
+
+
+@pytest.mark.parametrize("product", ["tea", "cup", "pot"])
+async def test_the_days_sales_of_a_product_that_one_store_has_alone_are_found(
+    engine: Engine, connection: Connection, text_client: redis.asyncio.Redis, sold: dict[str, str], product: str
+) -> None:
+    """Two were sold; of the third Redis alone has some."""
+    partition = engine.partitions.of(product)
+    key = engine.keys.sales(partition, engine.days.text(engine.lanes.now_ms(0)))
+    assert await text_client.zscore(key, product) == {"tea": 2, "cup": 1}.get(product)
+    if product == "pot":
+        await text_client.zadd(key, {product: 3})
+    else:
+        await text_client.zrem(key, product)
+
+    assert found(await audit(engine, connection)) == {("sales", str(partition))}
+
+
+async def test_what_is_on_record_in_another_partition_is_not_on_record_here(
+    engine: Engine, connection: Connection, sold: dict[str, str]
+) -> None:
+    home = engine.partitions.of("eve")
+    here, elsewhere = (Entity(Subject.WALLET, partition, "eve") for partition in (home, (home + 1) % 4))
+
+    assert await not_recorded(connection, [here, elsewhere]) == [elsewhere]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "changed"),
+    [
+        ("wallet.charged", {"user": "ann"}, {(Subject.WALLET, "ann", "")}),
+        ("order.paid", {"user": "ann", "order": ORDER, "coupon": "ann-1"},
+         {(Subject.WALLET, "ann", ""), (Subject.ORDER, ORDER, ""), (Subject.COUPON, "ann-1", "ann")}),
+        ("order.placed", {"user": "ann", "order": ORDER, "coupon": ""},
+         {(Subject.WALLET, "ann", ""), (Subject.ORDER, ORDER, "")}),
+        ("order.voided", {"user": "ann", "order": ORDER}, {(Subject.ORDER, ORDER, "")}),
+        ("coupon.granted", {"user": "ann", "coupon": "ann-1", "campaign": "spring"},
+         {(Subject.WALLET, "ann", ""), (Subject.COUPON, "ann-1", "ann")}),
+        ("coupon.issued", {"user": "ann", "campaign": "spring"},
+         {(Subject.CAMPAIGN, "spring", ""), (Subject.ISSUE, "ann", "spring")}),
+        ("campaign.put", {"campaign": "spring"}, {(Subject.CAMPAIGN, "spring", "")}),
+        ("product.put", {"product": "tea"}, {(Subject.PRODUCT, "tea", "")}),
+        ("stock.adjusted", {"product": "tea", "stock": "s"}, {(Subject.PRODUCT, "tea", "")}),
+        ("stock.reserved", {"order": ORDER, "user": "ann", "lines": "tea:s:1,cup:m:2"},
+         {(Subject.RESERVATION, ORDER, "3"), (Subject.PRODUCT, "tea", ""), (Subject.PRODUCT, "cup", "")}),
+        ("stock.confirmed", {"orders": f"{ORDER},{OTHER}", "lines": "tea:s:1"},
+         {(Subject.RESERVATION, ORDER, "3"), (Subject.RESERVATION, OTHER, "3"), (Subject.PRODUCT, "tea", "")}),
+    ],
+)  # fmt: skip
+def test_an_event_names_everything_that_it_changes(
+    kind: str, fields: dict[str, str], changed: set[tuple[Subject, str, str]]
+) -> None:
+    found = changed_by([Event(3, 1, 1, kind, "2", 17, fields)] * 2)
+
+    entities = [entity for entities in found.values() for entity in entities]
+    assert len(entities) == len(changed), "each once"
+    assert set(entities) == {Entity(subject, 3, id, owner) for subject, id, owner in changed}
+    assert all(entity.subject is subject for subject, entities in found.items() for entity in entities)
 
 
 async def test_every_law_is_broken_by_some_plant() -> None:
