@@ -30,7 +30,20 @@ def test_the_policies_tell_every_limit_currency_and_time_zone(client: httpx.Clie
 
 @pytest.fixture(scope="module")
 def strict_shop(databases: Databases) -> Iterator[RunningShop]:
-    with opened_shop(databases, charge_min=10, charge_max=20, balance_max=30, lines_max=1, currency="USD") as shop:
+    """Every limit is another number."""
+    limits = {
+        "charge_min": 10,
+        "charge_max": 20,
+        "balance_max": 30,
+        "lines_max": 1,
+        "payment_max": 40,
+        "unit_price_max": 1_050,
+        "line_quantity_max": 60,
+        "discount_min": 7,
+        "discount_max": 80,
+        "payment_deadline_ms": 90_000,
+    }
+    with opened_shop(databases, **limits, currency="USD", time_zone="Europe/Paris") as shop:
         yield shop
 
 
@@ -38,7 +51,20 @@ def strict_shop(databases: Databases) -> Iterator[RunningShop]:
 def test_what_is_set_otherwise_is_told_and_holds(strict_shop: RunningShop) -> None:
     client = strict_shop.client()
     policies = client.get("/v1/policies").json()
-    assert (policies["minimum_charge"], policies["maximum_charge"], policies["maximum_balance"]) == (10, 20, 30)
+    assert policies == {
+        "currency": "USD",
+        "time_zone": "Europe/Paris",
+        "minimum_charge": 10,
+        "maximum_charge": 20,
+        "maximum_balance": 30,
+        "maximum_payment": 40,
+        "maximum_unit_price": 1_050,
+        "maximum_quantity": 60,
+        "maximum_lines": 1,
+        "minimum_discount": 7,
+        "maximum_discount": 80,
+        "payment_deadline_seconds": 90,
+    }
     assert put_product(client, "tea")["currency"] == policies["currency"] == "USD"
     path = "/v1/users/mina/balance/charges"
     assert problem(client.post(path, json={"amount": 9}), 422, "charge-limit")["minimum"] == 10

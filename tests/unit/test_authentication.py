@@ -6,6 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Callable
+from math import nextafter
 from pathlib import Path
 from typing import Any, Final
 
@@ -241,6 +242,7 @@ def private_pem(key: Any) -> str:
     ("text", "complaint"),
     [
         ("short", "a secret of 5 bytes; at least 32"),
+        ("x" * 31, "a secret of 31 bytes; at least 32"),
         (f"{SECRET} short", "a secret of 5 bytes"),
         ("", "0 keys"),
         (" ".join([SECRET] * 17), "17 keys"),
@@ -264,6 +266,11 @@ def test_a_key_that_cannot_be_used_is_refused_by_what_is_wrong(tmp_path: Path, t
         read_keys(key_file(tmp_path, text))
     assert "FIRSTCOME_TOKEN_KEY_FILE" in str(refused.value)
     assert SECRET not in str(refused.value)
+
+
+def test_a_secret_of_just_as_many_bytes_as_are_needed_is_taken() -> None:
+    settings = ApiSettings(token_secret="x" * 32)
+    assert authenticator(settings).verify(signed("x" * 32)).subject == "mina"
 
 
 def test_a_public_key_is_no_secret_by_setting_it_as_one() -> None:
@@ -295,6 +302,18 @@ def test_a_token_is_remembered_until_it_expires() -> None:
     caller = known.verify(header)
     assert known.remembered(header) == caller
     moment += 66
+    assert known.remembered(header) is None
+
+
+def test_a_token_that_is_remembered_has_expired_at_the_very_instant() -> None:
+    expires = int(time.time()) + 60
+    instant = expires + SETTINGS.token_leeway_ms / 1000
+    moment = nextafter(instant, 0)
+    known = authenticator(now=lambda: moment)
+    header = signed(exp=expires)
+    caller = known.verify(header)
+    assert known.remembered(header) == caller
+    moment = instant
     assert known.remembered(header) is None
 
 

@@ -4,6 +4,7 @@ import re
 import pytest
 from redis.crc import key_slot
 
+from engine.idempotency import request_key
 from engine.keys import Keys
 from engine.partitions import Partitions
 
@@ -30,3 +31,13 @@ def test_no_two_kinds_of_things_share_a_key() -> None:
         for name in BUILDERS
     ]
     assert len(set(built)) == len(built) == len(BUILDERS)
+
+
+def test_a_key_is_another_in_another_scope_and_the_same_for_another_body() -> None:
+    mine = request_key("ann", "a-key", "charge", b"5")
+    for key, scope in (("b-key", "charge"), ("a-key", "order"), ("a-keycharge", ""), ("", "charge\0a-key")):
+        other = request_key("ann", key, scope, b"5")
+        assert other.digest != mine.digest, (key, scope)
+        assert other.fingerprint == mine.fingerprint
+    other = request_key("ann", "a-key", "charge", b"6")
+    assert (other.digest, other.fingerprint == mine.fingerprint) == (mine.digest, False)
