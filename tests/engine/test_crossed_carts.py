@@ -85,7 +85,6 @@ async def test_two_carts_that_hold_each_others_last_unit_do_not_both_lose(
     assert lost_both == 0
 
 
-@pytest.mark.requirement("R0.3")
 async def test_a_second_round_that_comes_to_a_partition_that_sheds_it_holds_nothing(
     redis_process: ValkeyProcess, engine: Engine
 ) -> None:

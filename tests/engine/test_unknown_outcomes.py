@@ -200,7 +200,6 @@ async def test_a_cancellation_whose_reply_is_lost_happens_once(engine: Engine, t
     assert (await kinds(engine))["order.failed"] == 1
 
 
-@pytest.mark.requirement("R0.4", "R3.16")
 async def test_a_cancellation_with_a_key_whose_reply_is_lost_gives_everything_back_and_is_no_replay(
     engine: Engine, troubled: Engine, proxy: Proxy
 ) -> None:

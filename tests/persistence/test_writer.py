@@ -581,7 +581,6 @@ async def test_what_redis_was_not_told_to_be_durable_it_is_told_by_the_next_roun
     assert meta.durable == 1
 
 
-@pytest.mark.requirement("R0.4")
 async def test_a_key_that_is_used_again_after_its_day_belongs_to_the_later_request(
     engine: Engine, client: redis.asyncio.Redis, connection: Connection, database_url: str
 ) -> None:
