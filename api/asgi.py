@@ -33,7 +33,6 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.entity_tags import entity_tag, is_known
 from api.guards.origins import CrossOrigin
-from api.idempotency import KEYS_ARE_HONOURED
 from api.operations import HEALTH, OPERATIONS, Operation
 from api.problems import (
     INTERNAL_ERROR,
@@ -115,7 +114,7 @@ class Call(Generic[BodyT, QueryT]):
     @property
     def repeatable(self) -> bool:
         """Whether the same request sent again cannot act twice."""
-        return self.operation.repeatable or (KEYS_ARE_HONOURED and self.idempotency_key is not None)
+        return self.operation.repeatable or self.idempotency_key is not None
 
 
 class Answer:

@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from api.asgi import Call
     from api.whole_answers import Header
 
-KEYS_ARE_HONOURED: Final[bool] = True
-"""A POST may carry `Idempotency-Key`. Its form is checked in any case; only where this is true does a key do anything,
-and only then is anything promised of it."""
-
 _REPLAYED: Final[Header] = (b"idempotent-replayed", b"true")
 
 

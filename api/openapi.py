@@ -12,7 +12,6 @@ import orjson
 
 from api import schemas
 from api.examples import ORDER_PAID
-from api.idempotency import KEYS_ARE_HONOURED
 from api.operations import OPERATIONS, TAGS, Operation
 from api.problem_examples import examples_of
 from api.problems import (
@@ -74,16 +73,11 @@ is 406. Lists come in pages: send `next_cursor` back as `cursor` until it is nul
 
 _KEYS_IN_GENERAL: Final = (
     "With an `Idempotency-Key` a POST may be sent again at will: it acts once, and the first answer comes again."
-    if KEYS_ARE_HONOURED
-    else "The header `Idempotency-Key` is checked for its form and not acted on yet: a charge sent twice is "
-    "two charges."
 )
 _KEY_MEANING: Final = (
     "The same key with the same request gives the first answer again; it is kept for 24 hours once the request took "
     "effect. A user's key is one for all of the user's requests; an operator's is one for all that concern the product "
     "or the delivery that the address names."
-    if KEYS_ARE_HONOURED
-    else "Checked for its form and not acted on yet: a request sent twice with one key is two requests."
 )
 _HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "XRequestId": {
@@ -115,17 +109,11 @@ _HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "description": "`durable` when the answer waited until every change was in PostgreSQL.",
         "schema": {"type": "string"},
     },
+    "IdempotentReplayed": {
+        "description": "`true` when this is the first answer again, given for a repeated key.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
 }
-_KEY_HEADERS: Final[Mapping[str, Mapping[str, Any]]] = (
-    {
-        "IdempotentReplayed": {
-            "description": "`true` when this is the first answer again, given for a repeated key.",
-            "schema": {"type": "string", "enum": ["true"]},
-        }
-    }
-    if KEYS_ARE_HONOURED
-    else {}
-)
 _REFINED: Final[Mapping[str, Mapping[str, Any]]] = {
     "DiscountRequest": {
         # The other members are this schema's own affair, as linters want to be told.
@@ -149,7 +137,7 @@ _CHECKED_TWICE: Final = {
 _BY_ID: Final = {operation.operation_id: operation for operation in OPERATIONS}
 _EFFECT_HEADERS: Final = {
     "Preference-Applied": "PreferenceApplied",
-    **({"Idempotent-Replayed": "IdempotentReplayed"} if KEYS_ARE_HONOURED else {}),
+    "Idempotent-Replayed": "IdempotentReplayed",
 }
 """Of an answer to what has changed something; of a refusal too where that is a change."""
 _PROBLEM_HEADERS: Final = {"Retry-After": "RetryAfter", "WWW-Authenticate": "WWWAuthenticate"}
@@ -216,7 +204,7 @@ def openapi_document() -> dict[str, Any]:
         "x-problems": [_listed(kind) for kind in PROBLEMS.values()],
         "components": {
             "schemas": components,
-            "headers": {**_HEADERS, **_KEY_HEADERS},
+            "headers": _HEADERS,
             "parameters": {"IdempotencyKey": _IDEMPOTENCY_KEY, "Prefer": _PREFER, "IfNoneMatch": _IF_NONE_MATCH},
             "securitySchemes": {
                 "bearer": {

@@ -14,7 +14,6 @@ import msgspec
 
 from api import problems, schemas
 from api.examples import EXAMPLES, Example
-from api.idempotency import KEYS_ARE_HONOURED
 from api.problems import ProblemType
 
 Method = Literal["GET", "POST", "PUT"]
@@ -139,7 +138,7 @@ _BODY_PROBLEMS: Final = (
     problems.MALFORMED_BODY,
     problems.INVALID_REQUEST,
 )
-_KEY_PROBLEMS: Final = (problems.IDEMPOTENCY_KEY_REUSED, problems.REQUEST_IN_PROGRESS) if KEYS_ARE_HONOURED else ()
+_KEY_PROBLEMS: Final = (problems.IDEMPOTENCY_KEY_REUSED, problems.REQUEST_IN_PROGRESS)
 _ORDER_PROBLEMS: Final = (
     problems.LINE_LIMIT,
     *_KEY_PROBLEMS,
@@ -188,8 +187,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag=BALANCE,
         summary="Charge a balance",
         description="Puts an amount onto the balance. The server never repeats a charge by itself. "
-        + ("Without a key a" if KEYS_ARE_HONOURED else "A")
-        + " second request is a second charge.",
+        "Without a key a second request is a second charge.",
         request=schemas.ChargeRequest,
         answers={201: schemas.Charge},
         own_problems=(problems.CHARGE_LIMIT, *_KEY_PROBLEMS, problems.BALANCE_LIMIT),

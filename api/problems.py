@@ -18,7 +18,6 @@ import orjson
 from msgspec import Meta
 
 from api import schemas
-from api.idempotency import KEYS_ARE_HONOURED
 from api.schemas import Body
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
@@ -64,8 +63,6 @@ class Retry(enum.Enum):
     YES = "yes"
     IF_REPEATABLE = (
         "yes, where a repetition cannot act twice: a read, a request that repeats by its nature, or one with a key"
-        if KEYS_ARE_HONOURED
-        else "yes, where a repetition cannot act twice: a read, or a request that repeats by its nature"
     )
     CASE = "as the answer says"
 
@@ -172,12 +169,7 @@ _RETRY_AFTER: Final = MappingProxyType({"Retry-After": str(RETRY_AFTER_SECONDS)}
 # The rest of such a request is never read, so the connection cannot serve another one.
 _CLOSE: Final = MappingProxyType({"Connection": "close"})
 _NOTHING_CHANGED: Final = "Nothing was changed."
-_KEYS_NOT_YET: Final = "" if KEYS_ARE_HONOURED else " Not answered yet: keys are checked for their form only."
-_FIND_OUT: Final = (
-    "Repeat the request with the same key; without one, first read what it would have changed."
-    if KEYS_ARE_HONOURED
-    else "Where `retryable` is true, repeat the request; else first read what it would have changed."
-)
+_FIND_OUT: Final = "Repeat the request with the same key; without one, first read what it would have changed."
 
 MALFORMED_BODY: Final = ProblemType(
     "malformed-body",
@@ -356,7 +348,7 @@ REQUEST_IN_PROGRESS: Final = ProblemType(
     "The first request with this key is under way",
     409,
     Retry.YES,
-    f"A request with the same `Idempotency-Key` has not been answered yet.{_KEYS_NOT_YET}",
+    "A request with the same `Idempotency-Key` has not been answered yet.",
     "Send it again with the same key after `Retry-After` seconds: it gives the first one's answer.",
     headers=_RETRY_AFTER,
 )
@@ -449,7 +441,7 @@ IDEMPOTENCY_KEY_REUSED: Final = ProblemType(
     "The key belongs to another request",
     422,
     Retry.NO,
-    f"The user has sent a different request with this `Idempotency-Key` before.{_KEYS_NOT_YET}",
+    "The user has sent a different request with this `Idempotency-Key` before.",
     "Make a new key for each new request.",
 )
 TOO_MANY_REQUESTS: Final = ProblemType(

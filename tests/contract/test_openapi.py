@@ -11,7 +11,6 @@ import httpx
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from api.idempotency import KEYS_ARE_HONOURED
 from api.mock import create_mock_app
 from api.openapi import openapi_document
 from api.operations import OPERATIONS
@@ -192,16 +191,14 @@ def referred(reference: str) -> Any:
 
 def test_every_problem_is_answered_by_some_operation() -> None:
     answered = {kind.name for operation in OPERATIONS for kind in operation.problems}
-    of_keys = set() if KEYS_ARE_HONOURED else {"idempotency-key-reused", "request-in-progress"}
-    # The other is about methods that no operation has.
-    assert set(PROBLEMS) - answered == {"method-not-allowed"} | of_keys
+    # That one is about methods that no operation has.
+    assert set(PROBLEMS) - answered == {"method-not-allowed"}
 
 
-def test_what_is_not_acted_on_yet_is_not_promised() -> None:
-    general = DOCUMENT["info"]["description"]
-    assert ("a charge sent twice is two charges" in general) is not KEYS_ARE_HONOURED
-    assert ("Idempotent-Replayed" in str(DOCUMENT)) is KEYS_ARE_HONOURED
-    assert ("with the same key" in PROBLEMS["outcome-unknown"].remedy) is KEYS_ARE_HONOURED
+def test_what_a_key_does_is_promised() -> None:
+    assert "the first answer comes again" in DOCUMENT["info"]["description"]
+    assert "Idempotent-Replayed" in str(DOCUMENT)
+    assert "with the same key" in PROBLEMS["outcome-unknown"].remedy
 
 
 def test_a_charge_whose_outcome_is_unknown_is_not_called_retryable() -> None:
