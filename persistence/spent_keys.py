@@ -3,8 +3,10 @@
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from engine.idempotency import KEPT_MS
 from persistence.database import translated
 
+FORGET_AFTER_S = KEPT_MS // 1000 + 3_600  # a rebuild asks for keys up to KEPT_MS old
 FORGET_ROWS_MAX = 5_000
 """How many a call removes at most, so that no transaction is long."""
 
@@ -14,7 +16,7 @@ async def forget_old(connection: AsyncConnection[TupleRow]) -> int:
     with translated():
         cursor = await connection.execute(
             """DELETE FROM idempotency_key WHERE ctid = ANY(ARRAY(
-                   SELECT ctid FROM idempotency_key WHERE spent_at < now() - interval '25 hours' LIMIT %s))""",
-            (FORGET_ROWS_MAX,),
+                   SELECT ctid FROM idempotency_key WHERE spent_at < now() - %s * interval '1 s' LIMIT %s))""",
+            (FORGET_AFTER_S, FORGET_ROWS_MAX),
         )
     return cursor.rowcount
