@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from typing import Any
 
 import psycopg
@@ -11,6 +12,14 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
 from engine.settings import without_password
+
+
+class AdvisoryLock(IntEnum):
+    """Keys of the advisory locks, in one place so that no two are alike."""
+
+    MIGRATION = 0x46430001
+    TRUST = 0x46430002
+    DELIVERY = 0x46430003
 
 
 class DatabaseError(Exception):

@@ -14,7 +14,7 @@ from psycopg.rows import TupleRow
 from psycopg.sql import SQL
 
 from persistence.alarms import DELIVERY_DEAD, DELIVERY_LATE, Alarm, clear_alarm, raise_alarm
-from persistence.database import translated
+from persistence.database import AdvisoryLock, translated
 from persistence.metric_families import Distribution
 from persistence.settings import WorkerSettings
 from persistence.webhooks import (
@@ -28,7 +28,6 @@ from persistence.webhooks import (
     read_secrets,
 )
 
-_LOCK = 0x46430003
 IDLE_S = 0.1
 """Pause while nothing is due."""
 SHARE_EVERY_S = 1.0
@@ -138,12 +137,15 @@ class Dispatcher:
         with translated():
             gone = sorted(self._held - share)
             if gone and not self._under_way:
-                await connection.execute("SELECT pg_advisory_unlock(%s, p) FROM unnest(%s::int[]) p", (_LOCK, gone))
+                await connection.execute(
+                    "SELECT pg_advisory_unlock(%s, p) FROM unnest(%s::int[]) p", (AdvisoryLock.DELIVERY, gone)
+                )
                 self._held -= set(gone)
             wanted = sorted(share - self._held)
             if wanted:
                 cursor = await connection.execute(
-                    "SELECT p FROM unnest(%s::int[]) p WHERE pg_try_advisory_lock(%s, p)", (wanted, _LOCK)
+                    "SELECT p FROM unnest(%s::int[]) p WHERE pg_try_advisory_lock(%s, p)",
+                    (wanted, AdvisoryLock.DELIVERY),
                 )
                 self._held |= {partition for (partition,) in await cursor.fetchall()}
 

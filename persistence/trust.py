@@ -27,13 +27,12 @@ from persistence.cursors import (
     read_generation,
     set_servers,
 )
-from persistence.database import translated
+from persistence.database import AdvisoryLock, translated
 from persistence.rebuild import Progress
 from persistence.reconcile import Reconciled
 from persistence.recovery import Attempt, Partition, Plan, RecoveryHeld, each
 from persistence.settings import WorkerSettings
 
-_LOCK = 0x46430002
 IDLE_S = 60.0
 """How long nothing may be written of a partition until it is noted that there was nothing to write."""
 
@@ -105,7 +104,7 @@ class Trust:
         `EngineError`, `RecoveryHeld` or `DatabaseError`; nothing but time is lost then, and it may be asked for again.
         """
         with translated():
-            await connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+            await connection.execute("SELECT pg_advisory_lock(%s)", (AdvisoryLock.TRUST,))
         try:
             partitions = await self._survey(connection)
             unreachable = [partition.number for partition in partitions if partition.server is None]
@@ -124,12 +123,12 @@ class Trust:
 
     async def _lock(self, connection: AsyncConnection[TupleRow]) -> bool:
         with translated():
-            row = await (await connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))).fetchone()
+            row = await (await connection.execute("SELECT pg_try_advisory_lock(%s)", (AdvisoryLock.TRUST,))).fetchone()
         return bool(row and row[0])
 
     async def _unlock(self, connection: AsyncConnection[TupleRow]) -> None:
         with translated():
-            await connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+            await connection.execute("SELECT pg_advisory_unlock(%s)", (AdvisoryLock.TRUST,))
 
     async def _survey(self, connection: AsyncConnection[TupleRow]) -> list[Partition]:
         cursors = await read_cursors(connection)

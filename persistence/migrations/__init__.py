@@ -10,13 +10,11 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 from persistence.accounts import Granted, grant, make_login
+from persistence.database import AdvisoryLock
 from persistence.revisions import head_revision, refuse_newer, require_revision
 from persistence.sqlalchemy_engines import migration_engine
 
 __all__ = ["add_login", "current_revision", "downgrade", "head_revision", "require_head", "upgrade"]
-
-# Any number that no other advisory lock of ours has: one process migrates, the others wait for it.
-_LOCK = 0x46430001
 
 
 def upgrade(database_url: str, revision: str = "head") -> Granted:
@@ -64,7 +62,8 @@ def _config(connection: Connection | None = None) -> Config:
 @contextmanager
 def _connected(database_url: str) -> Iterator[Connection]:
     with migration_engine(database_url) as engine, engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        # One process migrates, the others wait for it.
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": AdvisoryLock.MIGRATION})
         yield connection
 
 
