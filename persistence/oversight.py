@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.order_ids import is_order_id
 from persistence.alarms import KINDS
 from persistence.history import History, Page
+from persistence.presence import SHOWN_FOR_S
 from persistence.tables import alarm, installation, orders, outbox, partition_cursor
 
 DeliveryState = Literal["pending", "delivered", "dead"]
@@ -86,9 +87,8 @@ class RecordedAlarm:
     cleared_at: datetime | None
 
 
-# A worker says every second that it is there.
 _PRESENT = text(
-    """SELECT (SELECT count(*) FROM worker_presence WHERE seen_at > now() - interval '5 s'),
+    """SELECT (SELECT count(*) FROM worker_presence WHERE seen_at > now() - :shown_for_s * interval '1 s'),
                (SELECT count(*) FROM alarm WHERE cleared_at IS NULL)"""
 )
 _BACKLOG = text(
@@ -118,7 +118,7 @@ class Oversight:
                 await connection.exec_driver_sql("SELECT version_num FROM alembic_version")
             ).scalar_one_or_none()
             cursors = tuple(CursorRow(row.partition, row.epoch, row.seq, row.server, row.stopped) for row in rows)
-            workers, alarms = (await connection.execute(_PRESENT)).one()
+            workers, alarms = (await connection.execute(_PRESENT, {"shown_for_s": SHOWN_FOR_S})).one()
             return Progress(generation, cursors, version, revision, workers, alarms, await _backlog(connection))
 
         return await self._history.read(read)

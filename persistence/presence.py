@@ -7,6 +7,10 @@ from psycopg.rows import TupleRow
 
 from persistence.database import translated
 
+SHOWN_FOR_S = 5
+"""Operators are shown a worker until it is unseen for so long; it says every second that it is there. When its share
+goes to others is a setting of the workers, which the API does not read."""
+
 
 async def announce(connection: AsyncConnection[TupleRow], worker_id: str, dead_ms: int) -> list[str]:
     """Say that this worker is there; the ids of all that are, in order, itself among them."""

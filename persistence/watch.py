@@ -13,7 +13,7 @@ from engine.errors import EngineError
 from engine.recovery import Meta
 from persistence.alarms import KINDS, STOCK_SHORT
 from persistence.database import translated
-from persistence.settings import WorkerSettings
+from persistence.presence import SHOWN_FOR_S
 
 WATCH_EVERY_S = 2.0
 
@@ -54,9 +54,8 @@ class Sight:
 class Watch:
     """Looks for ever, and keeps the last look."""
 
-    def __init__(self, engine: Engine, settings: WorkerSettings) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._settings = settings
         self.sight: Sight | None = None
 
     async def run(self, connection: AsyncConnection[TupleRow]) -> None:
@@ -79,12 +78,11 @@ class Watch:
             others = await (
                 await connection.execute(
                     """SELECT (SELECT count(*) FROM alarm WHERE kind = %s),
-                              (SELECT count(*) FROM worker_presence
-                               WHERE seen_at > now() - %s * interval '1 ms'),
+                              (SELECT count(*) FROM worker_presence WHERE seen_at > now() - %s * interval '1 s'),
                               count(*), coalesce(extract(epoch FROM now() - min(d.created_at)), 0)::float
                        FROM (SELECT created_at FROM outbox WHERE state = 'pending'
                              ORDER BY next_try_at, id LIMIT %s) d""",
-                    (STOCK_SHORT, self._settings.worker_dead_ms, DELIVERIES_COUNTED_MAX),
+                    (STOCK_SHORT, SHOWN_FOR_S, DELIVERIES_COUNTED_MAX),
                 )
             ).fetchone()
         assert others is not None, "an aggregate has a row"

@@ -73,7 +73,7 @@ class Worker:
         self._dispatcher = Dispatcher(settings, engine.settings.currency)
         self._audit = ContinuousAudit(engine, settings)
         self._share: tuple[int, ...] = ()
-        self._watch = Watch(engine, settings)
+        self._watch = Watch(engine)
         self._postgres = _Outage()
         self._written = WriterCounts()
         self._duties: dict[str, DutyCounts] = {}
