@@ -14,6 +14,7 @@ from psycopg.rows import TupleRow
 
 from engine.events import Event
 from engine.order_ids import is_order_id, lowest_order_id
+from engine.packed_lines import products_of
 from persistence.database import translated
 
 Connection = AsyncConnection[TupleRow]
@@ -207,8 +208,8 @@ def _changed_by_one(event: Event) -> list[Entity]:
         # A confirm names several orders, every other change of stock one.
         for order in fields.get("orders", fields.get("order", "")).split(","):
             add(Subject.RESERVATION, order, str(partition))
-        for line in filter(None, fields.get("lines", "").split(",")):
-            add(Subject.PRODUCT, line.partition(":")[0])
+        for product in products_of(fields.get("lines", "")):
+            add(Subject.PRODUCT, product)
     elif family in {"campaign", "coupon"}:
         add(Subject.CAMPAIGN, fields.get("campaign", ""))
         add(Subject.ISSUE, fields.get("user", ""), fields.get("campaign", ""))

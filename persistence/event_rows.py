@@ -15,6 +15,7 @@ from typing import NamedTuple
 import orjson
 
 from engine.events import HEAD, SEPARATOR, VERSION
+from engine.packed_lines import unpack
 from persistence.row_targets import COUPONS, DISCOUNTS, ORDERS, RESERVATIONS
 from persistence.row_text import NULL, Row
 
@@ -263,17 +264,6 @@ def _required(text: str) -> str:
     if not text:
         raise ValueError("an id is empty")
     return text
-
-
-def _unpack(lines: str) -> list[tuple[str, str, int]]:
-    unpacked = []
-    for line in lines.split(","):
-        product, stock, quantity = line.split(":")
-        units = int(quantity)
-        if not product or not stock or units <= 0:
-            raise ValueError(f"line {line!r}")
-        unpacked.append((product, stock, units))
-    return unpacked
 
 
 # --- Idempotency keys ---
@@ -670,7 +660,7 @@ def _stock_adjusted(
 
 
 def _stock_reserved(batch: RowBatch, event: _Event, order: str, user: str, lines: str) -> None:
-    unpacked = _unpack(lines)
+    unpacked = unpack(lines)
     _required(order)
     _required(user)
     if (event.partition, order) in batch.reservations:
@@ -709,7 +699,7 @@ def _finish_reservation(batch: RowBatch, event: _Event, order: str, state: str) 
 
 
 def _stock_released(batch: RowBatch, event: _Event, order: str, lines: str) -> None:
-    unpacked = _unpack(lines)
+    unpacked = unpack(lines)
     _require_held(batch, event, _required(order))
     _finish_reservation(batch, event, order, "released")
     for product, stock, quantity in unpacked:
@@ -719,7 +709,7 @@ def _stock_released(batch: RowBatch, event: _Event, order: str, lines: str) -> N
 
 
 def _stock_confirmed(batch: RowBatch, event: _Event, orders: str, day: str, lines: str) -> None:
-    unpacked = _unpack(lines)
+    unpacked = unpack(lines)
     if len(day) != 8 or not day.isdigit():
         raise ValueError(f"day {day!r}")
     sold = orders.split(",")
@@ -738,8 +728,8 @@ def _stock_confirmed(batch: RowBatch, event: _Event, orders: str, day: str, line
 
 
 def _stock_adopted(batch: RowBatch, event: _Event, order: str, user: str, lines: str, short: str) -> None:
-    unpacked = _unpack(lines)
-    missing = _unpack(short) if short else []
+    unpacked = unpack(lines)
+    missing = unpack(short) if short else []
     key = (event.partition, _required(order))
     if key in batch.adoptions:
         raise ValueError(f"order {order} was adopted already")

@@ -8,7 +8,7 @@ be is there again; then live orders without their stock take it anew, and coupon
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from psycopg.rows import TupleRow
 from engine.claim import Claim
 from engine.engine import Engine
 from engine.order_ids import lowest_order_id
+from engine.packed_lines import pack, products_of, unpack
 from engine.policy import INTEGER_MAX
 from engine.runner import Reply
 from engine.statuses import Status
@@ -87,7 +88,7 @@ class _Lost:
 
     @property
     def packed(self) -> str:
-        return ",".join(f"{line.product_id}:{line.stock_id}:{line.quantity}" for line in self.lines)
+        return pack((line.product_id, line.stock_id, line.quantity) for line in self.lines)
 
 
 class Reconciliation:
@@ -143,7 +144,7 @@ class Reconciliation:
 
         async def release(row: TupleRow) -> None:
             partition, order_id, lines = row
-            product_ids = _unique(line.split(":", 1)[0] for line in lines.split(","))
+            product_ids = products_of(lines)
             reply = await self._stock_script(partition, "release_stock", order_id, product_ids, (order_id,))
             self._done.released += reply.status is Status.RELEASED
 
@@ -216,7 +217,7 @@ class Reconciliation:
                 await self._note_shortage(lost, reply.text(1))
 
     async def _adopt_stock(self, lost: _Lost) -> Reply:
-        product_ids = _unique(line.product_id for line in lost.lines)
+        product_ids = products_of(lost.packed)
         arguments = (lost.order_id, lost.user_id, lost.packed)
         return await self._stock_script(lost.partition, "adopt_stock", lost.order_id, product_ids, arguments)
 
@@ -238,9 +239,8 @@ class Reconciliation:
         )
 
     async def _note_shortage(self, lost: _Lost, short: str) -> None:
-        for line in short.split(",") if short else ():
-            product_id, stock_id, units = line.split(":")
-            self._done.short += int(units)
+        for product_id, stock_id, units in unpack(short) if short else ():
+            self._done.short += units
             detail = f"{units} units of {product_id} {stock_id} of this order were not there when it was adopted"
             alarm = Alarm(STOCK_SHORT, lost.partition, f"{lost.order_id} {stock_id}", detail, _SHORT_REMEDY)
             async with self._asking:
@@ -319,10 +319,6 @@ class Reconciliation:
                 await self._connection.execute("SET LOCAL statement_timeout = 0")
                 cursor = await self._connection.execute(query, {"partitions": self._partitions, **parameters})
                 return await cursor.fetchall()
-
-
-def _unique(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))
 
 
 async def _at_once(rows: Sequence[TupleRow], call: Callable[[TupleRow], Awaitable[None]]) -> None:

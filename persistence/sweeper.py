@@ -9,6 +9,7 @@ from psycopg.rows import TupleRow
 
 from engine.engine import Engine
 from engine.errors import EngineError, MayBeCold
+from engine.packed_lines import products_of
 from engine.statuses import Status
 from engine.together import answers_of, parts
 from persistence.alarms import clear_passed
@@ -104,7 +105,7 @@ class Sweeper:
         self.walked += len(rows)
         confirms, releases, orphans = [], [], []
         for _, partition, order_id, user_id, lines, status, paid_at_ms, is_over, is_old in rows:
-            release = Release(partition, str(order_id), _products(lines))
+            release = Release(partition, str(order_id), products_of(lines))
             if status is None and is_old:
                 orphans.append((user_id, release))
             elif status == "completed" and is_over:
@@ -149,7 +150,3 @@ class Sweeper:
         for some in parts(orphans, self._settings.settle_in_flight_max):
             answers += await answers_of(void(user_id, release.order_id, asked) for user_id, release, asked in some)
         return answers
-
-
-def _products(lines: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(line.split(":", 1)[0] for line in lines.split(",")))
