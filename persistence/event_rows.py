@@ -277,6 +277,9 @@ def _spend_key(batch: RowBatch, event: _Event, owner: str, key: str, fingerprint
 
 # --- Wallets ---
 
+# The cells of a wallet: its partition, then those that a later event changes, as `row_statements.WALLETS` has them.
+_BALANCE, _COUPON_NUMBER, _LAST_ORDER, _WALLET_PLACE = range(1, 5)
+
 
 def _change_wallet(
     batch: RowBatch,
@@ -292,12 +295,12 @@ def _change_wallet(
         batch.wallets[user] = [event.partition, balance, coupon_number, last_order, event.place]
         return
     if balance is not NULL:
-        cells[1] = balance
+        cells[_BALANCE] = balance
     if coupon_number is not NULL:
-        cells[2] = coupon_number
+        cells[_COUPON_NUMBER] = coupon_number
     if last_order is not NULL:
-        cells[3] = last_order
-    cells[4] = event.place
+        cells[_LAST_ORDER] = last_order
+    cells[_WALLET_PLACE] = event.place
 
 
 def _wallet_charged(batch: RowBatch, event: _Event, user: str, amount: str, balance: str) -> None:
