@@ -33,7 +33,7 @@ from api.problems import OVERLOADED, Problem
 from api.request_counts import RequestCounts
 from api.runbook import address
 from api.shop import Shop
-from api.system import Sight, System
+from api.system import ShopSnapshot, System
 from api.times import format_time
 from engine.errors import EngineError
 from engine.traffic import Traffic
@@ -256,7 +256,7 @@ class Console:
             **await self._subjects(sight),
         }
 
-    async def _subjects(self, sight: Sight) -> dict[str, Any]:
+    async def _subjects(self, sight: ShopSnapshot) -> dict[str, Any]:
         shop = self._shop
         shown: dict[str, Any] = {"campaigns": [], "best_sellers": [], "alarms": conditions(sight)}
         shown |= {"waiting": None, "deliveries": []}
@@ -301,7 +301,7 @@ class Console:
         ]
 
 
-def conditions(sight: Sight) -> list[dict[str, Any]]:
+def conditions(sight: ShopSnapshot) -> list[dict[str, Any]]:
     """What nobody can put on record as an alarm, because who would do so is what is missing."""
     found = []
     if not sight.redis_is_there:
@@ -333,7 +333,7 @@ def _flat(counts: Mapping[str, Any]) -> dict[str, int]:
     return {name: value for name, value in counts.items() if name not in ("refusals", "at")} | refusals
 
 
-def _sight_body(sight: Sight) -> dict[str, Any]:
+def _sight_body(sight: ShopSnapshot) -> dict[str, Any]:
     progress = sight.progress
     return {
         "redis": sight.redis_is_there,

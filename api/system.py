@@ -11,17 +11,17 @@ from api.shop import Shop
 from engine.errors import EngineError
 from engine.recovery import Meta
 from persistence.history import HistoryUnavailable
-from persistence.oversight import CursorRow, Oversight, Progress
+from persistence.oversight import CursorRow, InstallationState, Oversight
 
 LOOK_WITHIN_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class ShopSnapshot:
     """One look. `progress` is None where PostgreSQL does not answer: what is durable is then what Redis was told."""
 
     redis_is_there: bool
-    progress: Progress | None
+    progress: InstallationState | None
     partitions: list[schemas.PartitionStatus]
 
     @property
@@ -48,7 +48,7 @@ class System:
         self._engine = shop.engine
         self._oversight = oversight
 
-    async def look(self) -> Sight:
+    async def look(self) -> ShopSnapshot:
         """One look, soon, whatever is out of reach."""
         try:
             progress = await self._oversight.progress()
@@ -56,13 +56,13 @@ class System:
             progress = None
         return await self.look_beside(progress)
 
-    async def look_beside(self, progress: Progress | None) -> Sight:
+    async def look_beside(self, progress: InstallationState | None) -> ShopSnapshot:
         """What Redis shows, beside what PostgreSQL has shown."""
         cursors = {} if progress is None else {cursor.partition: cursor for cursor in progress.cursors}
         partitions = await asyncio.gather(
             *(self._partition(index, cursors.get(index)) for index in range(self._engine.partitions.count))
         )
-        return Sight(self._engine.lanes.identity(0) is not None, progress, list(partitions))
+        return ShopSnapshot(self._engine.lanes.identity(0) is not None, progress, list(partitions))
 
     async def _partition(self, index: int, cursor: CursorRow | None) -> schemas.PartitionStatus:
         meta: Meta | None = None

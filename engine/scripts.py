@@ -22,7 +22,7 @@ _EVENTS = re.compile(r"Events? +(?P<types>[a-z_.]+(?: *\| *[a-z_.]+)*)(?: {2,}.*
 
 
 @dataclass(frozen=True, slots=True)
-class Argument:
+class Parameter:
     """One of a script's KEYS or ARGV, or from ``index`` on all of them where it ``repeats``."""
 
     index: int
@@ -41,12 +41,12 @@ class Return:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ScriptHead:
     """A script's head comment. ``returns`` are in order of precedence; ``events`` is empty where it only reads."""
 
     purpose: str
-    keys: tuple[Argument, ...]
-    arguments: tuple[Argument, ...]
+    keys: tuple[Parameter, ...]
+    arguments: tuple[Parameter, ...]
     returns: tuple[Return, ...]
     events: tuple[str, ...]
 
@@ -61,7 +61,7 @@ class Script:
     name: str
     source: str
     sha1: bytes
-    head: Head
+    head: ScriptHead
     claim: bytes = b""
 
     def claimed(self, claim: bytes) -> "Script":
@@ -146,7 +146,7 @@ def resolve_includes(text: str, includes: Mapping[str, str]) -> str:
     return place(text, ())
 
 
-def parse_head(source: str) -> Head:
+def parse_head(source: str) -> ScriptHead:
     """Read a script's head comment. Raises ValueError naming what is missing or the line that cannot be read.
 
     The form (the purpose may take several lines; two spaces or more set a comment apart)::
@@ -167,8 +167,8 @@ def parse_head(source: str) -> Head:
     if head is None:
         raise ValueError("the file does not begin with a head comment: --[[ ... ]]")
     purpose, lines = _purpose(head["body"].splitlines())
-    keys: list[Argument] = []
-    arguments: list[Argument] = []
+    keys: list[Parameter] = []
+    arguments: list[Parameter] = []
     returns: list[Return] = []
     events: tuple[str, ...] | None = None
     section: Literal["arguments", "returns", "event"] = "arguments"
@@ -182,7 +182,7 @@ def parse_head(source: str) -> Head:
         elif event := _EVENTS.fullmatch(line):
             events = tuple(kind for kind in re.split(r" *\| *", event["types"]) if kind != "none")
         elif section == "arguments" and (argument := _ARGUMENT.fullmatch(line)):
-            _add_argument(keys if argument["table"] == "KEYS" else arguments, argument)
+            _add_parameter(keys if argument["table"] == "KEYS" else arguments, argument)
         elif section == "arguments" and (keys or arguments) and line.startswith("  "):
             continue  # a comment that goes on
         elif section == "returns" and (answer := _RETURN.fullmatch(line.strip())) and line.startswith("  "):
@@ -193,7 +193,7 @@ def parse_head(source: str) -> Head:
             raise ValueError(f"the head comment's line {line!r} cannot be read")
     if not returns or events is None:
         raise ValueError(f"the head comment has no {'Returns' if not returns else 'Event'}")
-    return Head(purpose, tuple(keys), tuple(arguments), tuple(returns), events)
+    return ScriptHead(purpose, tuple(keys), tuple(arguments), tuple(returns), events)
 
 
 def _purpose(lines: list[str]) -> tuple[str, list[str]]:
@@ -204,8 +204,8 @@ def _purpose(lines: list[str]) -> tuple[str, list[str]]:
     return purpose, lines[end:]
 
 
-def _add_argument(arguments: list[Argument], line: re.Match[str]) -> None:
-    argument = Argument(int(line["index"]), line["name"], line["repeats"] is not None, line["comment"] or "")
+def _add_parameter(arguments: list[Parameter], line: re.Match[str]) -> None:
+    argument = Parameter(int(line["index"]), line["name"], line["repeats"] is not None, line["comment"] or "")
     if argument.index != len(arguments) + 1:
         raise ValueError(f"{line['table']}[{argument.index}] follows {line['table']}[{len(arguments)}]")
     if arguments and arguments[-1].repeats:

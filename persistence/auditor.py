@@ -34,7 +34,7 @@ from persistence.database import translated
 from persistence.images import NO_PLACE, Image, Place, read_postgres, read_redis
 
 EXAMPLES_MAX = 10
-SALES_DAYS = 3
+BEST_SELLER_DAYS = 3
 """Days whose sales counters are always in Redis: those that the best sellers are of."""
 SALES_TRIES = 3
 SALES_PAUSE_S = 0.02
@@ -507,7 +507,7 @@ class Auditor:
 
     def sales_days(self) -> list[date]:
         """The days whose counters are compared."""
-        return self.engine.days.last(SALES_DAYS, self.engine.lanes.now_ms(0))
+        return self.engine.days.last(BEST_SELLER_DAYS, self.engine.lanes.now_ms(0))
 
     async def recorded_sales(self, partition: int, day: date) -> tuple[Place | None, Mapping[str, int]]:
         """How far a partition is written, and its units sold on a day by product, at that moment."""

@@ -23,7 +23,7 @@ from engine.idempotency import KEPT_MS
 from engine.settings import EngineSettings
 from engine.together import all_of, parts
 from persistence.database import translated
-from persistence.hot_keys import SALES_DAYS
+from persistence.hot_keys import SALES_KEPT_DAYS
 from persistence.settings import WorkerSettings
 
 CALL_MAX = 100
@@ -164,9 +164,9 @@ class Cooler:
         now_s = asyncio.get_running_loop().time()
         if now_s < self._sales_due_at_s.get(partition, 0.0):
             return
-        first_kept = self._engine.days.last(SALES_DAYS, self._engine.runner.now_ms(partition))[0]
+        first_kept = self._engine.days.last(SALES_KEPT_DAYS, self._engine.runner.now_ms(partition))[0]
         days = [(first_kept - timedelta(days=back)).strftime("%Y%m%d") for back in range(1, SALES_LOOK_BACK_DAYS + 1)]
-        await self._engine.eviction.sales(partition, days, SALES_DAYS - 1)
+        await self._engine.eviction.sales(partition, days, SALES_KEPT_DAYS - 1)
         self._sales_due_at_s[partition] = now_s + SALES_EVERY_S
 
 

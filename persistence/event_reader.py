@@ -36,7 +36,7 @@ _FIELDS = itemgetter(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class PartitionHead:
     """How far a partition has come, as its meta says; ``server`` is the identity of the server that said so."""
 
     server: str
@@ -48,7 +48,7 @@ class Head:
 class Reading:
     """Rows of what some partitions have after ``began``, as the servers of ``heads`` had it."""
 
-    heads: Mapping[int, Head]
+    heads: Mapping[int, PartitionHead]
     events_max: int
     """Most events that it is to hold. Past this, or `BATCH_BYTES_MAX`, it takes at most one more of each partition."""
     began: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Reading:
     full: bool = False
     """Whether there is more after it, so that the next round is not to wait."""
 
-    def goes_on_from(self, cursors: Cursors, heads: Mapping[int, Head]) -> bool:
+    def goes_on_from(self, cursors: Cursors, heads: Mapping[int, PartitionHead]) -> bool:
         """Whether it is of the same history as these cursors and heads, and follows them."""
         return all(
             cursors.get(partition) == place and heads[partition].server == self.heads[partition].server
@@ -101,18 +101,18 @@ class EventReader:
         if self._ahead is not None:
             await asyncio.wait({self._ahead})
 
-    async def heads(self, partitions: Collection[int]) -> dict[int, Head]:
+    async def heads(self, partitions: Collection[int]) -> dict[int, PartitionHead]:
         """How far these partitions have come, but for those whose server is away or holds nothing of them."""
         lanes, keys = self._engine.lanes, self._engine.keys
         servers = {partition: server for partition in partitions if (server := lanes.identity(partition)) is not None}
         metas = await self._ask(servers, lambda partition: ("HMGET", keys.meta(partition), "seq", "durable"))
         return {
-            partition: Head(servers[partition].decode(), int(seq), int(durable))
+            partition: PartitionHead(servers[partition].decode(), int(seq), int(durable))
             for partition, (seq, durable) in metas.items()
             if seq is not None
         }
 
-    async def read(self, cursors: Cursors, heads: Mapping[int, Head], events_max: int) -> Reading:
+    async def read(self, cursors: Cursors, heads: Mapping[int, PartitionHead], events_max: int) -> Reading:
         """The events after the cursors, from the servers of ``heads`` and from no other."""
         reading = Reading(heads, events_max)
         task, self._ahead = self._ahead, None
@@ -177,7 +177,9 @@ class EventReader:
         reading.full = reading.full or bool(after)
         return streams
 
-    async def _read_pass(self, after: Cursors, heads: Mapping[int, Head], count: int) -> dict[int, Sequence[Entry]]:
+    async def _read_pass(
+        self, after: Cursors, heads: Mapping[int, PartitionHead], count: int
+    ) -> dict[int, Sequence[Entry]]:
         # A server that has changed since the heads were read has other events, which are the recovery's to judge.
         servers = {partition: heads[partition].server.encode() for partition in after}
 

@@ -15,7 +15,7 @@ from engine.idempotency import KEPT_MS
 from engine.keys import Keys
 from engine.lanes import Argument
 
-SALES_DAYS = 8
+SALES_KEPT_DAYS = 8
 """Days of sales that are in Redis, today's among them: best sellers look back at most a week before today."""
 
 Shape = tuple[str, ...]

@@ -37,7 +37,7 @@ class DeliveryBacklog:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class InstallationState:
     """The whole installation as PostgreSQL knows it."""
 
     generation: int | None
@@ -107,10 +107,10 @@ class Oversight:
     def __init__(self, history: History) -> None:
         self._history = history
 
-    async def progress(self) -> Progress:
+    async def progress(self) -> InstallationState:
         """The generation, and every partition's cursor."""
 
-        async def read(connection: AsyncConnection) -> Progress:
+        async def read(connection: AsyncConnection) -> InstallationState:
             generation = (await connection.execute(select(installation.c.generation))).scalar_one_or_none()
             rows = (await connection.execute(select(partition_cursor).order_by(partition_cursor.c.partition))).all()
             version = (await connection.execute(select(func.current_setting("server_version")))).scalar_one()
@@ -119,7 +119,9 @@ class Oversight:
             ).scalar_one_or_none()
             cursors = tuple(CursorRow(row.partition, row.epoch, row.seq, row.server, row.stopped) for row in rows)
             workers, alarms = (await connection.execute(_PRESENT, {"shown_for_s": SHOWN_FOR_S})).one()
-            return Progress(generation, cursors, version, revision, workers, alarms, await _backlog(connection))
+            return InstallationState(
+                generation, cursors, version, revision, workers, alarms, await _backlog(connection)
+            )
 
         return await self._history.read(read)
 

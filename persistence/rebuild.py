@@ -25,7 +25,7 @@ from engine.lanes import Argument
 from engine.order_ids import lowest_order_id
 from engine.together import parts
 from persistence.database import translated
-from persistence.hot_keys import FIELDS, MEMBERS, SALES_DAYS, SECTIONS, Section, Shape, Write
+from persistence.hot_keys import FIELDS, MEMBERS, SALES_KEPT_DAYS, SECTIONS, Section, Shape, Write
 
 FETCH_ROWS = 2_000
 SCAN_COUNT = 1_000
@@ -38,7 +38,7 @@ CALLS_IN_FLIGHT_MAX = 16
 MARK_MARGIN_MS = 60_000
 """An order's id is made by one clock, and its end is noted by another."""
 
-Progress = Callable[[str, int], None]
+OnProgress = Callable[[str, int], None]
 """Told now and then what is being loaded, and how many rows of it there were so far."""
 
 _EPOCH_US = 946_684_800_000_000  # 2000-01-01, where PostgreSQL's timestamps begin
@@ -56,7 +56,7 @@ class _Milliseconds(Loader):
 class Rebuild:
     """Loads partitions under a claim that has begun to load them; the caller begins and finishes."""
 
-    def __init__(self, engine: Engine, claim: Claim, hot_ms: int, progress: Progress) -> None:
+    def __init__(self, engine: Engine, claim: Claim, hot_ms: int, progress: OnProgress) -> None:
         self._engine = engine
         self._claim = claim
         self._hot_ms = hot_ms
@@ -90,7 +90,7 @@ class Rebuild:
             "hot_from": lowest_order_id(hot_from_ms),
             "hot_from_at": datetime.fromtimestamp(hot_from_ms / 1000, UTC),
             "keys_from": now_ms - KEPT_MS,
-            "sales_from": self._engine.days.last(SALES_DAYS, now_ms)[0],
+            "sales_from": self._engine.days.last(SALES_KEPT_DAYS, now_ms)[0],
         }
         await self._note_cold(partitions, hot_from_ms, now_ms)
         with translated():

@@ -25,7 +25,7 @@ from engine.recovery import FORMAT, Meta
 from engine.together import all_of
 from persistence.alarms import STOPPED, clear_alarms
 from persistence.cursors import Cursor, end_epoch, next_generation, read_cursors, set_servers
-from persistence.rebuild import Progress, Rebuild
+from persistence.rebuild import OnProgress, Rebuild
 from persistence.reconcile import Reconciled, Reconciliation
 
 NO_PROGRESS_S = 10.0
@@ -87,7 +87,7 @@ class Attempt:
     """
 
     def __init__(
-        self, engine: Engine, connection: AsyncConnection[TupleRow], plan: Plan, hot_ms: int, progress: Progress
+        self, engine: Engine, connection: AsyncConnection[TupleRow], plan: Plan, hot_ms: int, progress: OnProgress
     ) -> None:
         self._engine = engine
         self._connection = connection

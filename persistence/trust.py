@@ -28,7 +28,7 @@ from persistence.cursors import (
     set_servers,
 )
 from persistence.database import AdvisoryLock, translated
-from persistence.rebuild import Progress
+from persistence.rebuild import OnProgress
 from persistence.reconcile import Reconciled
 from persistence.recovery import Attempt, Partition, Plan, RecoveryHeld, each
 from persistence.settings import WorkerSettings
@@ -94,7 +94,7 @@ class Trust:
         self,
         connection: AsyncConnection[TupleRow],
         numbers: Collection[int],
-        progress: Progress,
+        progress: OnProgress,
         *,
         accept_loss: bool = False,
     ) -> Reconciled:
@@ -204,7 +204,7 @@ class Trust:
             await self._clear_alarms(connection)
         return True
 
-    async def _attempt(self, connection: AsyncConnection[TupleRow], plan: Plan, progress: Progress) -> Reconciled:
+    async def _attempt(self, connection: AsyncConnection[TupleRow], plan: Plan, progress: OnProgress) -> Reconciled:
         for partition in plan.lost:
             await self._raise_untrusted(connection, partition)
         done = await Attempt(self._engine, connection, plan, self._hot_ms, progress).run()

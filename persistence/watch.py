@@ -39,7 +39,7 @@ class PartitionState:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class StoresSnapshot:
     """One look; ``at_s`` is on the monotonic clock."""
 
     at_s: float
@@ -56,7 +56,7 @@ class Watch:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.sight: Sight | None = None
+        self.sight: StoresSnapshot | None = None
 
     async def run(self, connection: AsyncConnection[TupleRow]) -> None:
         """Look until cancelled. Raises `DatabaseError`."""
@@ -64,7 +64,7 @@ class Watch:
             self.sight = await self.look(connection)
             await asyncio.sleep(WATCH_EVERY_S)
 
-    async def look(self, connection: AsyncConnection[TupleRow]) -> Sight:
+    async def look(self, connection: AsyncConnection[TupleRow]) -> StoresSnapshot:
         """One look. Raises `DatabaseError`; a Redis that does not answer is part of what is seen."""
         with translated():
             cursors = await (
@@ -88,7 +88,7 @@ class Watch:
         assert others is not None, "an aggregate has a row"
         shortages, workers, waiting, oldest_s = others
         states = await asyncio.gather(*(self._state(*cursor) for cursor in cursors))
-        return Sight(
+        return StoresSnapshot(
             time.monotonic(),
             {cursor[0]: state for cursor, state in zip(cursors, states, strict=True)},
             dict.fromkeys(KINDS, 0) | dict(alarms),

@@ -19,7 +19,7 @@ from persistence.settler import Settler
 from persistence.start_checks import StartRefused
 from persistence.sweeper import Sweeper
 from persistence.trust import Trust
-from persistence.watch import PartitionState, Sight, Watch
+from persistence.watch import PartitionState, StoresSnapshot, Watch
 
 SIGHT_HOLDS_S = 30.0
 """What was seen longer ago is not shown any more: then it is not known."""
@@ -172,7 +172,7 @@ def _partition_families(states: Mapping[int, PartitionState]) -> Iterator[Metric
         yield family
 
 
-def _sight_families(sight: Sight) -> Iterator[Metric]:
+def _sight_families(sight: StoresSnapshot) -> Iterator[Metric]:
     yield from _partition_families(sight.partitions)
     alarms = GaugeMetricFamily("firstcome_alarms_open", "Alarms that are open.", labels=["kind"])
     for kind, count in sight.alarms_open.items():

@@ -19,7 +19,7 @@ from engine.events import decode_event
 from engine.together import answers_of
 from persistence.alarms import STOPPED, UNKNOWN_EVENT, Alarm, raise_alarm
 from persistence.database import RowsRefused, translated
-from persistence.event_reader import EventReader, Head
+from persistence.event_reader import EventReader, PartitionHead
 from persistence.event_rows import (
     CompletedOrder,
     Entry,
@@ -137,7 +137,7 @@ class Writer:
             )
             return len(await cursor.fetchall())
 
-    async def _write_apart(self, behind: dict[int, Head], events_max: int) -> Round:
+    async def _write_apart(self, behind: dict[int, PartitionHead], events_max: int) -> Round:
         """Write; where the rows are refused, take the partitions apart until the bad event is alone in its batch."""
         try:
             return await self._write(behind, events_max)
@@ -155,7 +155,7 @@ class Writer:
             return result
         return await self._write_apart(behind, events_max // 2)
 
-    async def _write(self, behind: dict[int, Head], events_max: int) -> Round:
+    async def _write(self, behind: dict[int, PartitionHead], events_max: int) -> Round:
         with translated():
             async with self._connection.transaction():
                 cursors, unmarked = await self._lock(behind)
@@ -175,7 +175,9 @@ class Writer:
                 _tell_durable(partition, reading.entries[partition][: seq - reading.began[partition][1]])
         return Round(batch.events, reading.full, batch.completed)
 
-    async def _lock(self, behind: dict[int, Head]) -> tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]]:
+    async def _lock(
+        self, behind: dict[int, PartitionHead]
+    ) -> tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]]:
         """Lock the cursors that no other writer holds and whose server is the one that is read; (epoch, seq) of each.
 
         Second, those with nothing to write of which Redis was not told that they are durable.

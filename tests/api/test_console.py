@@ -8,9 +8,9 @@ import httpx
 import psycopg
 
 from api.console import Rates, conditions
-from api.system import Sight
+from api.system import ShopSnapshot
 from persistence.alarms import KINDS
-from persistence.oversight import DeliveryBacklog, Progress
+from persistence.oversight import DeliveryBacklog, InstallationState
 from tests.console_stream import watching
 from tests.running_shop import RunningShop, charge, eventually, place, put_campaign, put_product
 
@@ -67,9 +67,9 @@ def test_the_runbook_has_an_entry_for_whatever_the_console_leads_to(shop: Runnin
     assert page.headers["content-type"].startswith("text/html")
     places = set(re.findall(r'<section id="([^"]+)">', page.text))
     assert places >= set(KINDS)
-    nothing = Sight(redis_is_there=False, progress=None, partitions=[])
-    idle = Sight(
-        redis_is_there=True, progress=Progress(1, (), "18", "1", 0, 0, DeliveryBacklog(0, 0, 0)), partitions=[]
+    nothing = ShopSnapshot(redis_is_there=False, progress=None, partitions=[])
+    idle = ShopSnapshot(
+        redis_is_there=True, progress=InstallationState(1, (), "18", "1", 0, 0, DeliveryBacklog(0, 0, 0)), partitions=[]
     )
     led_to = [found["runbook"] for found in (*conditions(nothing), *conditions(idle))]
     assert len(led_to) == 3
@@ -114,7 +114,7 @@ def test_rates_are_of_all_sources_and_begin_with_the_second_look() -> None:
 
 
 def test_what_is_out_of_reach_is_shown_though_nobody_can_raise_an_alarm() -> None:
-    found = conditions(Sight(redis_is_there=False, progress=None, partitions=[]))
+    found = conditions(ShopSnapshot(redis_is_there=False, progress=None, partitions=[]))
     assert [each["kind"] for each in found] == ["redis_unreachable", "postgres_unreachable"]
     assert all(each["remedy"] for each in found)
 

@@ -18,7 +18,7 @@ from engine.keys import Keys
 from engine.lane_counts import LaneCounts
 from engine.lanes import LaneSettings
 from engine.partitions import Partitions
-from engine.scripts import Head, Script
+from engine.scripts import Script, ScriptHead
 from tests.cluster.moves import close_slot, give_up_slot, move_keys, open_slot, slots_of
 from tests.engine.test_lane_faults import self_signed_certificate
 from tests.engine.trouble import Proxy
@@ -33,7 +33,7 @@ ALL = range(PARTITIONS.count)
 
 
 def script(source: str) -> Script:
-    return Script("test", source, sha1(source.encode()).hexdigest().encode(), Head("", (), (), (), ()))
+    return Script("test", source, sha1(source.encode()).hexdigest().encode(), ScriptHead("", (), (), (), ()))
 
 
 COUNT = script("return {ARGV[1], redis.call('INCR', KEYS[1])}")

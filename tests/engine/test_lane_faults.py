@@ -22,12 +22,12 @@ from engine.lane_connection import Call, LaneConnection
 from engine.lanes import LaneSettings, RedisLanes
 from engine.partitions import Partitions
 from engine.redis_address import parse_redis_url
-from engine.scripts import Head, Script
+from engine.scripts import Script, ScriptHead
 from tests.engine.scripted_server import Client, Command, ScriptedServer, bulk
 from tests.engine.waiting import until, within
 
 SETTINGS = LaneSettings(connect_timeout_s=2.0, reply_timeout_s=1.0, drain_timeout_s=0.1, probe_interval_s=0.05)
-SCRIPT = Script("test", "return ARGV[2]", sha1(b"return ARGV[2]").hexdigest().encode(), Head("", (), (), (), ()))
+SCRIPT = Script("test", "return ARGV[2]", sha1(b"return ARGV[2]").hexdigest().encode(), ScriptHead("", (), (), (), ()))
 
 
 UNPROBED = LaneSettings(probe_interval_s=60)

@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 
 from engine.errors import OutcomeUnknown, Overloaded, ServerError, Unavailable
 from engine.lanes import LaneSettings, RedisLanes
-from engine.scripts import Head, Script
+from engine.scripts import Script, ScriptHead
 from tests.engine.valkey_process import ValkeyProcess
 from tests.engine.waiting import until, until_asked, within
 
@@ -21,7 +21,7 @@ QUICK = LaneSettings(connect_timeout_s=3.0, reply_timeout_s=0.4, drain_timeout_s
 
 
 def script(source: str) -> Script:
-    return Script("test", source, sha1(source.encode()).hexdigest().encode(), Head("", (), (), (), ()))
+    return Script("test", source, sha1(source.encode()).hexdigest().encode(), ScriptHead("", (), (), (), ()))
 
 
 ECHO = script("return {ARGV[1], ARGV[2]}")

@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 
 from engine.engine import Engine
 from persistence.database import RowsRefused, connect
-from persistence.event_reader import EventReader, Head
+from persistence.event_reader import EventReader, PartitionHead
 from persistence.event_rows import RowBatch
 from persistence.row_statements import write_rows
 from persistence.settings import WorkerSettings
@@ -129,7 +129,7 @@ async def test_what_was_read_from_another_server_is_read_anew(
     await writer.round({0})
     await writer._reader.finish_ahead()
     assert writer._reader._ahead is not None
-    writer._reader._ahead.result().heads = {0: Head("another:server", 12, 0)}
+    writer._reader._ahead.result().heads = {0: PartitionHead("another:server", 12, 0)}
 
     await writer.round({0})
 

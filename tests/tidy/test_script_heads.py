@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from engine.scripts import Argument, Script, load_scripts
+from engine.scripts import Parameter, Script, load_scripts
 from engine.statuses import Status
 
 SCRIPTS = load_scripts()
@@ -40,7 +40,7 @@ def first_elements(code: str) -> list[str]:
     return [re.split(r"[,}]", rest, maxsplit=1)[0] for rest in re.findall(r"\breturn\s*\{([^\n]*)", code)]
 
 
-def bound(argument: Argument, table: str, line: str) -> bool:
+def bound(argument: Parameter, table: str, line: str) -> bool:
     """A repeating argument is bound to the index it begins at, or to the one before, to count from."""
     if argument.repeats:
         offset = OFFSET.fullmatch(line)

@@ -7,10 +7,10 @@ from fakeredis import FakeAsyncRedis
 
 from engine.errors import ServerError
 from engine.redis_py_lanes import RedisPyLanes
-from engine.scripts import Head, Script
+from engine.scripts import Script, ScriptHead
 
 SOURCE = "return {ARGV[1], KEYS[1], ARGV[2], redis.call('INCRBY', KEYS[1], ARGV[3])}"
-SCRIPT = Script("add", SOURCE, sha1(SOURCE.encode()).hexdigest().encode(), Head("", (), (), (), ()))
+SCRIPT = Script("add", SOURCE, sha1(SOURCE.encode()).hexdigest().encode(), ScriptHead("", (), (), (), ()))
 
 
 @pytest.fixture

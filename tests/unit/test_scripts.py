@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.scripts import Argument, Return, load_scripts, parse_head, read_scripts, resolve_includes
+from engine.scripts import Parameter, Return, load_scripts, parse_head, read_scripts, resolve_includes
 
 HEAD = """--[[
 Add money to a wallet,
@@ -29,8 +29,8 @@ def test_a_head_states_what_the_script_takes_and_answers() -> None:
     head = parse_head(HEAD + "return {'unverified'}")
     assert head.purpose == "Add money to a wallet, exactly once."
     assert head.keys == (
-        Argument(1, "meta", False, "the partition's meta hash"),
-        Argument(2, "product", True, "one key per product,"),
+        Parameter(1, "meta", False, "the partition's meta hash"),
+        Parameter(2, "product", True, "one key per product,"),
     )
     assert [(argument.name, argument.repeats) for argument in head.arguments] == [
         ("server", False),
