@@ -18,8 +18,8 @@ DEADLINE_STEP_S = 0.25
 """Who is served together has the earliest deadline of all, which is at most so much before its own."""
 
 
-class _Line(NamedTuple):
-    """Who may be served together: flows of one generation and time, whose deadlines are close."""
+class _BatchKey(NamedTuple):
+    """What a call's users have in common: campaign, generation, time, and deadlines within `DEADLINE_STEP_S`."""
 
     campaign_id: str
     generation: str
@@ -42,7 +42,7 @@ class CouponQueue:
 
     def __init__(self, runner: ScriptRunner) -> None:
         self._runner = runner
-        self._lines: dict[_Line, list[_Asker]] = {}
+        self._batches: dict[_BatchKey, list[_Asker]] = {}
         self._calls: set[asyncio.Task[None]] = set()
 
     async def ask(self, flow: Flow, campaign_id: str, user_id: str) -> Reply:
@@ -51,53 +51,53 @@ class CouponQueue:
         Status `UNKNOWN`; `ISSUED` or `ALREADY_ISSUED` (place, issue); `NOT_OPEN` (opens at, closes at, now, ms);
         `EXHAUSTED` (quantity).
         """
-        line = _Line(campaign_id, flow.generation, flow.now_ms, int(flow.deadline / DEADLINE_STEP_S))
+        batch = _BatchKey(campaign_id, flow.generation, flow.now_ms, int(flow.deadline / DEADLINE_STEP_S))
         asker = _Asker(flow, user_id, asyncio.get_running_loop().create_future())
-        askers = self._lines.get(line)
+        askers = self._batches.get(batch)
         if askers is not None:
             askers.append(asker)
             if len(askers) == SERVED_MAX:
-                self._serve_until(line)
+                self._flush_through(batch)
             return await asker.answer
-        self._lines[line] = askers = [asker]
+        self._batches[batch] = askers = [asker]
         try:
             await asyncio.sleep(0)  # the rest of the tick, in which others may come
         except BaseException:
             asker.answer.cancel()
-            self._serve(line, askers)
+            self._serve(batch, askers)
             raise
-        if len(askers) > 1 or self._lines.get(line) is not askers:
-            self._serve(line, askers)
+        if len(askers) > 1 or self._batches.get(batch) is not askers:
+            self._serve(batch, askers)
             return await asker.answer
-        del self._lines[line]
-        return _answer(await self._send(line, flow, askers), 0)
+        del self._batches[batch]
+        return _answer(await self._send(batch, flow, askers), 0)
 
-    def _serve_until(self, line: _Line) -> None:
-        """Serve a line that is full, after those who have waited for longer."""
-        for earlier, askers in [*self._lines.items()]:
+    def _flush_through(self, batch: _BatchKey) -> None:
+        """Serve a batch that is full, after those who have waited for longer."""
+        for earlier, askers in [*self._batches.items()]:
             self._serve(earlier, askers)
-            if earlier == line:
+            if earlier == batch:
                 return
 
-    def _serve(self, line: _Line, askers: list[_Asker]) -> None:
-        """Serve those in line, unless they have been: it was full before the tick was over."""
-        if self._lines.get(line) is not askers:
+    def _serve(self, batch: _BatchKey, askers: list[_Asker]) -> None:
+        """Serve those of a batch, unless they have been: it was full before the tick was over."""
+        if self._batches.get(batch) is not askers:
             return
-        del self._lines[line]
+        del self._batches[batch]
         waiting = [asker for asker in askers if not asker.answer.done()]
         if waiting:
             deadline = min(asker.flow.deadline for asker in waiting)
             requests = ",".join(asker.flow.request for asker in waiting)
-            together = Flow(line.generation, deadline, line.now_ms, requests)
-            # At once, not in the call's own task: who asks alone in the next line must not overtake this one.
-            sent = self._send(line, together, waiting)
+            together = Flow(batch.generation, deadline, batch.now_ms, requests)
+            # At once, not in the call's own task: who asks alone in the next batch must not overtake this one.
+            sent = self._send(batch, together, waiting)
             call = asyncio.get_running_loop().create_task(self._call(together, sent, waiting))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
 
-    def _send(self, line: _Line, flow: Flow, askers: Sequence[_Asker]) -> Awaitable[Reply]:
+    def _send(self, batch: _BatchKey, flow: Flow, askers: Sequence[_Asker]) -> Awaitable[Reply]:
         runner, keys = self._runner, self._runner.keys
-        partition = runner.partitions.of(line.campaign_id)
+        partition = runner.partitions.of(batch.campaign_id)
         return runner.change(
             flow,
             partition,
@@ -105,10 +105,10 @@ class CouponQueue:
             (
                 keys.meta(partition),
                 keys.events(partition),
-                keys.campaign(partition, line.campaign_id),
-                keys.issues(partition, line.campaign_id),
+                keys.campaign(partition, batch.campaign_id),
+                keys.issues(partition, batch.campaign_id),
             ),
-            (line.campaign_id, *(asker.user_id for asker in askers)),
+            (batch.campaign_id, *(asker.user_id for asker in askers)),
         )
 
     async def _call(self, together: Flow, sent: Awaitable[Reply], askers: Sequence[_Asker]) -> None:

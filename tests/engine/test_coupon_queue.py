@@ -120,7 +120,7 @@ async def test_who_has_gone_does_not_take_a_place_from_who_comes_later(engine: E
     await asyncio.sleep(0)
     gone.cancel()
     await asyncio.wait([gone])
-    assert engine.coupons._queue._lines == {}
+    assert engine.coupons._queue._batches == {}
     assert numbers(await ask(engine, ["ben", "cho"])) == [1, 2]
 
 
