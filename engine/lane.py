@@ -40,7 +40,7 @@ EARLY_WRITE_CALLS = 32
 """With so many waiting, a write does not wait for the end of the tick: else the server and this process take turns, and
 with 64 connections half a core of two has nothing to do.
 
-Not under TLS: uvloop tells a tick late that such a connection is lost, and what is written until then reaches nobody.
+Not under TLS: uvloop reports the loss of such a connection one tick late, and what is written in between is lost.
 """
 
 CLOSED = "this process has closed its connection"

@@ -265,6 +265,7 @@ class Orders:
                 raise
             subtotal = sum(line.unit_price * line.quantity for line in held.lines)
             draft = _Draft(order_id, user_id, coupon_id or "", _lines_json(held.lines), subtotal, held, key)
+            # What was sent again so far was the reservation: it says nothing of the order.
             flow.sent_again = False
             try:
                 with about_order(order_id):

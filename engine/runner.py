@@ -112,7 +112,10 @@ class ScriptRunner:
     async def read(
         self, flow: Flow, partition: int, name: str, keys: Sequence[str], arguments: Sequence[bytes | str | int] = ()
     ) -> Any:
-        """Run a script that changes no state; returns what it read. Raises as `change`, but never `OutcomeUnknown`."""
+        """Run a script that appends no event and may be sent again: a read, or an eviction of what PostgreSQL has.
+
+        Returns its first value. Raises as `change`, but never `OutcomeUnknown`.
+        """
         try:
             reply = await _Sent(self, flow, partition, name, keys, (flow.generation, *arguments), SENDS_MAX)
         except OutcomeUnknown as error:

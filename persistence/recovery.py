@@ -71,7 +71,11 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to become of each partition. Those to ``rebuild`` of the ``continuing`` ones are drained before."""
+    """What is to become of each partition.
+
+    ``trusted``: untouched. ``continuing``: Redis has all that PostgreSQL has; it is drained and goes on. ``lost``:
+    loaded from PostgreSQL. ``rebuild``: numbers of the continuing ones that are loaded too, once drained.
+    """
 
     trusted: tuple[Partition, ...]
     continuing: tuple[Partition, ...]

@@ -222,23 +222,23 @@ class Trust:
             raise EngineError(f"partition {partition.number} was to be empty, and is not")
 
     async def _plan(
-        self, connection: AsyncConnection[TupleRow], partitions: Collection[Partition], rebuild: Collection[int]
+        self, connection: AsyncConnection[TupleRow], partitions: Collection[Partition], asked_for: Collection[int]
     ) -> tuple[Plan, list[Partition]]:
         """What is to become of each; second, those of which PostgreSQL has lost more than Redis has kept."""
         trusted, continuing, lost, behind = [], [], [], []
-        anew = set(rebuild)
+        to_rebuild = set(asked_for)
         for partition in partitions:
-            if partition.is_trusted and partition.number not in rebuild:
+            if partition.is_trusted and partition.number not in asked_for:
                 trusted.append(partition)
             elif await self._continues(connection, partition):
                 continuing.append(partition)
                 if self._was_moved(partition):
-                    anew.add(partition.number)
+                    to_rebuild.add(partition.number)
             elif partition.meta is not None and partition.meta.durable > partition.cursor.seq:
                 behind.append(partition)
             else:
                 lost.append(partition)
-        return Plan(tuple(trusted), tuple(continuing), tuple(lost), frozenset(anew)), behind
+        return Plan(tuple(trusted), tuple(continuing), tuple(lost), frozenset(to_rebuild)), behind
 
     def _was_moved(self, partition: Partition) -> bool:
         """Whether its keys may have come here one by one, or were on their way when they were last looked at."""

@@ -180,7 +180,7 @@ class Writer:
     ) -> tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]]:
         """Lock the cursors that no other writer holds and whose server is the one that is read; (epoch, seq) of each.
 
-        Second, those with nothing to write of which Redis was not told that they are durable.
+        Returns the cursors to write from, then those with nothing to write whose `durable` in Redis is behind.
         """
         cursor = await self._connection.execute(
             """SELECT partition, epoch, seq, server, stopped IS NOT NULL FROM partition_cursor
