@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -68,6 +69,18 @@ class Held(Struct):
     products: dict[int, list[str]] = {}
 
 
+class _Refused(NamedTuple):
+    """Why a try to reserve failed; nothing is held any more."""
+
+    refusal: Refusal
+    some_held: bool  # whether other partitions had held theirs, so that a second round may win
+
+    @property
+    def only_held_by_others(self) -> bool:
+        """Whether all that is missing is held by orders that may give it back."""
+        return isinstance(self.refusal, OutOfStock) and self.refusal.only_held_by_others
+
+
 class Stock:
     """Each call changes one partition in one step; an order over several is a flow of `Orders`."""
 
@@ -93,37 +106,47 @@ class Stock:
         order_id = new_order_id()
         if self._sold_out and len(groups) > 1 and any(_asked(line) in self._sold_out for line in lines):
             await self._look(flow, order_id, user_id, groups, lines)
-        held = await self._reserve_groups(flow, order_id, user_id, groups, lines)
-        if isinstance(held, Held):
-            return order_id, held
-        refusal, some_held = held
-        if not (some_held and isinstance(refusal, OutOfStock) and refusal.only_held_by_others):
-            self._remember(refusal, lines)
+        found = await self._reserve_groups(flow, order_id, user_id, groups, lines)
+        if isinstance(found, Held):
+            return order_id, found
+        if not (found.some_held and found.only_held_by_others):
+            self._remember(found.refusal, lines)
             try:
-                raise refusal
+                raise found.refusal
             finally:
                 # Its traceback holds this frame; if this held it, only the garbage collector would end the two.
-                del refusal, held
+                del found
         order_id = new_order_id()
+        return order_id, await self._reserve_in_turn(flow, order_id, user_id, groups, lines)
+
+    async def _reserve_in_turn(
+        self,
+        flow: Flow,
+        order_id: str,
+        user_id: str,
+        groups: dict[int, list[LineRequest]],
+        lines: Sequence[LineRequest],
+    ) -> Held:
+        """The second round of `reserve`: one partition after the other, in their order, each with patience."""
         total = Held()
         for partition in sorted(groups):
             one = {partition: groups[partition]}
             try:
-                held = await self._reserve_patiently(flow, order_id, user_id, one, lines)
+                found = await self._reserve_patiently(flow, order_id, user_id, one, lines)
             except EngineError as error:
                 await self.give_back(flow, order_id, total.products)
                 if isinstance(error, StaleGeneration) and total.products:
                     raise Recovering from error
                 raise
-            if isinstance(held, Held):
-                total.lines += held.lines
-                total.positions += held.positions
-                total.products |= held.products
+            if isinstance(found, Held):
+                total.lines += found.lines
+                total.positions += found.positions
+                total.products |= found.products
                 continue
             await self.give_back(flow, order_id, total.products)
-            raise held[0]
+            raise found.refusal
         total.lines = _in_order(total.lines, lines)
-        return order_id, total
+        return total
 
     async def give_back(self, flow: Flow, order_id: str, products: dict[int, list[str]]) -> tuple[Position, ...]:
         """Release what the order holds in each partition, as far as Redis can be reached; the worker does the rest.
@@ -256,8 +279,8 @@ class Stock:
         user_id: str,
         groups: dict[int, list[LineRequest]],
         lines: Sequence[LineRequest],
-    ) -> Held | tuple[Refusal, bool]:
-        """Reserve in all these partitions at once. On a refusal everything is given back; says if any had held."""
+    ) -> Held | _Refused:
+        """Reserve in all these partitions at once. On a refusal everything is given back."""
         held = Held(products={partition: _product_ids(group) for partition, group in groups.items()})
         calls = {
             partition: self._send_reserve(flow, partition, order_id, user_id, group, held.products[partition])
@@ -293,16 +316,16 @@ class Stock:
             raise Recovering("the stock could not be reserved") from unexpected
         if unexpected is not None:
             raise unexpected
-        return _first_refusal(list(refused.values())), bool(may_hold)
+        return _Refused(_first_refusal(list(refused.values())), some_held=bool(may_hold))
 
     async def _reserve_patiently(
         self, flow: Flow, order_id: str, user_id: str, group: dict[int, list[LineRequest]], lines: Sequence[LineRequest]
-    ) -> Held | tuple[Refusal, bool]:
+    ) -> Held | _Refused:
         """Reserve in one partition, trying again while others hold what is missing: a cart may be giving it back."""
         for pause_s in PAUSES_S:
-            held = await self._reserve_groups(flow, order_id, user_id, group, lines)
-            if isinstance(held, Held) or not (isinstance(held[0], OutOfStock) and held[0].only_held_by_others):
-                return held
+            found = await self._reserve_groups(flow, order_id, user_id, group, lines)
+            if isinstance(found, Held) or not found.only_held_by_others:
+                return found
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
         return await self._reserve_groups(flow, order_id, user_id, group, lines)
 
