@@ -12,6 +12,7 @@ from engine.errors import EngineError
 from engine.recovery import Meta
 from persistence.history import HistoryUnavailable
 from persistence.oversight import CursorRow, InstallationState, Oversight
+from persistence.watch import lag_after_ms
 
 LOOK_WITHIN_S: Final = 2.0
 
@@ -74,7 +75,7 @@ class System:
                 if meta is not None:
                     durable = meta.durable if cursor is None else cursor.seq
                     epoch = meta.epoch if cursor is None else cursor.epoch
-                    lag_ms = 0 if meta.seq <= durable else await self._lag_ms(index, epoch, durable)
+                    lag_ms = 0 if meta.seq <= durable else await lag_after_ms(self._engine, index, epoch, durable)
         except (EngineError, TimeoutError):
             meta = None
         identity = self._engine.lanes.identity(index)
@@ -92,7 +93,3 @@ class System:
             server=meta.server if cursor is None and meta is not None else None if cursor is None else cursor.server,
             stopped=stopped,
         )
-
-    async def _lag_ms(self, partition: int, epoch: int, seq: int) -> int:
-        at_ms = await self._engine.recovery.oldest_event_after_ms(partition, epoch, seq)
-        return 0 if at_ms is None else max(0, self._engine.runner.now_ms(partition) - at_ms)

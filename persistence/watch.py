@@ -105,12 +105,14 @@ class Watch:
         try:
             meta = await self._engine.recovery.inspect(partition)
             if meta is not None:
-                lag_s = await self._lag_s(partition, epoch, seq) if meta.seq > seq else 0.0
+                lag_s = await lag_after_ms(self._engine, partition, epoch, seq) / 1000 if meta.seq > seq else 0.0
         except EngineError:
             meta = None
         is_trusted = meta is not None and identity is not None and meta.server == identity.decode() == server
         return PartitionState(seq, stopped, is_trusted, None if meta is None else meta.seq, lag_s)
 
-    async def _lag_s(self, partition: int, epoch: int, seq: int) -> float:
-        at_ms = await self._engine.recovery.oldest_event_after_ms(partition, epoch, seq)
-        return 0.0 if at_ms is None else max(0, self._engine.runner.now_ms(partition) - at_ms) / 1000
+
+async def lag_after_ms(engine: Engine, partition: int, epoch: int, seq: int) -> int:
+    """Age of the oldest event after this cursor, 0 where there is none. Raises `EngineError`."""
+    at_ms = await engine.recovery.oldest_event_after_ms(partition, epoch, seq)
+    return 0 if at_ms is None else max(0, engine.runner.now_ms(partition) - at_ms)
