@@ -33,6 +33,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.entity_tags import entity_tag, is_known
 from api.guards.origins import CrossOrigin
+from api.idempotency import KEY_LENGTH_MAX
 from api.operations import HEALTH, OPERATIONS, Operation
 from api.problems import (
     INTERNAL_ERROR,
@@ -52,7 +53,6 @@ from api.whole_answers import Header, WholeSend
 from engine.request_id import REQUEST_ID
 
 IN_FLIGHT_MAX: Final = 4096
-IDEMPOTENCY_KEY_LENGTH_MAX: Final = 255
 REQUEST_ID_LENGTH_MAX: Final = 128
 QUERY_FIELDS_MAX: Final = 20
 
@@ -507,9 +507,9 @@ class _Endpoint:
         if (prefer := headers.get(b"prefer")) is not None:
             call.prefer = read_preferences(prefer)
         if self._takes_key and (key := headers.get(b"idempotency-key")) is not None:
-            if not 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH_MAX or key.strip(_VISIBLE):
+            if not 0 < len(key) <= KEY_LENGTH_MAX or key.strip(_VISIBLE):
                 raise invalid_request(
-                    "header.Idempotency-Key", f"Expected 1 to {IDEMPOTENCY_KEY_LENGTH_MAX} visible ASCII characters"
+                    "header.Idempotency-Key", f"Expected 1 to {KEY_LENGTH_MAX} visible ASCII characters"
                 )
             call.idempotency_key = key.decode("ascii")
         path_params = call.path_params

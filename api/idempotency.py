@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from api.asgi import Call
     from api.whole_answers import Header
 
+KEY_LENGTH_MAX: Final = 255
+
 _REPLAYED: Final[Header] = (b"idempotent-replayed", b"true")
 
 

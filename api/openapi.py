@@ -12,6 +12,7 @@ import orjson
 
 from api import schemas
 from api.examples import ORDER_PAID
+from api.idempotency import KEY_LENGTH_MAX
 from api.operations import OPERATIONS, TAGS, Operation
 from api.problem_examples import examples_of
 from api.problems import (
@@ -24,6 +25,7 @@ from api.problems import (
     ProblemType,
     body_struct,
 )
+from api.request_bodies import BODY_BYTES_MAX
 
 EXAMPLE_REQUEST_ID: Final = "3f2a9c0d71be-1a"
 EVENT_MEDIA_TYPE: Final = "application/cloudevents-batch+json"
@@ -37,7 +39,7 @@ Balances, stock, orders, payments and first-come coupons: exact, given back when
 **Values.** Amounts are integers in the currency's minor unit (for won: won); no number passes 2^53. Times are RFC 3339
 in UTC with milliseconds. Ids are strings. Absent values are `null`, never left out. Unknown fields, wrong types (`1.0`
 is no integer) and unknown query parameters are refused with 422; what is not JSON, `NaN` included, with 400; a body
-over 64 KiB with 413.
+over {body_kib} KiB with 413.
 
 **How safe an answer is.** A changing answer carries a `position` and whether it is `durable`, that is, in PostgreSQL.
 With `Prefer: durable` the request waits for that. `GET /v1/positions/{{position}}` tells it later.
@@ -145,8 +147,8 @@ _PROBLEM_HEADERS: Final = {"Retry-After": "RetryAfter", "WWW-Authenticate": "WWW
 _IDEMPOTENCY_KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": f"1 to 255 visible characters. {_KEY_MEANING}",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "description": f"1 to {KEY_LENGTH_MAX} visible characters. {_KEY_MEANING}",
+    "schema": {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH_MAX, "pattern": "^[!-~]+$"},
 }
 _PREFER: Final = {
     "name": "Prefer",
@@ -193,7 +195,7 @@ def openapi_document() -> dict[str, Any]:
             "title": "Firstcome",
             "version": version("firstcome"),
             "summary": "A Redis-first commerce engine",
-            "description": _DESCRIPTION.format(repeating=_KEYS_IN_GENERAL),
+            "description": _DESCRIPTION.format(body_kib=BODY_BYTES_MAX // 1024, repeating=_KEYS_IN_GENERAL),
             "contact": {"name": "The operators of this shop"},
             "license": {"name": "MIT", "identifier": "MIT"},
         },

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from typing import Any, Final
 
+from engine.policy import INTEGER_MAX
+
 _INLINE: Final = re.compile(r"(`[^`]*`|\*\*.+?\*\*|\[[^\]]*\]\([^)]*\))")
 _LINK: Final = re.compile(r"\[([^\]]*)\]\(([^)]*)\)")
 _NUMBERED: Final = re.compile(r"\d+\. ")
-_LARGEST: Final = 2**53 - 1
 _DEPTH_MAX: Final = 4
 
 
@@ -152,7 +153,7 @@ class Schemas:
 def _limits(schema: Mapping[str, Any]) -> str:
     if "minimum" in schema or "maximum" in schema:
         low, high = schema.get("minimum"), schema.get("maximum")
-        shown = {None: "", _LARGEST: "2^53-1", -_LARGEST: "-(2^53-1)"}
+        shown = {None: "", INTEGER_MAX: "2^53-1", -INTEGER_MAX: "-(2^53-1)"}
         text = f"{shown.get(low, low)} to {shown.get(high, high)}"
     elif "maxLength" in schema:
         text = f"{schema.get('minLength', 0)} to {schema['maxLength']} characters"

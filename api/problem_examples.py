@@ -8,6 +8,7 @@ from typing import Final
 from api import problems
 from api.examples import COUPON_ID, ORDER_ID
 from api.problems import FieldError, Problem, Reference, StockShortage
+from api.request_bodies import BODY_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +211,8 @@ _PROBLEM_EXAMPLES: Final = (
     ),
     ProblemExample(
         "body-too-large",
-        "More than 64 KiB",
-        Problem(problems.BODY_TOO_LARGE, "The body has more than 65536 bytes.", limit=65_536),
+        f"More than {BODY_BYTES_MAX // 1024} KiB",
+        Problem(problems.BODY_TOO_LARGE, f"The body has more than {BODY_BYTES_MAX} bytes.", limit=BODY_BYTES_MAX),
     ),
     ProblemExample(
         "unsupported-media-type",

@@ -7,23 +7,22 @@ answer has a default.
 
 from __future__ import annotations
 
+from string import ascii_lowercase, ascii_uppercase
 from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from api.times import TIME_PATTERN, parse_time
-from engine.policy import Policy
+from engine.policy import INTEGER_MAX, Policy
 
-LARGEST: Final = 2**53 - 1
-"""The largest integer that every JSON reader keeps exact."""
-
-ID_CHARACTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~@|-"
+DIGITS: Final = "0123456789"
+_ID_MARKS: Final = "._~@|-"
+ID_CHARACTERS: Final = f"{ascii_uppercase}{ascii_lowercase}{DIGITS}{_ID_MARKS}"
 ID_LENGTH_MAX: Final = 64
 MADE_ID_LENGTH_MAX: Final = 128
 POSITION_CHARACTERS: Final = "0123456789:,-"
 POSITION_LENGTH_MAX: Final = 2048
-DIGITS: Final = "0123456789"
 DELIVERY_ID_LENGTH_MAX: Final = 16
 UNITS_MAX: Final = Policy().available_max
 """The most units that a stock item can have."""
@@ -32,8 +31,8 @@ PAGE_LIMIT_MAX: Final = 100
 
 # `\Z` and not `$`, which in Python also matches before a line feed at the end; the published schema says `$`.
 # A path segment of one dot or two leads elsewhere, so it is no id.
-_ID_PATTERN: Final = r"^(?!\.{1,2}\Z)[A-Za-z0-9._~@|-]{1,64}\Z"
-_MADE_ID_PATTERN: Final = r"^(?!\.{1,2}\Z)[A-Za-z0-9._~@|-]{1,128}\Z"
+_ID_PATTERN: Final = rf"^(?!\.{{1,2}}\Z)[A-Za-z0-9{_ID_MARKS}]{{1,{ID_LENGTH_MAX}}}\Z"
+_MADE_ID_PATTERN: Final = rf"^(?!\.{{1,2}}\Z)[A-Za-z0-9{_ID_MARKS}]{{1,{MADE_ID_LENGTH_MAX}}}\Z"
 # No control characters: PostgreSQL keeps no U+0000, and nothing else in that range belongs in a name.
 TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*\Z"
 CURSOR_PATTERN: Final = r"^[A-Za-z0-9_=-]{1,512}\Z"
@@ -56,11 +55,11 @@ CouponId = Annotated[
     ),
 ]
 EntryId = Annotated[str, Meta(pattern=r"^[0-9:-]{1,64}\Z", description="The ledger entry; opaque.")]
-DeliveryId = Annotated[str, Meta(pattern=r"^[0-9]{1,16}\Z", description="The delivery.")]
+DeliveryId = Annotated[str, Meta(pattern=rf"^[0-9]{{1,{DELIVERY_ID_LENGTH_MAX}}}\Z", description="The delivery.")]
 Position = Annotated[
     str,
     Meta(
-        pattern=r"^[0-9:,-]{1,2048}\Z",
+        pattern=rf"^[0-9:,-]{{1,{POSITION_LENGTH_MAX}}}\Z",
         description="Where this change stands in the log; opaque. `GET /v1/positions/{position}` tells its state.",
         examples=["17:3-1042"],
     ),
@@ -98,14 +97,14 @@ Currency = Annotated[
 TimeZone = Annotated[
     str, Meta(min_length=1, max_length=64, description="IANA name of the business time zone.", examples=["Asia/Seoul"])
 ]
-Amount = Annotated[int, Meta(ge=0, le=LARGEST, description="In the currency's minor unit.")]
+Amount = Annotated[int, Meta(ge=0, le=INTEGER_MAX, description="In the currency's minor unit.")]
 SignedAmount = Annotated[
-    int, Meta(ge=-LARGEST, le=LARGEST, description="In the currency's minor unit; negative takes away.")
+    int, Meta(ge=-INTEGER_MAX, le=INTEGER_MAX, description="In the currency's minor unit; negative takes away.")
 ]
-Count = Annotated[int, Meta(ge=0, le=LARGEST)]
-Available = Annotated[int, Meta(ge=0, le=LARGEST, description="Units that a new order could have now.")]
-Quantity = Annotated[int, Meta(ge=1, le=LARGEST, description="Units.")]
-PositiveCount = Annotated[int, Meta(ge=1, le=LARGEST)]
+Count = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
+Available = Annotated[int, Meta(ge=0, le=INTEGER_MAX, description="Units that a new order could have now.")]
+Quantity = Annotated[int, Meta(ge=1, le=INTEGER_MAX, description="Units.")]
+PositiveCount = Annotated[int, Meta(ge=1, le=INTEGER_MAX)]
 Name = Annotated[
     str, Meta(pattern=TEXT_PATTERN, min_length=1, max_length=200, description="Without control characters.")
 ]
@@ -195,8 +194,8 @@ class ChargeRequest(Request, frozen=True, kw_only=True):
     amount: Annotated[
         int,
         Meta(
-            ge=-LARGEST,
-            le=LARGEST,
+            ge=-INTEGER_MAX,
+            le=INTEGER_MAX,
             description="In the currency's minor unit; outside the policy's minimum and maximum it is `charge-limit`.",
             examples=[50_000],
         ),
@@ -311,7 +310,7 @@ class OrderLineRequest(Request, frozen=True, kw_only=True):
     product_id: ProductId
     stock_id: StockId | None = None
     quantity: Annotated[
-        int, Meta(ge=1, le=LARGEST, description="Units; past the policy's `maximum_quantity` it is `line-limit`.")
+        int, Meta(ge=1, le=INTEGER_MAX, description="Units; past the policy's `maximum_quantity` it is `line-limit`.")
     ]
 
 
@@ -391,14 +390,16 @@ class Discount(Body, frozen=True, kw_only=True):
 
     kind: DiscountKind
     value: Annotated[
-        int, Meta(ge=1, le=LARGEST, description="An amount in the currency's minor unit, or a percent from 1 to 100.")
+        int,
+        Meta(ge=1, le=INTEGER_MAX, description="An amount in the currency's minor unit, or a percent from 1 to 100."),
     ]
     minimum_order: (
-        Annotated[int, Meta(ge=0, le=LARGEST, description="The smallest subtotal that it applies to.")] | None
+        Annotated[int, Meta(ge=0, le=INTEGER_MAX, description="The smallest subtotal that it applies to.")] | None
     )
     maximum_discount: (
         Annotated[
-            int, Meta(ge=1, le=LARGEST, description="The most that it takes off; the policy's maximum holds besides.")
+            int,
+            Meta(ge=1, le=INTEGER_MAX, description="The most that it takes off; the policy's maximum holds besides."),
         ]
         | None
     )
@@ -409,14 +410,16 @@ class DiscountRequest(Request, frozen=True, kw_only=True):
 
     kind: DiscountKind
     value: Annotated[
-        int, Meta(ge=1, le=LARGEST, description="An amount in the currency's minor unit, or a percent from 1 to 100.")
+        int,
+        Meta(ge=1, le=INTEGER_MAX, description="An amount in the currency's minor unit, or a percent from 1 to 100."),
     ]
     minimum_order: (
-        Annotated[int, Meta(ge=0, le=LARGEST, description="The smallest subtotal that it applies to.")] | None
+        Annotated[int, Meta(ge=0, le=INTEGER_MAX, description="The smallest subtotal that it applies to.")] | None
     ) = None
     maximum_discount: (
         Annotated[
-            int, Meta(ge=1, le=LARGEST, description="The most that it takes off; the policy's maximum holds besides.")
+            int,
+            Meta(ge=1, le=INTEGER_MAX, description="The most that it takes off; the policy's maximum holds besides."),
         ]
         | None
     ) = None
@@ -437,7 +440,7 @@ class Coupon(Body, frozen=True, kw_only=True):
 
     coupon_id: CouponId
     campaign_id: CampaignId
-    issue_number: Annotated[int, Meta(ge=1, le=LARGEST, description="The user's place in line: 1 came first.")]
+    issue_number: Annotated[int, Meta(ge=1, le=INTEGER_MAX, description="The user's place in line: 1 came first.")]
     state: CouponState
     reason: CouponReason | None
     discount: Discount
@@ -468,8 +471,8 @@ class Campaign(Body, frozen=True, kw_only=True):
     campaign_id: CampaignId
     name: Annotated[Name, Meta(description="What it is called.")]
     discount: Discount
-    quantity: Annotated[int, Meta(ge=1, le=LARGEST, description="How many coupons there are in all.")]
-    remaining: Annotated[int, Meta(ge=0, le=LARGEST, description="How many are not issued yet.")]
+    quantity: Annotated[int, Meta(ge=1, le=INTEGER_MAX, description="How many coupons there are in all.")]
+    remaining: Annotated[int, Meta(ge=0, le=INTEGER_MAX, description="How many are not issued yet.")]
     opens_at: Annotated[Time, Meta(description="From when it issues coupons.")]
     closes_at: Annotated[Time, Meta(description="Until before when it issues coupons.")]
     valid_days: Annotated[int, Meta(ge=1, le=3650, description="A coupon is valid for so many days from its issue.")]
@@ -494,14 +497,17 @@ class Policies(Body, frozen=True, kw_only=True):
     maximum_balance: Annotated[Amount, Meta(description="The most that a balance may become by a charge.")]
     maximum_payment: Annotated[Amount, Meta(description="The most that one order may come to.")]
     maximum_unit_price: Annotated[Amount, Meta(description="The most that a product may cost.")]
-    maximum_quantity: Annotated[int, Meta(ge=1, le=LARGEST, description="Of one line of an order, after adding up.")]
-    maximum_lines: Annotated[int, Meta(ge=1, le=LARGEST, description="Of one order.")]
+    maximum_quantity: Annotated[
+        int, Meta(ge=1, le=INTEGER_MAX, description="Of one line of an order, after adding up.")
+    ]
+    maximum_lines: Annotated[int, Meta(ge=1, le=INTEGER_MAX, description="Of one order.")]
     minimum_discount: Annotated[
         Amount, Meta(description="The least that a coupon may take off; below it the coupon is refused.")
     ]
     maximum_discount: Annotated[Amount, Meta(description="The most that a coupon may take off.")]
     payment_deadline_seconds: Annotated[
-        int, Meta(ge=1, le=LARGEST, description="How long an order awaits its payment before it expires, in seconds.")
+        int,
+        Meta(ge=1, le=INTEGER_MAX, description="How long an order awaits its payment before it expires, in seconds."),
     ]
 
 
@@ -553,8 +559,8 @@ class AdjustmentRequest(Request, frozen=True, kw_only=True):
     delta: Annotated[
         int,
         Meta(
-            ge=-LARGEST,
-            le=LARGEST,
+            ge=-INTEGER_MAX,
+            le=INTEGER_MAX,
             description="Units: positive came, negative went; not 0.",
             extra_json_schema={"not": {"const": 0}},
         ),
@@ -578,7 +584,7 @@ class CampaignRequest(Request, frozen=True, kw_only=True):
 
     name: Annotated[Name, Meta(description="What it is called.")]
     discount: DiscountRequest
-    quantity: Annotated[int, Meta(ge=1, le=LARGEST, description="How many coupons there are in all.")]
+    quantity: Annotated[int, Meta(ge=1, le=INTEGER_MAX, description="How many coupons there are in all.")]
     opens_at: Annotated[Time, Meta(description="From when it issues coupons.")]
     closes_at: Annotated[Time, Meta(description="Until before when it issues coupons; after `opens_at`.")]
     valid_days: Annotated[int, Meta(ge=1, le=3650, description="A coupon is valid for so many days from its issue.")]
@@ -598,7 +604,7 @@ class ChangedCampaign(Campaign, frozen=True, kw_only=True):
 class PartitionStatus(Body, frozen=True, kw_only=True):
     """One partition: whether it is trusted, and how far PostgreSQL has followed."""
 
-    partition: Annotated[int, Meta(ge=0, le=LARGEST, description="Its number.")]
+    partition: Annotated[int, Meta(ge=0, le=INTEGER_MAX, description="Its number.")]
     state: PartitionState
     epoch: Annotated[Count | None, Meta(description="The stretch of its log, on one trusted server.")]
     sequence: Annotated[Count | None, Meta(description="The last event in Redis; null when it cannot be read.")]
@@ -657,7 +663,7 @@ class Delivery(Body, frozen=True, kw_only=True):
     order_id: OrderId
     user_id: UserId
     state: DeliveryState
-    tries: Annotated[int, Meta(ge=0, le=LARGEST, description="How often it was sent since it was put in line.")]
+    tries: Annotated[int, Meta(ge=0, le=INTEGER_MAX, description="How often it was sent since it was put in line.")]
     created_at: Annotated[Time, Meta(description="When it was put in line.")]
     next_try_at: Annotated[Time | None, Meta(description="When it is tried next; null unless `pending`.")]
     delivered_at: Annotated[Time | None, Meta(description="When it arrived; null unless it did.")]
@@ -674,7 +680,7 @@ class DeliveryPage(Body, frozen=True, kw_only=True):
 class Alarm(Body, frozen=True, kw_only=True):
     """What needs an operator: a stopped partition, a shortage, a mismatch that the audit found."""
 
-    alarm_id: Annotated[str, Meta(pattern=r"^[0-9]{1,16}\Z", description="The alarm; opaque.")]
+    alarm_id: Annotated[str, Meta(pattern=rf"^[0-9]{{1,{DELIVERY_ID_LENGTH_MAX}}}\Z", description="The alarm; opaque.")]
     kind: Annotated[
         str,
         Meta(min_length=1, max_length=64, description="What happened, for programs.", examples=["partition_stopped"]),
