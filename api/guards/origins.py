@@ -27,11 +27,10 @@ _EXPOSE: Final = (b"access-control-expose-headers", ", ".join(EXPOSED).encode())
 class CrossOrigin:
     """Origins that may read answers: `https://shop.example`, spaces or commas between them, or `*` for all.
 
-    Raises ValueError for what is no origin. The default allows none. No cookie is ever read, so credentials are never
-    allowed.
+    Raises ValueError for what is no origin. No cookie is ever read, so credentials are never allowed.
     """
 
-    def __init__(self, origins: str = "") -> None:
+    def __init__(self, origins: str) -> None:
         listed = origins.replace(",", " ").split()
         for origin in listed:
             if origin != ANY and not _ORIGIN.fullmatch(origin):
@@ -39,11 +38,10 @@ class CrossOrigin:
         self._any = ANY in listed
         self._origins = frozenset(origin.encode("ascii") for origin in listed)
         self.allows_some = bool(listed)
+        """Where it is false no answer says a word of origins, so nothing is asked of this."""
 
     def answer_headers(self, origin: bytes | None) -> tuple[tuple[bytes, bytes], ...]:
         """What every answer to a request from ``origin`` says."""
-        if not self.allows_some:
-            return ()
         if self._any:
             return ((b"access-control-allow-origin", b"*"), _EXPOSE)
         if origin in self._origins and origin is not None:
@@ -53,7 +51,7 @@ class CrossOrigin:
     def preflight_headers(self, headers: Mapping[bytes, bytes], allow: str) -> tuple[tuple[bytes, bytes], ...] | None:
         """The answer to a browser that asks before it asks; None where this OPTIONS is no such question."""
         origin = headers.get(b"origin")
-        if not self.allows_some or origin is None or b"access-control-request-method" not in headers:
+        if origin is None or b"access-control-request-method" not in headers:
             return None
         allowed = self.answer_headers(origin)
         if len(allowed) == 1:

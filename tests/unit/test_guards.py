@@ -122,7 +122,12 @@ def test_another_pages_question_is_answered_without_leave() -> None:
     elsewhere = {**ASKS_FIRST, b"origin": b"https://elsewhere.example"}
     assert CrossOrigin("https://shop.example").preflight_headers(elsewhere, "GET") == ((b"vary", b"Origin"),)
     assert CrossOrigin("https://shop.example").preflight_headers({b"origin": SHOP}, "GET") is None
-    assert CrossOrigin().preflight_headers(ASKS_FIRST, "GET") is None
+
+
+def test_where_none_is_listed_no_page_may_ask() -> None:
+    assert not CrossOrigin("").allows_some
+    assert not CrossOrigin(" , ").allows_some
+    assert CrossOrigin("*").allows_some
 
 
 def test_every_origin_may_be_let_in() -> None:
