@@ -5,12 +5,11 @@ identity of the server. No flow's scripts run then, since none sends such a mark
 is another; nor do this one's on a server that has copied the mark, whose identity is another.
 """
 
-import asyncio
 from collections.abc import Sequence
 
 from engine.errors import ClaimLost, OutcomeUnknown
 from engine.keys import Keys
-from engine.lanes import Argument, Lanes
+from engine.lanes import Argument, Lanes, deadline_in
 from engine.runner import Reply
 from engine.scripts import Scripts
 from engine.statuses import Status, status_of
@@ -134,7 +133,7 @@ class Claim:
         names = (self._keys.meta(partition), *keys)
         # All that a recovery runs is repeatable, and beginning anew costs more than waiting for a server that is slow.
         for left in reversed(range(SENDS_MAX)):
-            deadline = asyncio.get_running_loop().time() + DEADLINE_S
+            deadline = deadline_in(DEADLINE_S)
             try:
                 values = await self._lanes.call(partition, script, names, arguments, deadline=deadline)
                 break

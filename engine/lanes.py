@@ -10,13 +10,18 @@ from engine.lane_counts import LaneCounts
 from engine.redis_address import parse_redis_url
 from engine.scripts import Script
 
-__all__ = ["Argument", "LaneSettings", "Lanes", "RedisLanes"]
+__all__ = ["Argument", "LaneSettings", "Lanes", "RedisLanes", "deadline_in"]
+
+
+def deadline_in(seconds: float) -> float:
+    """The deadline of a call that is made now, as `Lanes` takes it."""
+    return asyncio.get_running_loop().time() + seconds
 
 
 class Lanes(Protocol):
     """Calls to the servers that own the partitions.
 
-    ``deadline`` is on the event loop's clock: ``asyncio.get_running_loop().time() + 2.0``. `call` and `execute` queue
+    ``deadline`` is on the event loop's clock: `deadline_in` so many seconds. `call` and `execute` queue
     at once and raise nothing themselves; they leave by the end of the tick, in writes of many. Awaiting one gives
     the reply as RESP2 has it (int, bytes, list, None) or raises:
 

@@ -1,12 +1,11 @@
 """What the worker asks of a partition to begin it, to trust it, and to note how far it is durable."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from engine.claim import Claim
 from engine.keys import ALL_KEYS, Keys
-from engine.lanes import Lanes
+from engine.lanes import Lanes, deadline_in
 from engine.scripts import Scripts
 from engine.server_identity import read_version
 from engine.statuses import Status, status_of
@@ -42,7 +41,7 @@ class Recovery:
         """The partition's meta, or ``None`` where there is none, or only the mark of a loading."""
         fields = ("format", "server", "generation", "epoch", "seq", "durable")
         values = await self._lanes.execute(
-            partition, "HMGET", self._keys.meta(partition), *fields, deadline=_deadline()
+            partition, "HMGET", self._keys.meta(partition), *fields, deadline=deadline_in(DEADLINE_S)
         )
         if values[3] is None:
             return None
@@ -52,7 +51,7 @@ class Recovery:
     async def mark(self, partition: int) -> str:
         """Who says to hold the partition: a server, a recovery, or nobody."""
         values = await self._lanes.execute(
-            partition, "HMGET", self._keys.meta(partition), "server", "loading", deadline=_deadline()
+            partition, "HMGET", self._keys.meta(partition), "server", "loading", deadline=deadline_in(DEADLINE_S)
         )
         mark: bytes = values[0] or values[1] or b""
         return mark.decode()
@@ -76,14 +75,15 @@ class Recovery:
         return int(dict(zip(flat[::2], flat[1::2], strict=False)).get(b"at", 0))
 
     async def _first_entry_after(self, partition: int, epoch: int, seq: int) -> tuple[bytes, list[bytes]] | None:
+        events, deadline = self._keys.events(partition), deadline_in(DEADLINE_S)
         entries = await self._lanes.execute(
-            partition, "XRANGE", self._keys.events(partition), f"({epoch}-{seq}", "+", "COUNT", 1, deadline=_deadline()
+            partition, "XRANGE", events, f"({epoch}-{seq}", "+", "COUNT", 1, deadline=deadline
         )
         return entries[0] if entries else None
 
     async def server_version(self, partition: int) -> str:
         """Name and version of the server that has this partition: ``Redis 7.4.1``, ``Valkey 9.1.0``."""
-        info: bytes = await self._lanes.execute(partition, "INFO", "server", deadline=_deadline())
+        info: bytes = await self._lanes.execute(partition, "INFO", "server", deadline=deadline_in(DEADLINE_S))
         return read_version(info)
 
     async def scan_keys(self, partition: int, count: int) -> AsyncIterator[list[bytes]]:
@@ -91,7 +91,7 @@ class Recovery:
         cursor: bytes | int = 0
         while True:
             cursor, found = await self._lanes.execute(
-                partition, "SCAN", cursor, "MATCH", ALL_KEYS, "COUNT", count, deadline=_deadline()
+                partition, "SCAN", cursor, "MATCH", ALL_KEYS, "COUNT", count, deadline=deadline_in(DEADLINE_S)
             )
             yield found
             if int(cursor) == 0:
@@ -114,7 +114,7 @@ class Recovery:
             self._scripts["raise_generation"],
             (self._keys.meta(partition),),
             (generation,),
-            deadline=_deadline(),
+            deadline=deadline_in(DEADLINE_S),
         )
         return int(values[1]) if status_of(values[0]) is Status.RAISED else None
 
@@ -127,9 +127,7 @@ class Recovery:
         return await self._call(partition, "mark_durable", keys, (epoch, seq, max(0, keep_from_seq)))
 
     async def _call(self, partition: int, name: str, keys: tuple[str, ...], arguments: tuple[str | int, ...]) -> Status:
-        values = await self._lanes.call(partition, self._scripts[name], keys, arguments, deadline=_deadline())
+        values = await self._lanes.call(
+            partition, self._scripts[name], keys, arguments, deadline=deadline_in(DEADLINE_S)
+        )
         return status_of(values[0])
-
-
-def _deadline() -> float:
-    return asyncio.get_running_loop().time() + DEADLINE_S

@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from engine.errors import OutcomeUnknown, ServerError, Unavailable
-from engine.lanes import Argument, Lanes
+from engine.lanes import Argument, Lanes, deadline_in
 from engine.scripts import Script
 
 
@@ -27,7 +27,7 @@ class RedisPyLanes(Lanes):
         self._identity = identity
 
     async def start(self, *, patient: bool = False) -> None:
-        connection = await self._connected(asyncio.get_running_loop().time() + 5.0)
+        connection = await self._connected(deadline_in(5.0))
         await self._pool.release(connection)
 
     async def close(self) -> None:

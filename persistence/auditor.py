@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from engine.engine import Engine
 from engine.errors import EngineError
 from engine.events import Event, decode_event
+from engine.lanes import deadline_in
 from engine.together import all_of, answers_of, parts
 from persistence.audited import (
     SUBJECTS,
@@ -548,7 +549,7 @@ class Auditor:
         return max(self.engine.lanes.now_ms(number) for number in range(self.engine.partitions.count)) + 1_000
 
     def _execute(self, partition: int, *command: str | int | bytes) -> Awaitable[Any]:
-        deadline = asyncio.get_running_loop().time() + LANES_WITHIN_S
+        deadline = deadline_in(LANES_WITHIN_S)
         return self.engine.lanes.execute(partition, *command, deadline=deadline)
 
 

@@ -1,6 +1,5 @@
 """What Redis and PostgreSQL say of an entity, in the same words, so that the two can be laid side by side."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +10,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from engine.engine import Engine
+from engine.lanes import deadline_in
 from engine.together import parts
 from persistence.audited import SCOPES, Entity, Subject, scope_values
 from persistence.database import translated
@@ -22,6 +22,8 @@ Place = tuple[int, int]
 """Epoch and sequence of a change."""
 
 ALWAYS_MOVING: Place = (2**63, 0)
+
+READ_WITHIN_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +298,7 @@ async def _read_campaigns(engine: Engine, partition: int, entities: Sequence[Ent
         key = engine.keys.campaign(partition, entity.id)
         (before,) = await _hashes(engine, partition, [key])
         count = await engine.lanes.execute(
-            partition, "HLEN", engine.keys.issues(partition, entity.id), deadline=_deadline()
+            partition, "HLEN", engine.keys.issues(partition, entity.id), deadline=deadline_in(READ_WITHIN_S)
         )
         (found,) = await _hashes(engine, partition, [key])
         if found:
@@ -336,7 +338,3 @@ _READERS: dict[Subject, Callable[[Engine, int, Sequence[Entity]], Awaitable[dict
     Subject.CAMPAIGN: _read_campaigns,
     Subject.ISSUE: _read_issues,
 }
-
-
-def _deadline() -> float:
-    return asyncio.get_running_loop().time() + 2.0

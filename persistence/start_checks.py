@@ -1,12 +1,12 @@
 """What a worker looks at before it begins: servers that would lose what they were told are refused."""
 
-import asyncio
 import re
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from engine.engine import Engine
+from engine.lanes import deadline_in
 from persistence.database import translated
 from persistence.revisions import require_revision
 
@@ -37,7 +37,7 @@ async def require_safe_servers(connection: AsyncConnection[TupleRow], engine: En
 
 async def eviction_policy(engine: Engine, partition: int) -> str:
     """`maxmemory-policy` of the partition's server, from INFO as CONFIG is often forbidden; "" where it is not told."""
-    deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
+    deadline = deadline_in(READ_WITHIN_S)
     info: bytes = await engine.lanes.execute(partition, "INFO", "memory", deadline=deadline)
     found = re.search(rb"^maxmemory_policy:([a-z-]+)", info, re.MULTILINE)
     return "" if found is None else found[1].decode()

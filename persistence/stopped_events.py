@@ -4,7 +4,6 @@ An operator decides; nothing here happens by itself. While a partition is stoppe
 backlog is full, and nothing there becomes durable.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +14,7 @@ from psycopg.rows import TupleRow
 
 from engine.engine import Engine
 from engine.events import pairs_of
+from engine.lanes import deadline_in
 from persistence.alarms import STOPPED, UNKNOWN_EVENT, clear_alarms
 from persistence.database import translated
 
@@ -73,7 +73,7 @@ async def stopped_partitions(connection: Connection) -> list[StoppedPartition]:
 
 async def next_event(engine: Engine, partition: int, epoch: int, seq: int) -> StoppingEvent | None:
     """The first event after (``epoch``, ``seq``) in the stream, or ``None``. Raises `EngineError`."""
-    deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
+    deadline = deadline_in(READ_WITHIN_S)
     entries = await engine.lanes.execute(
         partition, "XRANGE", engine.keys.events(partition), f"({epoch}-{seq}", "+", "COUNT", 1, deadline=deadline
     )

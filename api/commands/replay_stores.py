@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 from api.commands.replay_plan import STOCK_ID
 from engine.engine import make_engine
 from engine.keys import Keys
+from engine.lanes import deadline_in
 from engine.partitions import Partitions
 from engine.settings import EngineSettings
 from persistence import database
@@ -97,7 +98,7 @@ class RedisStore:
         """The replies to commands that each begin with their partition."""
         replies: list[Any] = []
         for start in range(0, len(commands), CALLS_MAX):
-            deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
+            deadline = deadline_in(READ_WITHIN_S)
             replies += await asyncio.gather(
                 *(
                     self._engine.lanes.execute(partition, *command, deadline=deadline)
