@@ -1,7 +1,7 @@
 """Fixtures for every test: real servers for the session, an empty Redis and a fresh database for each, new names."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
 from typing import get_args
@@ -12,6 +12,9 @@ from api.commands.embedded_cluster import EmbeddedCluster
 from api.commands.embedded_postgres import EmbeddedPostgres
 from api.commands.embedded_valkey import EmbeddedValkey
 from api.commands.server_files import PostgresPrograms, RedisProgram, redis_programs
+from engine.engine import Engine
+from tests.engine.shop import opened
+from tests.engine.valkey_process import ValkeyProcess
 from tests.servers import Databases, RedisKind, empty_redis, opened_redis, reachable_folder
 
 
@@ -125,6 +128,22 @@ def redis_flavour_url(redis_flavour: EmbeddedValkey) -> str:
     """The URL of an empty server; the test runs once on each flavour that is installed."""
     empty_redis(redis_flavour.url)
     return redis_flavour.url
+
+
+@pytest.fixture(scope="session")
+def redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
+    """One Valkey for all tests of the flows and their races."""
+    process = ValkeyProcess(tmp_path_factory.mktemp("flows"))
+    process.start()
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+async def engine(redis_process: ValkeyProcess) -> AsyncIterator[Engine]:
+    """An engine on empty, trusted partitions, at the test's time."""
+    async with opened(redis_process.url) as engine:
+        yield engine
 
 
 _numbers = count(1)

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 import uvloop
@@ -18,22 +18,6 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
     if item.path.name.startswith("test_lane"):
         factories["asyncio"] = asyncio.new_event_loop
     return factories
-
-
-@pytest.fixture(scope="session")
-def redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
-    """One Valkey for all tests of the flows."""
-    process = ValkeyProcess(tmp_path_factory.mktemp("flows"))
-    process.start()
-    yield process
-    process.kill()
-
-
-@pytest.fixture
-async def engine(redis_process: ValkeyProcess) -> AsyncIterator[Engine]:
-    """An engine on empty, trusted partitions, at the test's time."""
-    async with opened(redis_process.url) as engine:
-        yield engine
 
 
 @pytest.fixture
