@@ -268,9 +268,9 @@ class Orders:
             # What was sent again so far was the reservation: it says nothing of the order.
             flow.sent_again = False
             try:
-                with about_order(order_id):
-                    return await decide(flow, draft)
-            except OutcomeUnknown:
+                return await decide(flow, draft)
+            except OutcomeUnknown as error:
+                error.order_id = order_id
                 raise
             except StaleGeneration as error:
                 # The reservation belongs to the time before the recovery: the worker finishes or undoes it.
