@@ -408,7 +408,12 @@ def test_a_rebuild_leaves_out_what_there_was_none_of() -> None:
 
 def test_ctrl_c_says_what_it_has_stopped(tmp_path: Path) -> None:
     command = ChildProcess("mock", [*program(), "mock", "--port", "0"], tmp_path / "log", stop_signal=signal.SIGINT)
-    command.start()
+    # Whoever runs the tests in the background has Ctrl-C ignored, and what they start would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        command.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
     try:
         wait_until(lambda: "Mock API on" in command.log_tail(), timeout_s=WITHIN_S, what="the mock listens")
     finally:
