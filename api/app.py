@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,8 +31,6 @@ from persistence.history import History
 from persistence.installation import await_same
 from persistence.settings import HistorySettings
 from persistence.start_checks import StartRefused
-
-_log = logging.getLogger("firstcome.api")
 
 SUBJECTS = (balance, products, orders, coupons, policies, admin, operators, health)
 
@@ -71,7 +68,11 @@ def make_app(
         await engine.start(patient=True)
         garbage.settle()
         try:
-            async with metrics.publishing(), console.telling(), _leaving_another_shop(shop, history_settings.url):
+            async with (
+                metrics.publishing(),
+                console.telling(),
+                _leaving_another_shop(application, shop.engine.settings, history_settings.url),
+            ):
                 yield
         finally:
             shop.stop()
@@ -98,7 +99,9 @@ def make_app(
 
 
 @asynccontextmanager
-async def _leaving_another_shop(shop: Shop, database_url: str) -> AsyncIterator[None]:
+async def _leaving_another_shop(
+    application: Application, told: EngineSettings, database_url: str
+) -> AsyncIterator[None]:
     """Within it this process ends once PostgreSQL says that the shop is another one than it was told.
 
     It was looked at before the start (`api.commands.first_look`), unless PostgreSQL was away or no worker had begun.
@@ -106,10 +109,10 @@ async def _leaving_another_shop(shop: Shop, database_url: str) -> AsyncIterator[
 
     async def look() -> None:
         try:
-            await await_same(database_url, shop.engine.settings)
+            await await_same(database_url, told)
         except StartRefused as error:
-            _log.error("This process ends: %s", error)
-            shop.stop()
+            application.ended_by = str(error)
+            application.stop()
             signal.raise_signal(signal.SIGTERM)
 
     task = asyncio.create_task(look(), name="installation")

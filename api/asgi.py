@@ -386,6 +386,8 @@ class Application(Starlette):
         self.surface = surface
         self.stop: Callable[[], None] = lambda: None
         """What is called before the server waits for its connections: it ends what would never end by itself."""
+        self.ended_by = ""
+        """Why it has ended itself, where it has."""
         super().__init__(**starlette_arguments, exception_handlers={HTTPException: _answer_http_exception})
         # A redirect would be an answer outside of the specification; an address is one or it is not.
         self.router.redirect_slashes = False

@@ -76,7 +76,8 @@ def _where_no_json(body: bytes) -> str:
     try:
         json.loads(body, parse_int=str, parse_float=str)
     except json.JSONDecodeError as error:
-        return "it ends too early" if error.pos >= len(body.rstrip()) else f"{error.msg} at character {error.pos + 1}"
+        what = error.msg.removesuffix(" at")
+        return "it ends too early" if error.pos >= len(body.rstrip()) else f"{what} at character {error.pos + 1}"
     except (RecursionError, UnicodeDecodeError):
         pass
     return ""

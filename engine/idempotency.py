@@ -6,6 +6,7 @@ begin meanwhile; the claim alone promises nothing, and one that is left behind i
 """
 
 import asyncio
+import random
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -26,7 +27,7 @@ FREE_WITHIN_S = 1.5
 LET_GO_WITHIN_S = 0.1
 """How long ending a claim may hold up an answer that has waited for Redis all the time that it had."""
 
-TRY_AGAIN_S = 0.2
+TRY_AGAIN_S, TRY_AGAIN_S_MAX = 0.2, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,11 @@ class KeyClaims:
         self._runner = runner
         self._lease_ms = lease_ms
         self._ending: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     async def close(self) -> None:
         """Leave what is not ended yet to run out by itself."""
+        self._is_closed = True
         for task in self._ending:
             task.cancel()
         await asyncio.gather(*self._ending, return_exceptions=True)
@@ -104,7 +107,8 @@ class KeyClaims:
         try:
             resumed = await self._claim(flow, partition, key, self._lease_ms)
         except OutcomeUnknown:
-            await self._free(partition, key, LET_GO_WITHIN_S)
+            # Not free: an earlier request of the key may have gone far, and its mark stays.
+            await self.let_go(partition, key)
             raise
         try:
             yield resumed
@@ -112,18 +116,19 @@ class KeyClaims:
             await self.let_go(partition, key)
             raise
         except EngineError:
-            await self._free(partition, key, FREE_WITHIN_S)
+            await self._free(partition, key)
             raise
 
     async def let_go(self, partition: int, key: RequestKey) -> None:
         """End the claim, but let the next request of the key know that this one has gone far. Never raises."""
         await self._end(lambda flow: self._claim(flow, partition, key, 0), LET_GO_WITHIN_S)
 
-    async def _free(self, partition: int, key: RequestKey, within_s: float) -> None:
+    async def _free(self, partition: int, key: RequestKey) -> None:
         """Forget the claim, unless the key is spent or another request's by now. Never raises."""
         keys = (self._runner.keys.meta(partition), *self.record(partition, key))
         await self._end(
-            lambda flow: self._runner.change(flow, partition, "free_key", keys, (key.claim,), urgent=True), within_s
+            lambda flow: self._runner.change(flow, partition, "free_key", keys, (key.claim,), urgent=True),
+            FREE_WITHIN_S,
         )
 
     async def _end(self, step: Callable[[Flow], Awaitable[object]], within_s: float) -> None:
@@ -136,14 +141,16 @@ class KeyClaims:
     async def _keep_ending(self, step: Callable[[Flow], Awaitable[object]]) -> None:
         clock = asyncio.get_running_loop().time
         runs_out_at = clock() + self._lease_ms / 1000
-        while clock() < runs_out_at:
+        pause_s = TRY_AGAIN_S
+        while clock() < runs_out_at and not self._is_closed:
             try:
                 await self._runner.alone(step, within_s=FREE_WITHIN_S)
                 return
             except (Refusal, Replayed):  # the key is spent, or another request's by now
                 return
             except EngineError:
-                await asyncio.sleep(TRY_AGAIN_S)
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+                pause_s = min(2 * pause_s, TRY_AGAIN_S_MAX)
 
     async def _claim(self, flow: Flow, partition: int, key: RequestKey, lease_ms: int) -> bool:
         keys = (self._runner.keys.meta(partition), *self.record(partition, key))

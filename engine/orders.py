@@ -240,7 +240,11 @@ class Orders:
             status, given_back = await self.expire(user_id, in_progress.order_id)
             if status is Status.NOT_DUE:
                 raise
-        made = await order()
+        try:
+            made = await order()
+        except InsufficientBalance as error:
+            error.positions = last_of_each((*error.positions, *given_back))
+            raise
         return replace(made, positions=last_of_each((*made.positions, *given_back)))
 
     async def _order(

@@ -19,7 +19,7 @@ from engine.engine import Engine, open_engine
 from engine.errors import EngineError
 from engine.settings import EngineSettings
 from persistence.continuous_audit import ContinuousAudit
-from persistence.database import DatabaseError, connect
+from persistence.database import DatabaseError, DatabaseUnavailable, connect
 from persistence.dispatcher import Dispatcher
 from persistence.installation import register_installation
 from persistence.presence import announce, leave, share_of
@@ -119,8 +119,10 @@ class Worker:
                     counts.is_running = True
                     await duty(connection)
                     return
-            except DatabaseError as error:
+            except DatabaseUnavailable as error:
                 self._postgres.failed(name, error)
+            except DatabaseError as error:
+                _log.warning("The %s is refused by PostgreSQL: %s", name, error)
             except EngineError as error:
                 _log.warning("The %s waits for Redis: %s", name, error)
             except Exception:
@@ -179,22 +181,24 @@ class _Outage:
 
     def __init__(self) -> None:
         self._waiting: set[str] = set()
+        self._is_told = False
         self._over_at = -AFTERMATH_S
 
     def failed(self, duty: str, error: DatabaseError) -> None:
         """A duty could not go on, or could not begin again."""
-        is_known = self._waiting or time.monotonic() - self._over_at < AFTERMATH_S
+        is_known = self._is_told or time.monotonic() - self._over_at < AFTERMATH_S
         level = logging.DEBUG if is_known else logging.WARNING
+        self._is_told |= not is_known
         self._waiting.add(duty)
         _log.log(level, "The %s waits for PostgreSQL: %s", duty, error)
 
     def answered(self, duty: str) -> None:
         """A duty has a connection."""
-        if duty in self._waiting:
-            self._waiting.discard(duty)
-            if not self._waiting and time.monotonic() - self._over_at >= AFTERMATH_S:
-                self._over_at = time.monotonic()
-                _log.warning("PostgreSQL answers again")
+        self._waiting.discard(duty)
+        if self._is_told and not self._waiting:
+            self._is_told = False
+            self._over_at = time.monotonic()
+            _log.warning("PostgreSQL answers again")
 
 
 async def _pause(stop: asyncio.Event, for_s: float) -> None:

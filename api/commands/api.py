@@ -23,7 +23,7 @@ from api.authentication import Keys, read_keys
 from api.commands.first_look import look_first
 from api.commands.listening import CannotListen, http_url, listen, require_loopback
 from api.commands.logs import configure_logs
-from api.commands.processes import ChildProcess, ProcessFailed, Supervisor, stop_signals
+from api.commands.processes import WATCH_INTERVAL_S, ChildProcess, ProcessFailed, Supervisor, stop_signals
 from api.commands.setting_names import warn_of_unknown_settings
 from api.guards.connections import ConnectionLimits, limited_to
 from api.request_counts import LAYOUT, RequestCounts
@@ -63,10 +63,12 @@ def api(host: str, port: int, processes: int, fd: int | None, counts: tuple[int,
         keys = read_keys(settings)
         servers = EngineSettings.from_environment(), HistorySettings.from_environment()
         listeners = [_inherited(fd, keys)] if fd is not None else _own(host, port, processes, keys)
-        if counts is None:  # else whoever started this process has looked
+        if counts is None:  # else whoever started this process has warned
             warn_of_unknown_settings()
-            look_first(*servers)
-    except (CannotListen, SettingError, StartRefused) as error:
+        look_first(*servers)
+    except StartRefused as error:
+        raise Refused(str(error)) from error
+    except (CannotListen, SettingError) as error:
         raise click.ClickException(str(error)) from error
     if fd is None:
         click.echo(f"serving on {http_url(host, listeners[0].getsockname()[1])}: {asked_for(keys)}", err=True)
@@ -74,6 +76,12 @@ def api(host: str, port: int, processes: int, fd: int | None, counts: tuple[int,
         serve(listeners[0], settings, None if counts is None else _shared_counts(*counts, processes))
     else:
         _serve_with_children(listeners)
+
+
+class Refused(click.ClickException):
+    """What would damage what is stored is not served, and never will be with these settings."""
+
+    exit_code = 3
 
 
 def _own(host: str, port: int, processes: int, keys: Keys | None) -> list[socket.socket]:
@@ -133,17 +141,23 @@ def serve(listener: socket.socket, settings: ApiSettings, counts: RequestCounts 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     server.run(sockets=[listener])
+    if server.application is not None and server.application.ended_by:
+        raise Refused(server.application.ended_by)
 
 
 class _Server(uvicorn.Server):
     """Ends streams before it waits for the requests under way."""
 
+    @property
+    def application(self) -> Application | None:
+        """Ours, once it is loaded; where requests are traced, it is inside of what traces them."""
+        loaded = getattr(self.config, "loaded_app", None)
+        application = getattr(loaded, "app", loaded)
+        return application if isinstance(application, Application) else None
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        application = self.config.loaded_app
-        # Where requests are traced, it is inside of what traces them.
-        application = getattr(application, "app", application)
-        if isinstance(application, Application):
-            application.stop()
+        if self.application is not None:
+            self.application.stop()
         await super().shutdown(sockets)
 
 
@@ -183,7 +197,10 @@ def _serve_with_children(listeners: list[socket.socket]) -> None:
             supervisor.start()
         except ProcessFailed as error:
             raise click.ClickException(str(error)) from error
-        supervisor.watch(stopping)
+        while not stopping.wait(WATCH_INTERVAL_S):
+            if any(child.exit_code == Refused.exit_code for child in children):
+                raise Refused("an API process was refused its start, as it says above; the others are stopped")
+            supervisor.look()
 
 
 def _part(listener: socket.socket, counts: int, number: int, processes: int) -> list[str]:

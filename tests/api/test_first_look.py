@@ -4,13 +4,16 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
 import redis
 
+from api.commands.api import Refused, environment, program
 from api.commands.checks import Check
 from api.commands.first_look import judge, look_first
+from api.commands.processes import ChildProcess, wait_until
 from api.commands.redis_checks import first_redis_checks
 from engine.settings import EngineSettings
 from persistence.settings import HistorySettings
@@ -19,6 +22,7 @@ from tests.engine.scripted_server import Client, Command, ScriptedServer, bulk
 from tests.servers import redis_client
 
 LATE_MS = 5_000
+WITHIN_S = 60
 INSTALLED = "INSERT INTO installation (partitions, time_zone, currency, format) VALUES (%s)"
 
 
@@ -128,3 +132,22 @@ def test_everything_that_is_decisive_is_named_at_once() -> None:
     with pytest.raises(StartRefused) as refused:
         judge([Check("a", "x", "do A", decisive=True), Check("b", "fine"), Check("c", "y", "do C", decisive=True)])
     assert str(refused.value) == "a: x. Remedy: do A\nc: y. Remedy: do C"
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_an_api_that_began_before_the_shop_was_known_ends_when_it_is_another_one(
+    redis_url: str, database_url: str, tmp_path: Path, processes: str
+) -> None:
+    settings = {"FIRSTCOME_REDIS_URL": redis_url, "FIRSTCOME_DATABASE_URL": database_url, "FIRSTCOME_CURRENCY": "USD"}
+    arguments = [*program(), "api", "--port", "0", "--processes", processes]
+    api = ChildProcess("api", arguments, tmp_path / "log", env=environment(**settings))
+    api.start()
+    try:
+        wait_until(lambda: "serving on" in api.log_tail(), timeout_s=WITHIN_S, what="the API begins")
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute((INSTALLED % "64, 'Asia/Seoul', 'KRW', 1").encode())
+        wait_until(lambda: not api.running, timeout_s=WITHIN_S, what="the API has ended")
+    finally:
+        api.stop()
+    assert api.exit_code == Refused.exit_code
+    assert "FIRSTCOME_CURRENCY is USD, but this database was begun with KRW" in (tmp_path / "log").read_text()

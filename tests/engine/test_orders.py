@@ -26,6 +26,7 @@ from tests.engine.shop import (
     all_units,
     campaign,
     events,
+    execute,
     lines,
     opened,
     orders_on_record,
@@ -129,6 +130,18 @@ async def test_an_overdue_order_is_no_longer_in_the_way_of_the_next(engine: Engi
     assert (expired.status, expired.failure) == ("failed", "expired")
     assert (ordered.status, len(ordered.positions)) == (end, len({each.partition for each in ordered.positions}))
     assert await all_units(engine) == {"shirt/S": (10, 0, 0), "shirt/M": (3, 2, 0), "hat/one": (2, 1, 0)}
+
+
+async def test_a_refusal_that_has_expired_an_earlier_order_names_where_that_gave_back(engine: Engine) -> None:
+    await engine.orders.place("lee", lines(("hat", None, 1)), None)
+    engine.runner.test_now_ms = str(NOW + DAY_MS)
+    with pytest.raises(InsufficientBalance) as refused:
+        await engine.orders.checkout("lee", lines(("shirt", "M", 1)), None)
+    partitions = [position.partition for position in refused.value.positions]
+    assert sorted(partitions) == sorted({engine.partitions.of(name) for name in ("lee", "hat", "shirt")})
+    for position in refused.value.positions:
+        (last,) = await execute(engine, "XREVRANGE", engine.keys.events(position.partition), "+", "-", "COUNT", 1)
+        assert last[0] == f"{position.epoch}-{position.seq}".encode()
 
 
 @pytest.mark.requirement("R3.13")

@@ -135,6 +135,32 @@ async def test_a_request_whose_outcome_was_unknown_may_be_sent_again_once_redis_
     assert order.status == "awaiting_payment"
 
 
+async def test_a_claim_of_unknown_outcome_leaves_the_mark_of_an_earlier_request(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One issued a coupon and did not learn of its grant, the next lost its claim's reply: the third is answered it."""
+    await engine.coupons.put_campaign(campaign("spring"))
+    claims, reply_is_lost = engine.coupons._key_claims, OutcomeUnknown("lost")
+    claim = claims._claim
+
+    async def lost_grant(*_: Any, **__: Any) -> Any:
+        raise reply_is_lost
+
+    async def lost_claim(flow: Any, partition: int, key: Any, lease_ms: int) -> bool:
+        resumed = await claim(flow, partition, key, lease_ms)
+        if lease_ms:
+            raise reply_is_lost
+        return resumed
+
+    for lost, name, instead in ((engine.coupons, "_grant", lost_grant), (claims, "_claim", lost_claim)):
+        with monkeypatch.context() as patched:
+            patched.setattr(lost, name, instead)
+            with pytest.raises(OutcomeUnknown):
+                await engine.coupons.issue("kim", "spring", request_key("kim", "key", "", b"coupon"))
+    coupon = await engine.coupons.issue("kim", "spring", request_key("kim", "key", "", b"coupon"))
+    assert coupon.coupon_id == (await engine.coupons.read_coupon("kim", coupon.coupon_id)).coupon_id
+
+
 @pytest.mark.requirement("R0.3", "R0.4")
 @pytest.mark.parametrize("lost", ["reserve_stock", "place_order", "both"])
 async def test_an_order_whose_replies_are_lost_is_placed_once(

@@ -13,10 +13,10 @@ from api.commands.embedded_valkey import EmbeddedValkey
 from engine.engine import Engine, open_engine
 from engine.errors import EngineError
 from engine.settings import EngineSettings
-from persistence.database import connect
+from persistence.database import DatabaseUnavailable, connect
 from persistence.presence import announce, share_of
 from persistence.settings import WorkerSettings
-from persistence.worker import StartRefused, Worker, run
+from persistence.worker import AFTERMATH_S, StartRefused, Worker, _Outage, run
 from tests.persistence.shop import fill, line, rows, until, value
 
 Connection = AsyncConnection[TupleRow]
@@ -167,3 +167,30 @@ async def test_a_worker_that_was_paused_for_long_finds_itself_among_those_that_a
     assert await announce(connection, "another", dead_ms=1_000) == ["another"]
     assert await announce(connection, "me", dead_ms=1_000) == ["another", "me"]
     assert await value(connection, "SELECT count(*) FROM worker_presence") == 2
+
+
+def test_an_outage_soon_after_another_is_told_of_too(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("persistence.worker.time.monotonic", lambda: now)
+    outage, gone = _Outage(), DatabaseUnavailable("gone")
+    outage.failed("writer", gone)
+    outage.failed("settler", gone)
+    outage.answered("writer")
+    outage.answered("settler")
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "The writer waits for PostgreSQL",
+        "PostgreSQL answers again",
+    ]
+    caplog.clear()
+    now += AFTERMATH_S / 2
+    outage.failed("writer", gone)  # its session was lost then, or there is another outage: nobody knows yet
+    assert caplog.records == []
+    now += AFTERMATH_S
+    outage.failed("writer", gone)
+    outage.answered("writer")
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "The writer waits for PostgreSQL",
+        "PostgreSQL answers again",
+    ]
