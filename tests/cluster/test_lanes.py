@@ -22,7 +22,7 @@ from engine.scripts import Script, ScriptHead
 from tests.cluster.moves import close_slot, give_up_slot, move_keys, open_slot, slots_of
 from tests.engine.test_lane_faults import self_signed_certificate
 from tests.engine.trouble import Proxy
-from tests.engine.waiting import until, within
+from tests.engine.waiting import outlasted, until, within
 from tests.servers import CLUSTER_SETTINGS, reachable_folder
 
 pytestmark = pytest.mark.cluster
@@ -113,7 +113,7 @@ async def test_calls_follow_a_slot_that_is_moved(trio: EmbeddedCluster, lanes: C
     assert (await lanes.call(partition, COUNT, [first], [], deadline=within(5))) == [before, 2]
     half = asyncio.ensure_future(lanes.call(partition, COUNT_TWO, [first, new], [], deadline=within(10)))
     with pytest.raises(Unavailable, match="TRYAGAIN"):
-        await lanes.call(partition, COUNT_TWO, [first, new], [], deadline=within(0.2))
+        await outlasted(lambda: lanes.call(partition, COUNT_TWO, [first, new], [], deadline=within(0.2)))
     assert not half.done()
 
     while await asyncio.to_thread(move_keys, trio, source, target, slot):

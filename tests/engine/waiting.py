@@ -4,10 +4,26 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+from engine.errors import OutcomeUnknown
+
 
 def within(seconds: float) -> float:
     """A deadline of the running loop."""
     return asyncio.get_running_loop().time() + seconds
+
+
+async def outlasted(call: Callable[[], Awaitable[object]]) -> None:
+    """Let a call that is tried again and again run into its deadline, and out of it with what it was told last.
+
+    Where it is on its way just then, which is chance, nobody knows what became of it; so it is made once more.
+    """
+    for chance in range(5):
+        try:
+            await call()
+            return
+        except OutcomeUnknown:
+            if chance == 4:
+                raise
 
 
 async def until(condition: Callable[[], object], deadline_s: float = 5.0) -> None:
