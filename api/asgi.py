@@ -49,7 +49,7 @@ from api.problems import (
 from api.request_bodies import BODY_BYTES_MAX, BODY_SECONDS_MAX, BodyReader, ClientGone
 from api.request_faults import invalid_id, invalid_query, shortened
 from api.request_headers import NO_PREFERENCES, accepts_json, headers_of, read_preferences
-from api.whole_answers import Header, WholeSend
+from api.whole_messages import FixedHeaders, Header, WholeSend
 from engine.request_id import REQUEST_ID
 
 IN_FLIGHT_MAX: Final = 4096
@@ -58,12 +58,19 @@ QUERY_FIELDS_MAX: Final = 20
 
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
 _REQUEST_ID_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~:-"
-_JSON_TYPE: Final = (b"content-type", b"application/json")
-_PROBLEM_TYPE: Final = (b"content-type", PROBLEM_MEDIA_TYPE.encode())
+_COMMON: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+"""What every answer says: it is no page, and it is what it says it is."""
 _NO_STORE: Final = (b"cache-control", b"no-store")
 _REVALIDATE: Final = (b"cache-control", b"no-cache")
-_NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
-_NEVER_A_PAGE: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+_JSON_TYPE: Final = (b"content-type", b"application/json")
+
+_ANSWER: Final = FixedHeaders(*_COMMON, _NO_STORE, _JSON_TYPE)
+_PROBLEM: Final = FixedHeaders(*_COMMON, _NO_STORE, (b"content-type", PROBLEM_MEDIA_TYPE.encode()))
+_SHOWN: Final = FixedHeaders(*_COMMON, _REVALIDATE, _JSON_TYPE)
+_SHOWN_BEFORE: Final = FixedHeaders(*_COMMON, _REVALIDATE)
 
 _log: Final = logging.getLogger(__name__)
 
@@ -267,21 +274,21 @@ class Surface:
             if self._tells_changes and endpoint.operation.changing:
                 _tell_change(call, body)
             own += answer.headers
+            fixed = _ANSWER
             if status == 200 and endpoint.operation.conditional:
+                fixed = _SHOWN
                 tag = entity_tag(body)
-                own += [(b"etag", tag), _REVALIDATE]
+                own.append((b"etag", tag))
                 known = headers.get(b"if-none-match")
                 if known is not None and is_known(tag, known):
-                    status = 304
-            else:
-                own.append(_NO_STORE)
+                    status, fixed = 304, _SHOWN_BEFORE
             if count is not None:
                 count(status, None, perf_counter_ns() - started_ns)
             if status == 304:
-                await _send(send, status, own, b"")
+                await _send(send, status, fixed, own, b"")
             else:
-                own += [_JSON_TYPE, (b"content-length", b"%d" % len(body))]
-                await _send(send, status, own, b"" if scope["method"] == "HEAD" else body)
+                own.append((b"content-length", b"%d" % len(body)))
+                await _send(send, status, fixed, own, b"" if scope["method"] == "HEAD" else body)
 
     def require_right(self, operation: Operation, scope: Scope) -> None:
         """Raises the problem of one who may not have what is served beside the operations, as if it were this one."""
@@ -306,7 +313,7 @@ class Surface:
                 # Different `Vary` add up; of every other header the answer's own is right.
                 more = [
                     header
-                    for header in self._common_headers(headers, request_id)
+                    for header in (*_COMMON, *self._common_headers(headers, request_id))
                     if header[0] not in names or (header[0] == b"vary" and header not in given)
                 ]
                 message = {**message, "headers": given + more}
@@ -315,8 +322,8 @@ class Surface:
         return send_dressed
 
     def _common_headers(self, headers: dict[bytes, bytes], request_id: str) -> list[Header]:
-        """What every answer says: whose it is, that it is no page and what it says it is, which pages may read it."""
-        common = [(b"x-request-id", request_id.encode("ascii")), _NO_SNIFFING, _NEVER_A_PAGE]
+        """What every answer says beside `_COMMON`: whose it is, and which pages may read it."""
+        common = [(b"x-request-id", request_id.encode("ascii"))]
         if self._cross_origin is not None:
             common += self._cross_origin.answer_headers(headers.get(b"origin"))
         return common
@@ -333,7 +340,7 @@ class Surface:
         if scope["method"] == "OPTIONS" and self._cross_origin is not None:
             allowed = self._cross_origin.preflight_headers(headers, allow)
             if allowed is not None:
-                await _send(send, 204, [(b"x-request-id", request_id.encode("ascii")), *allowed], b"")
+                await _send(send, 204, None, [(b"x-request-id", request_id.encode("ascii")), *allowed], b"")
                 return
         problem = Problem(METHOD_NOT_ALLOWED, f"This address takes {allow}.", headers={"Allow": allow})
         await self._refuse(problem, headers, request_id, scope, send)
@@ -568,9 +575,10 @@ def _path(scope: Scope) -> str:
     return path.removeprefix(root) if root else path
 
 
-async def _send(send: Send, status: int, headers: list[Header], body: bytes) -> None:
-    if type(send) is WholeSend and send.whole(status, headers, body):
+async def _send(send: Send, status: int, fixed: FixedHeaders | None, own: list[Header], body: bytes) -> None:
+    if fixed is not None and type(send) is WholeSend and send.whole(status, fixed, own, body):
         return
+    headers = own if fixed is None else [*fixed.headers, *own]
     try:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -585,9 +593,7 @@ async def _send_problem(
     body = problem.encode(request_id=request_id, repeatable=repeatable)
     headers = [
         *common,
-        _NO_STORE,
-        _PROBLEM_TYPE,
         (b"content-length", b"%d" % len(body)),
         *((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in problem.headers.items()),
     ]
-    await _send(send, problem.kind.status, headers, b"" if head else body)
+    await _send(send, problem.kind.status, _PROBLEM, headers, b"" if head else body)

@@ -10,7 +10,7 @@ from engine.idempotency import RequestKey, request_key
 
 if TYPE_CHECKING:
     from api.asgi import Call
-    from api.whole_answers import Header
+    from api.whole_messages import Header
 
 KEY_LENGTH_MAX: Final = 255
 

@@ -20,7 +20,7 @@ from api.problem_examples import ProblemExample, examples_of
 from api.problems import IDEMPOTENCY_KEY_REUSED, REQUEST_IN_PROGRESS, invalid_request
 from api.request_faults import one_of
 from api.settings import ApiSettings
-from api.whole_answers import Header
+from api.whole_messages import Header
 
 _OF_KEYS: Final = (IDEMPOTENCY_KEY_REUSED, REQUEST_IN_PROGRESS)
 

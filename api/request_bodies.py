@@ -9,16 +9,15 @@ import asyncio
 import contextlib
 import json
 import re
-import types
-from collections.abc import Awaitable, Coroutine, Generator
-from typing import Any, Final, cast
+from typing import Final
 
 import msgspec
-from starlette.types import Message, Receive
+from starlette.types import Receive
 
 from api.problems import BODY_TOO_LARGE, MALFORMED_BODY, REQUEST_TIMEOUT, Problem
 from api.request_faults import invalid_body, malformed_body, unsupported_media_type
 from api.request_headers import declares_json
+from api.whole_messages import WholeReceive
 
 BODY_BYTES_MAX: Final = 64 * 1024
 BODY_SECONDS_MAX: Final = 10.0
@@ -35,7 +34,7 @@ class ClientGone(Exception):
 class BodyReader:
     """Reads the bodies of one operation's requests; one that `is_optional` may be left out."""
 
-    __slots__ = ("_bytes_max", "_decode", "_encode", "_is_optional", "_seconds_max", "_type")
+    __slots__ = ("_bytes_max", "_decode", "_encode", "_is_optional", "_members_least", "_seconds_max", "_type")
 
     def __init__(
         self, request_type: type[msgspec.Struct], is_optional: bool, bytes_max: int, seconds_max: float
@@ -46,6 +45,7 @@ class BodyReader:
         self._seconds_max = seconds_max
         self._decode = msgspec.json.Decoder(request_type).decode
         self._encode = msgspec.json.Encoder().encode
+        self._members_least = sum(field.required for field in msgspec.structs.fields(request_type))
 
     async def read(self, headers: dict[bytes, bytes], receive: Receive) -> msgspec.Struct | None:
         """The request in a body; None where it is left out and may be.
@@ -57,23 +57,11 @@ class BodyReader:
         declared = headers.get(b"content-length")
         if declared is not None and len(declared) > 4 and declared.isdigit() and int(declared) > self._bytes_max:
             raise self._too_large()
-        # Stepped by hand, as `await` would: whether the first message is there is known before a timer is set.
-        receiving = receive()
-        if type(receiving) is not types.CoroutineType:
-            body = await self._receive_all(receiving, receive)
-        else:
-            try:
-                waits_for = receiving.send(None)
-            except StopIteration as arrived:
-                message: Message = arrived.value
-                if message["type"] == "http.request" and not message.get("more_body", False):
-                    body = message.get("body", b"")
-                    if len(body) > self._bytes_max:
-                        raise self._too_large() from None
-                else:
-                    body = await self._receive_all(_done(message), receive)
-            else:
-                body = await self._receive_all(_resume(receiving, waits_for), receive)
+        body = receive.whole() if type(receive) is WholeReceive else None
+        if body is None:
+            body = await self._receive_all(receive)
+        elif len(body) > self._bytes_max:
+            raise self._too_large()
         if not body:
             if self._is_optional:
                 return None
@@ -84,15 +72,15 @@ class BodyReader:
             raise unsupported_media_type(headers, declares_json=is_json)
         return self._decode_body(body)
 
-    async def _receive_all(self, first: Awaitable[Message], receive: Receive) -> bytes:
-        """The whole body, of which `first` is the first message; counted as it comes, whatever its announced length."""
+    async def _receive_all(self, receive: Receive) -> bytes:
+        """The whole body, counted as it comes, whatever its announced length."""
         parts: list[bytes] = []
         size = 0
         more = True
         try:
             async with asyncio.timeout(self._seconds_max):
                 while more:
-                    message = await (first if not parts else receive())
+                    message = await receive()
                     if message["type"] == "http.disconnect":
                         raise ClientGone
                     parts.append(message.get("body", b""))
@@ -113,34 +101,16 @@ class BodyReader:
             raise invalid_body(self._type, body, error) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise malformed_body(error, body) from None
-        # The decoder takes the last of two members of one name, another reader the first. As many colons as the decoded
-        # value has leave no room for a second member.
-        if body.count(b":") != self._encode(decoded).count(b":") or b"\\" in body:
+        # The decoder takes the last of two members of one name, another reader the first. As many colons as there must
+        # be members, or as the decoded value has, leave no room for a second one.
+        colons = body.count(b":")
+        if colons != self._members_least and (colons != self._encode(decoded).count(b":") or b"\\" in body):
             _require_unique_names(body)
         return decoded
 
     def _too_large(self) -> Problem:
         limit = self._bytes_max
         return Problem(BODY_TOO_LARGE, f"The body has more than {limit} bytes.", limit=limit)
-
-
-async def _done(message: Message) -> Message:
-    return message
-
-
-@types.coroutine
-def _resume(coroutine: Coroutine[Any, Any, Message], waits_for: Any) -> Generator[Any, Any, Message]:
-    """Goes on with a coroutine that was stepped once and waits for something, as `await` does from its second step."""
-    while True:
-        thrown: BaseException | None = None
-        try:
-            sent = yield waits_for
-        except BaseException as error:
-            thrown = error
-        try:
-            waits_for = coroutine.send(sent) if thrown is None else coroutine.throw(thrown)
-        except StopIteration as finished:
-            return cast("Message", finished.value)
 
 
 def _require_json(body: bytes) -> None:

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import msgspec
 from starlette.types import Scope
 
-from api.whole_answers import Header
+from api.whole_messages import Header
 
 WAIT_SECONDS_DEFAULT: Final = 2
 WAIT_SECONDS_MAX: Final = 10

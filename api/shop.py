@@ -12,7 +12,7 @@ from api.idempotency import replayed_headers
 from api.problems import invalid_request
 from api.request_headers import WAIT_SECONDS_DEFAULT
 from api.settings import ApiSettings
-from api.whole_answers import Header
+from api.whole_messages import Header
 from engine.engine import Engine
 from engine.positions import Position, last_of_each, parse_position
 from persistence.history import History

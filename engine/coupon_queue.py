@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from engine.runner import Flow, Reply, ScriptRunner
 from engine.statuses import Status, status_of
 
@@ -27,7 +29,7 @@ class _BatchKey(NamedTuple):
     deadline_step: int
 
 
-class _Asker(NamedTuple):
+class _Asker(Struct, frozen=True):
     flow: Flow
     user_id: str
     answer: "asyncio.Future[Reply]"

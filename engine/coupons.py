@@ -23,7 +23,7 @@ from engine.errors import (
 from engine.hashes import hash_of
 from engine.idempotency import KeyClaims, Replayed, RequestKey, key_arguments
 from engine.positions import Position, position_of, position_text
-from engine.runner import Flow, ScriptRunner
+from engine.runner import Flow, Reply, ScriptRunner
 from engine.statuses import Status
 
 DAY_MS = 86_400_000
@@ -113,6 +113,13 @@ class Holding(Struct, frozen=True):
         """The highest number below this one that is not among them; 0 when all are."""
         here = {coupon.user_number for coupon in self.coupons}
         return next((each for each in range(min(self.granted, number - 1), 0, -1) if each not in here), 0)
+
+
+class _Terms(Struct, frozen=True):
+    """What an issue makes of the coupon; ``text`` as `grant_coupon` takes it, for what is not calculated with here."""
+
+    issued_at_ms: int
+    text: str
 
 
 class Coupons:
@@ -207,21 +214,17 @@ class Coupons:
         """``resumed``: an earlier request of the key may have been issued what this one finds."""
         partition = self._runner.partitions.of(campaign_id)
         reply = await self._queue.ask(flow, campaign_id, user_id)
-        match reply.status:
-            case Status.UNKNOWN:
-                raise UnknownCampaign(campaign_id)
-            case Status.NOT_OPEN:
-                raise CampaignNotOpen(reply.integer(0), reply.integer(1), reply.integer(2) < reply.integer(0))
-            case Status.EXHAUSTED:
-                raise CouponsExhausted(reply.integer(0))
-        issued_before = reply.status is Status.ALREADY_ISSUED and not flow.sent_again and not resumed
+        issued_before = False
+        if reply.status is not Status.ISSUED:
+            _require_issue(reply, campaign_id)
+            issued_before = not flow.sent_again and not resumed
         try:
             # In the flow's own generation: a recovery that came between may have lost the issue, and its number
             # may be another user's by now.
-            issue = _read_issue(user_id, campaign_id, reply.text(1))
+            terms = _terms_of(reply.text(1))
             spent = None if issued_before else key
             issued = position_of(partition, reply.values[0])
-            coupon, granted = await self._grant(flow, issue, key=spent, issued=issued)
+            coupon, granted = await self._grant(flow, user_id, campaign_id, terms, key=spent, issued=issued)
         except StaleGeneration as error:
             raise OutcomeUnknown("a recovery came between, and the coupon may be issued or not") from error
         except MayBeCold:
@@ -241,18 +244,23 @@ class Coupons:
         Only for an issue that is in PostgreSQL, which no recovery takes back. Raises `MayBeCold`: ask PostgreSQL, and
         where it has no such coupon, call again with the error's ``asked``.
         """
-        return await self._runner.alone(lambda flow: self._grant(flow, issue, asked=asked))
+        terms = _terms(issue)
+        return await self._runner.alone(
+            lambda flow: self._grant(flow, issue.user_id, issue.campaign_id, terms, asked=asked)
+        )
 
     async def _grant(
         self,
         flow: Flow,
-        issue: Issue,
-        asked: str = "",
+        user_id: str,
+        campaign_id: str,
+        terms: _Terms,
         *,
+        asked: str = "",
         key: RequestKey | None = None,
         issued: Position | None = None,
     ) -> tuple[Coupon, bool]:
-        partition = self._runner.partitions.of(issue.user_id)
+        partition = self._runner.partitions.of(user_id)
         keys = self._runner.keys
         reply = await self._runner.change(
             flow,
@@ -261,26 +269,27 @@ class Coupons:
             (
                 keys.meta(partition),
                 keys.events(partition),
-                keys.wallet(partition, issue.user_id),
-                keys.coupons(partition, issue.user_id),
+                keys.wallet(partition, user_id),
+                keys.coupons(partition, user_id),
                 keys.cold(partition),
                 *self._key_claims.record(partition, key),
             ),
             (
-                issue.user_id,
-                issue.campaign_id,
-                _terms(issue),
-                self._days.text(issue.issued_at_ms),
+                user_id,
+                campaign_id,
+                terms.text,
+                self._days.text(terms.issued_at_ms),
                 asked,
                 *key_arguments(key),
                 position_text((issued,)) if issued and key else "",
             ),
             urgent=True,
         )
-        if reply.status is Status.COLD:
+        is_granted = reply.status is Status.GRANTED
+        if not is_granted and reply.status is Status.COLD:
             raise MayBeCold(reply.text(0))
         coupon = _coupon(reply.text(1), reply.text(2), partition, () if issued is None else (issued,))
-        return coupon, reply.status is Status.GRANTED
+        return coupon, is_granted
 
     async def list_coupons(self, user_id: str) -> list[Coupon]:
         """A user's coupons as Redis has them, newest first."""
@@ -327,20 +336,31 @@ def _rule(kind: str, value: str, minimum_order: str, maximum_discount: str) -> D
     )
 
 
-def _read_issue(user_id: str, campaign_id: str, packed: str) -> Issue:
+def _require_issue(reply: Reply, campaign_id: str) -> None:
+    """Raise why `issue_coupons` has no issue for a user."""
+    match reply.status:
+        case Status.UNKNOWN:
+            raise UnknownCampaign(campaign_id)
+        case Status.NOT_OPEN:
+            raise CampaignNotOpen(reply.integer(0), reply.integer(1), reply.integer(2) < reply.integer(0))
+        case Status.EXHAUSTED:
+            raise CouponsExhausted(reply.integer(0))
+
+
+def _terms_of(packed: str) -> _Terms:
+    """From an issue as `issue_coupons` answers it."""
     number, issued_at, kind, value, minimum_order, maximum_discount, valid_days = packed.split(",")
-    rule = _rule(kind, value, minimum_order, maximum_discount)
-    return Issue(user_id, campaign_id, int(number), int(issued_at), rule, int(valid_days))
+    issued_at_ms = int(issued_at)
+    valid_until_ms = issued_at_ms + int(valid_days) * DAY_MS
+    rule = f"{number},{kind},{value},{minimum_order},{maximum_discount}"
+    return _Terms(issued_at_ms, f"{rule},{issued_at},{issued_at},{valid_until_ms}")
 
 
-def _terms(issue: Issue) -> str:
-    """What the issue makes of the coupon, as `grant_coupon` takes it."""
+def _terms(issue: Issue) -> _Terms:
+    """From an issue as PostgreSQL has it."""
     rule = issue.discount
-    issued_at = issue.issued_at_ms
-    return (
-        f"{issue.number},{rule.kind},{rule.value},{_optional(rule.minimum_order)},{_optional(rule.maximum_discount)},"
-        f"{issued_at},{issued_at},{issued_at + issue.valid_days * DAY_MS}"
-    )
+    limits = f"{_optional(rule.minimum_order)},{_optional(rule.maximum_discount)}"
+    return _terms_of(f"{issue.number},{issue.issued_at_ms},{rule.kind},{rule.value},{limits},{issue.valid_days}")
 
 
 def _campaign(campaign_id: str, fields: dict[str, str]) -> Campaign:

@@ -52,6 +52,9 @@ def _digest(text: bytes, size: int) -> str:
     return blake2b(text, digest_size=size).hexdigest()
 
 
+_OF_THE_KEY = frozenset({Status.REPLAYED, Status.KEY_REUSED, Status.KEY_IN_PROGRESS})
+
+
 class Replayed(Exception):
     """This request has had its effect before: the result that its script kept."""
 
@@ -68,6 +71,8 @@ class Replayed(Exception):
 
 def check_key(reply: Reply, partition: int) -> None:
     """Raise what a script says of the request's key: `Replayed`, `IdempotencyKeyReused`, `RequestInProgress`."""
+    if reply.status not in _OF_THE_KEY:
+        return
     match reply.status:
         case Status.REPLAYED:
             raise Replayed(reply.text(1), position_of(partition, reply.values[0]))

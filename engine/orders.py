@@ -74,6 +74,9 @@ class _Draft(Struct, frozen=True):
 
 _Decide = Callable[[Flow, _Draft], Awaitable[Order]]
 
+_DECIDED = frozenset({Status.PLACED, Status.COMPLETED, Status.INSUFFICIENT_BALANCE, Status.EXISTS})
+"""What place_order and checkout_order answer where the order is on record."""
+
 
 class Orders:
     """Flows over the partitions of the user and of the products."""
@@ -324,13 +327,13 @@ class Orders:
 
     async def _checkout(self, flow: Flow, draft: _Draft) -> Order:
         reply = await self._decide(flow, "checkout_order", draft, ())
-        if reply.status is Status.INSUFFICIENT_BALANCE:
-            released = await self._stock.give_back(flow, draft.order_id, draft.held.products)
-            positions = (position_of(self._runner.partitions.of(draft.user_id), reply.values[0]), *released)
-            raise InsufficientBalance(draft.order_id, reply.integer(4), reply.integer(2), positions=positions)
-        if reply.status is not Status.COMPLETED:
+        if reply.status is Status.COMPLETED:
+            return self._placed(draft, reply, "completed", paid_at_ms=reply.integer(3))
+        if reply.status is not Status.INSUFFICIENT_BALANCE:
             return await self._on_record(flow, reply, draft)
-        return self._placed(draft, reply, "completed", paid_at_ms=reply.integer(3))
+        released = await self._stock.give_back(flow, draft.order_id, draft.held.products)
+        positions = (position_of(self._runner.partitions.of(draft.user_id), reply.values[0]), *released)
+        raise InsufficientBalance(draft.order_id, reply.integer(4), reply.integer(2), positions=positions)
 
     def _order_keys(self, partition: int, user_id: str, order_id: str) -> tuple[str, ...]:
         """What every script that decides an order is given."""
@@ -368,6 +371,8 @@ class Orders:
                 *(("", "") if draft.key is None else (draft.key.claim, position_text(tuple(draft.held.positions)))),
             ),
         )
+        if reply.status in _DECIDED:
+            return reply
         check_key(reply, partition)
         match reply.status:
             case Status.ORDER_IN_PROGRESS:

@@ -2,7 +2,7 @@
 garbage collector seldom at work.
 
 `firstcome api` also guards its connections, and sends an answer in one write where uvicorn sends two
-(`api/whole_answers.py`).
+(`api/whole_messages.py`).
 """
 
 import signal

@@ -21,7 +21,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.problems import OVERLOADED, PROBLEM_MEDIA_TYPE, REQUEST_TIMEOUT, Problem
-from api.whole_answers import takes_whole_answers
+from api.whole_messages import takes_whole_messages
 
 HEAD_BYTES_MAX: Final = 32 * 1024
 BODY_GRACE_S: Final = 1.0
@@ -51,24 +51,29 @@ class _Awaited(enum.Enum):
     BODY = enum.auto()
 
 
+# By names of their own, since they are looked at five times in a request.
+_NOTHING, _HEAD, _BODY = _Awaited.NOTHING, _Awaited.HEAD, _Awaited.BODY
+
+
 class GuardedConnection(HttpToolsProtocol):
     """One connection. `limited_to` makes the class that a server uses."""
 
     limits: ClassVar[ConnectionLimits]
 
-    _awaited = _Awaited.HEAD
+    _awaited = _HEAD
     _messages = 0
     _head_bytes = 0
     _piece_bytes = 0
     _head_is_too_large = False
     _timed: tuple[int, _Awaited] | None = None
+    _idle_since: float | None = None
     _deadline: asyncio.TimerHandle | None = None
     _send_deadline: asyncio.TimerHandle | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.logger = _log
-        self.app = takes_whole_answers(self.app)
+        self.app = takes_whole_messages(self.app)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Closes what is too many at once; for everything else the time for the first headers begins."""
@@ -81,6 +86,9 @@ class GuardedConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets every deadline."""
         super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         self._stop_deadline()
         self.resume_writing()
 
@@ -91,15 +99,15 @@ class GuardedConnection(HttpToolsProtocol):
         self._piece_bytes = len(data)
         super().data_received(data)
         awaited = self._awaited
-        if awaited is _Awaited.NOTHING:
+        if awaited is _NOTHING:
             if self._deadline is not None:
                 self._stop_deadline()
             if self.cycle.response_complete:
                 # Blank lines between requests, or the end of a body that nobody wanted: uvicorn has stopped its clock.
-                self._awaited = _Awaited.HEAD
+                self._awaited = _HEAD
                 self._await_more()
         elif not self.transport.is_closing():
-            self._head_bytes = self._head_bytes + len(data) if awaited is _Awaited.HEAD else 0
+            self._head_bytes = self._head_bytes + len(data) if awaited is _HEAD else 0
             if self._head_bytes > self.limits.head_bytes_max:
                 self._refuse_unread(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             elif self._timed != (self._messages, awaited):
@@ -107,7 +115,7 @@ class GuardedConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._awaited = _Awaited.HEAD
+        self._awaited = _HEAD
         self._messages += 1
         super().on_message_begin()
 
@@ -119,12 +127,12 @@ class GuardedConnection(HttpToolsProtocol):
             if size > head_bytes_max:
                 self._head_is_too_large = True
                 raise ValueError("the headers are too large")
-        self._awaited = _Awaited.BODY
+        self._awaited = _BODY
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """All of it is there."""
-        self._awaited = _Awaited.NOTHING
+        self._awaited = _NOTHING
         self._head_bytes = 0
         super().on_message_complete()
 
@@ -150,9 +158,31 @@ class GuardedConnection(HttpToolsProtocol):
             self._send_deadline.cancel()
             self._send_deadline = None
 
+    def _unset_keepalive_if_required(self) -> None:
+        """Something came, or is about to be answered. uvicorn stops its timer here, and sets another after each answer,
+        for a fortieth of a request's time; ours runs on, and when it is over looks how long nothing came.
+        """
+        self._idle_since = None
+
+    def on_response_complete(self) -> None:
+        """An answer was given; what is left to uvicorn is the next of several requests, and a first timer."""
+        is_next_there = bool(self.pipeline)
+        if is_next_there or self.timeout_keep_alive_task is None or self.transport.is_closing():
+            super().on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
+        self._idle_since = None if is_next_there else self.loop.time()
+
     def timeout_keep_alive_handler(self) -> None:
         """Ends an idle connection, also one whose client never took its last answer."""
-        if self.transport.get_write_buffer_size():
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return  # the next answer sets a timer
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
+        elif self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
             super().timeout_keep_alive_handler()
@@ -161,7 +191,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._stop_deadline()
         limits = self.limits
         self._timed = (self._messages, self._awaited)
-        in_head = self._awaited is _Awaited.HEAD
+        in_head = self._awaited is _HEAD
         seconds = limits.head_seconds_max if in_head else limits.body_seconds_max + BODY_GRACE_S
         self._deadline = self.loop.call_later(seconds, self._end)
 
@@ -176,7 +206,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._deadline = None
         if self.transport.is_closing():
             return
-        if self._awaited is _Awaited.BODY:
+        if self._awaited is _BODY:
             if self.flow.read_paused:
                 self._await_more()
             else:
@@ -223,7 +253,7 @@ class GuardedConnection(HttpToolsProtocol):
             return True
         if cycle is None or cycle.response_complete:
             return False
-        return self._awaited is not _Awaited.BODY or cycle.response_started
+        return self._awaited is not _BODY or cycle.response_started
 
     def _answer(self, status: HTTPStatus, request_id: str, body: bytes, more: Mapping[str, str]) -> None:
         self._stop_deadline()

@@ -8,7 +8,7 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from engine.coupons import Coupon, Issue
+from engine.coupons import Coupon
 from engine.engine import Engine
 from engine.errors import OutcomeUnknown, Unavailable
 from engine.runner import Flow
@@ -206,10 +206,10 @@ async def test_an_issue_that_cannot_be_granted_keeps_none_behind_it_from_their_g
     settler, users = Settler(engine, settings), ["ann", "bob", "cho", "dan", "eve"]
     grant = engine.coupons._grant
 
-    async def is_away(flow: Flow, issue: Issue, *rest: Any, **named: Any) -> tuple[Coupon, bool]:
-        if issue.user_id in away:
+    async def is_away(flow: Flow, user_id: str, *rest: Any, **named: Any) -> tuple[Coupon, bool]:
+        if user_id in away:
             raise Unavailable("no connection")
-        return await grant(flow, issue, *rest, **named)
+        return await grant(flow, user_id, *rest, **named)
 
     monkeypatch.setattr(engine.coupons, "_grant", is_away)
     await open_campaign(engine)

@@ -171,6 +171,68 @@ async def test_a_request_that_is_answered_slowly_is_not_cut_off() -> None:
         assert received.count(b"HTTP/1.1 200") == 2
 
 
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes = POLICIES) -> bytes:
+    """The head of one answer, of those whose body is `{}`."""
+    writer.write(request)
+    return (await reader.readuntil(b"\r\n\r\n{}")).lower()
+
+
+async def test_a_connection_is_idle_from_its_last_answer_on() -> None:
+    async with serving(keep_alive_s=1) as server, asyncio.timeout(WITHIN_S):
+        reader, writer = await server.connect()
+        began = asyncio.get_running_loop().time()
+        for _ in range(4):
+            assert b"http/1.1 200" in await ask(reader, writer)
+            await asyncio.sleep(0.4)
+        answered_at = asyncio.get_running_loop().time() - 0.4
+        assert answered_at - began > 1, "so long that a timer of the first answer would be over"
+        assert await reader.read() == b"", "and then it is closed"
+        assert asyncio.get_running_loop().time() - answered_at > 0.99
+        writer.close()
+
+
+async def test_a_connection_is_not_idle_while_a_request_is_answered() -> None:
+    async def slowly(call: Call[Any, Any]) -> Answer:
+        await asyncio.sleep(1.3 if call.body is not None else 0)
+        return Answer(200, b"{}")
+
+    async with serving(slowly, body_s=WITHIN_S, keep_alive_s=1) as server, asyncio.timeout(WITHIN_S):
+        slow = CHARGE + b'{"amount":1}'
+        for requests in ([POLICIES, slow, POLICIES], [POLICIES + slow, b""], [POLICIES, POLICIES + slow, b""]):
+            reader, writer = await server.connect()
+            for request in requests:
+                assert b"http/1.1 200" in await ask(reader, writer, request)
+            assert await reader.read() == b""
+            writer.close()
+
+
+async def test_a_connection_that_is_closed_leaves_nothing_behind() -> None:
+    async with serving() as server:
+        reader, writer = await server.connect()
+        await ask(reader, writer)
+        (connection,) = server.connections
+        timer = connection.timeout_keep_alive_task
+        assert timer is not None
+        writer.close()
+        await until(lambda: not server.connections)
+        assert timer.cancelled()
+
+
+async def test_an_answer_that_ends_its_connection_does() -> None:
+    async def last(_: Call[Any, Any]) -> Answer:
+        return Answer(200, b"{}", [(b"connection", b"close")])
+
+    async with serving(last) as server:
+        assert b"connection: close" in await server.tell(POLICIES)
+
+
+async def test_a_body_is_measured_where_it_comes_in_one_piece_too() -> None:
+    body = b'{"amount":1' + b" " * 70_000 + b"}"
+    async with serving(body_s=WITHIN_S, keep_alive_s=0) as server:
+        received = await server.tell(CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+        assert received.startswith(b"HTTP/1.1 413")
+
+
 async def test_headers_without_an_end_are_refused() -> None:
     async with serving(head_s=WITHIN_S) as server:
         received = await server.tell(POLICIES[:-2], trickle=b"X-Filler: " + b"x" * 1000 + b"\r\n")
@@ -313,13 +375,16 @@ HEADERS: Final = [(b"x-of-its-own", b"1"), (b"x-not-allowed", b"1\r\nx-smuggled:
 
 
 def in_messages(surface: Surface) -> Any:
-    """The surface within what looks at each message that it sends, as what traces requests does."""
+    """The surface within what looks at each message that it gets and sends, as what traces requests does."""
 
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         async def look(message: Any) -> None:
             await send(message)
 
-        await surface(scope, receive, look)
+        async def look_at_request() -> Any:
+            return await receive()
+
+        await surface(scope, look_at_request, look)
 
     return serve
 
