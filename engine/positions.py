@@ -1,34 +1,50 @@
 """Positions: where in the partitions' events a request's changes stand."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+
+from msgspec import Struct
 
 
-class Position(NamedTuple):
-    """One event's place: it is durable once PostgreSQL has this sequence of this epoch of this partition."""
+class Position(Struct, frozen=True):
+    """One event's place: it is durable once PostgreSQL has this sequence of this epoch of this partition.
+
+    Most are only told on, so ``place`` stays the text ``<epoch>-<seq>`` that it was.
+    """
 
     partition: int
-    epoch: int
-    seq: int
+    place: str
+
+    @property
+    def epoch(self) -> int:
+        """Counts the partition's histories."""
+        return int(self.place.partition("-")[0])
+
+    @property
+    def seq(self) -> int:
+        """Counts the epoch's events."""
+        return int(self.place.partition("-")[2])
 
 
 def position_of(partition: int, place: bytes | str) -> Position:
     """From a script's reply or from a row: ``place`` is ``<epoch>-<seq>``."""
-    epoch, seq = place.split(b"-") if isinstance(place, bytes) else place.split("-")
-    return Position(partition, int(epoch), int(seq))
+    return Position(partition, place.decode() if isinstance(place, bytes) else place)
+
+
+def _order(position: Position) -> tuple[int, int]:
+    return position.epoch, position.seq
 
 
 def last_of_each(positions: Iterable[Position]) -> tuple[Position, ...]:
     """The last position of each partition: once it is durable, all before it are."""
     last: dict[int, Position] = {}
     for position in positions:
-        last[position.partition] = max(position, last.get(position.partition, position))
+        last[position.partition] = max(last.get(position.partition, position), position, key=_order)
     return tuple(last.values())
 
 
 def position_text(positions: tuple[Position, ...]) -> str:
     """As clients get it: opaque to them; ``<partition>:<epoch>-<seq>`` joined by commas."""
-    return ",".join([f"{partition}:{epoch}-{seq}" for partition, epoch, seq in positions])
+    return ",".join([f"{position.partition}:{position.place}" for position in positions])
 
 
 def parse_position(text: str) -> tuple[Position, ...]:
@@ -40,5 +56,5 @@ def parse_position(text: str) -> tuple[Position, ...]:
         numbers = (partition, epoch, seq)
         if not all(number.isascii() and number.isdecimal() and len(number) <= 16 for number in numbers):
             raise ValueError(f"not a position: {text!r}")
-        positions.append(Position(int(partition), int(epoch), int(seq)))
+        positions.append(Position(int(partition), f"{int(epoch)}-{int(seq)}"))
     return tuple(positions)

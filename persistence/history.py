@@ -125,7 +125,7 @@ class History:
         rows = await self.rows(query)
         items = tuple(
             BalanceEntry(
-                position_text((Position(row.partition, row.epoch, row.seq),)),
+                position_text((position_of(row.partition, f"{row.epoch}-{row.seq}"),)),
                 row.kind,
                 row.amount,
                 row.balance,

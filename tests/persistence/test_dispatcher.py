@@ -18,6 +18,7 @@ from api.openapi import openapi_document
 from api.schemas import OrderPaid
 from engine.engine import Engine
 from engine.orders import Order
+from engine.positions import position_text
 from engine.request_id import REQUEST_ID
 from persistence import dispatcher
 from persistence.database import DatabaseError, connect
@@ -208,10 +209,9 @@ async def test_a_paid_order_arrives_as_a_cloud_event(
     (event,) = platform.taken
     told = [(vars(line)["position"], vars(line)["request_id"]) for line in caplog.records]
     assert told == [(event["id"], "of-this-purchase")]
-    partition, epoch, seq = order.positions[0]
     assert {name: event[name] for name in event if name not in {"time", "data"}} == {
         "specversion": "1.0",
-        "id": f"{partition}:{epoch}-{seq}",
+        "id": position_text(order.positions[:1]),
         "source": "/firstcome",
         "type": "order.paid",
         "subject": order.order_id,

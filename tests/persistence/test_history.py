@@ -12,7 +12,7 @@ from sqlalchemy import Row, Select
 from engine.engine import Engine
 from engine.errors import InsufficientBalance
 from engine.order_ids import make_order_id
-from engine.positions import Position
+from engine.positions import Position, position_text
 from persistence.alarms import Alarm, raise_alarm
 from persistence.history import History, HistoryUnavailable, InvalidCursor, RecordedOrder
 from persistence.oversight import Oversight
@@ -104,7 +104,7 @@ async def test_an_order_on_record_is_the_order_that_was_answered(
         ("m", "medium", 2, 600),
     ]
     assert found.ordered_at.timestamp() * 1000 == order.ordered_at_ms
-    assert found.position == "{}:{}-{}".format(*order.positions[0])
+    assert found.position == position_text(order.positions[:1])
     assert await history.order("bob", order.order_id) is None
     assert await history.order("ann", "no-such-order") is None
 
@@ -120,7 +120,7 @@ async def test_positions_are_accepted_then_durable_and_lost_past_the_end_of_thei
 
     await connection.execute("INSERT INTO epoch_end VALUES (%s, 1, 1)", (position.partition,))
     await connection.execute("UPDATE partition_cursor SET epoch = 2 WHERE partition = %s", (position.partition,))
-    lost, later = position._replace(seq=2), position._replace(epoch=2, seq=2)
+    lost, later = Position(position.partition, "1-2"), Position(position.partition, "2-2")
     assert await history.position_states([later, position, lost, position]) == [
         "accepted",
         "durable",
@@ -138,7 +138,7 @@ async def test_however_many_positions_cost_one_look(history: History, monkeypatc
         return await rows(query)
 
     monkeypatch.setattr(history, "rows", counted)
-    positions = [Position(number % 64, number, 1) for number in range(1, 300)]
+    positions = [Position(number % 64, f"{number}-1") for number in range(1, 300)]
     assert await history.position_states(positions) == ["accepted"] * len(positions)
     assert len(looks) == 1
 

@@ -96,8 +96,7 @@ class Shop:
     async def state(self, partition: int, position: str) -> str:
         history = History(self.database_url, HistorySettings())
         try:
-            epoch, seq = position.split("-")
-            (state,) = await history.position_states([Position(partition, int(epoch), int(seq))])
+            (state,) = await history.position_states([Position(partition, position)])
             return state
         finally:
             await history.close()

@@ -11,6 +11,7 @@ from psycopg.rows import TupleRow
 from api.commands.embedded_valkey import EmbeddedValkey
 from engine.engine import Engine, open_engine
 from engine.errors import Recovering
+from engine.positions import position_of
 from engine.recovery import FORMAT, Meta
 from engine.settings import EngineSettings
 from persistence.cursors import Cursor
@@ -97,7 +98,7 @@ async def test_a_restarted_server_that_has_everything_is_trusted_in_a_new_epoch(
     ann = engine.partitions.of("ann")
     assert await value(connection, "SELECT last_seq FROM epoch_end WHERE partition = %s", ann) == 2
     charge = await engine.wallets.charge("ann", 1)
-    assert charge.positions[0][1:] == (2, 3)
+    assert charge.positions[0].place == "2-3"
     await write_all(engine, database_url)
     assert await value(connection, "SELECT balance FROM wallet") == 13
 
@@ -261,7 +262,7 @@ async def test_an_empty_database_beside_a_full_redis_is_an_alarm(
         await Trust(engine).rebuild(connection, [ann], lambda *_: None, accept_loss=True)
     assert await engine.wallets.balance("ann") == 0
     assert await rows(connection, "SELECT epoch, last_seq FROM epoch_end WHERE partition = %s", ann) == [(1, 0)]
-    assert (await engine.wallets.charge("ann", 1)).positions[0] == (ann, 2, 1)
+    assert (await engine.wallets.charge("ann", 1)).positions[0] == position_of(ann, "2-1")
     assert await value(connection, "SELECT count(*) FROM alarm WHERE cleared_at IS NULL") == 0
 
 
