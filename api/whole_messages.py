@@ -23,7 +23,9 @@ def _lines(headers: Sequence[Header]) -> bytes:
 
 
 class FixedHeaders:
-    """Headers that many answers have alike, made lines once. Their names are in lower case."""
+    """Headers that many answers have alike, made lines once. Their names are in lower case; what an answer's length is,
+    and whether its connection goes on, is its own.
+    """
 
     __slots__ = ("headers", "lines")
 
@@ -67,10 +69,13 @@ class WholeReceive:
         return self._cycle.receive()  # type: ignore[return-value]
 
     def whole(self) -> bytes | None:
-        """The body, where all of it has come; None where it has to be waited for, or its client has gone."""
+        """What is left of the body, where all of it has come; None where it has to be waited for, or its client has
+        gone.
+        """
         cycle = self._cycle
         if cycle.more_body or cycle.waiting_for_100_continue or cycle.disconnected or cycle.response_complete:
             return None
+        cycle.flow.resume_reading()
         body = bytes(cycle.body)
         cycle.body = bytearray()
         cycle.message_event.clear()

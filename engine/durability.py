@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from engine.errors import EngineError
 from engine.positions import Position
@@ -13,12 +14,18 @@ LOOK_EVERY_S = 0.005
 READ_WITHIN_S = 1.0
 
 
+class _Waiter(NamedTuple):
+    epoch: int
+    seq: int
+    future: "asyncio.Future[bool]"
+
+
 class Durability:
     """One reader for each partition that somebody waits for, however many wait; none while nobody does."""
 
     def __init__(self, runner: ScriptRunner) -> None:
         self._runner = runner
-        self._waiters: defaultdict[int, list[tuple[Position, asyncio.Future[bool]]]] = defaultdict(list)
+        self._waiters: defaultdict[int, list[_Waiter]] = defaultdict(list)
         self._readers: dict[int, asyncio.Task[None]] = {}
 
     async def wait(self, positions: Iterable[Position], timeout_s: float) -> bool:
@@ -28,7 +35,7 @@ class Durability:
         for position in positions:
             future: asyncio.Future[bool] = loop.create_future()
             futures.append(future)
-            self._waiters[position.partition].append((position, future))
+            self._waiters[position.partition].append(_Waiter(position.epoch, position.seq, future))
             if position.partition not in self._readers:
                 self._readers[position.partition] = asyncio.create_task(self._read(position.partition))
         try:
@@ -68,9 +75,9 @@ class Durability:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
         for waiters in self._waiters.values():
-            for _, future in waiters:
-                if not future.done():
-                    future.set_result(False)
+            for waiter in waiters:
+                if not waiter.future.done():
+                    waiter.future.set_result(False)
 
     async def _read(self, partition: int) -> None:
         waiters = self._waiters[partition]
@@ -83,16 +90,16 @@ class Durability:
         finally:
             del self._readers[partition]
 
-    async def _look(self, partition: int, waiters: list[tuple[Position, asyncio.Future[bool]]]) -> None:
+    async def _look(self, partition: int, waiters: list[_Waiter]) -> None:
         deadline = asyncio.get_running_loop().time() + READ_WITHIN_S
         meta = await self._meta(partition, deadline)
         if meta is not None:
             epoch, durable = meta
-            for position, future in waiters:
+            for waiter in waiters:
                 # An epoch that has ended is PostgreSQL's to judge: what was durable then was seen while it lasted.
-                if not future.done() and (position.epoch < epoch or position.seq <= durable):
-                    future.set_result(position.epoch == epoch)
-        waiters[:] = [waiter for waiter in waiters if not waiter[1].done()]
+                if not waiter.future.done() and (waiter.epoch < epoch or waiter.seq <= durable):
+                    waiter.future.set_result(waiter.epoch == epoch)
+        waiters[:] = [waiter for waiter in waiters if not waiter.future.done()]
 
     async def _meta(self, partition: int, deadline: float) -> tuple[int, int] | None:
         """The partition's epoch, and the last sequence of it that is durable."""

@@ -75,7 +75,7 @@ class _Draft(Struct, frozen=True):
 _Decide = Callable[[Flow, _Draft], Awaitable[Order]]
 
 _DECIDED = frozenset({Status.PLACED, Status.COMPLETED, Status.INSUFFICIENT_BALANCE, Status.EXISTS})
-"""What place_order and checkout_order answer where the order is on record."""
+"""What place_order and checkout_order answer where the order is on record, or void."""
 
 
 class Orders:

@@ -26,8 +26,11 @@ class Position(Struct, frozen=True):
 
 
 def position_of(partition: int, place: bytes | str) -> Position:
-    """From a script's reply or from a row: ``place`` is ``<epoch>-<seq>``."""
-    return Position(partition, place.decode() if isinstance(place, bytes) else place)
+    """From a script's reply or from a row: ``place`` is ``<epoch>-<seq>``. Raises ``ValueError`` for any other."""
+    text = place.decode() if isinstance(place, bytes) else place
+    if "-" not in text:
+        raise ValueError(f"{text!r} is no place")
+    return Position(partition, text)
 
 
 def _order(position: Position) -> tuple[int, int]:

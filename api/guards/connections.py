@@ -67,6 +67,7 @@ class GuardedConnection(HttpToolsProtocol):
     _head_is_too_large = False
     _timed: tuple[int, _Awaited] | None = None
     _idle_since: float | None = None
+    """On the loop's clock; None while a request comes, is answered, or was the last of its connection."""
     _deadline: asyncio.TimerHandle | None = None
     _send_deadline: asyncio.TimerHandle | None = None
 
@@ -103,7 +104,7 @@ class GuardedConnection(HttpToolsProtocol):
             if self._deadline is not None:
                 self._stop_deadline()
             if self.cycle.response_complete:
-                # Blank lines between requests, or the end of a body that nobody wanted: uvicorn has stopped its clock.
+                # Blank lines between requests, or the end of a body that nobody wanted: uvicorn counts neither as idle.
                 self._awaited = _HEAD
                 self._await_more()
         elif not self.transport.is_closing():
@@ -159,20 +160,23 @@ class GuardedConnection(HttpToolsProtocol):
             self._send_deadline = None
 
     def _unset_keepalive_if_required(self) -> None:
-        """Something came, or is about to be answered. uvicorn stops its timer here, and sets another after each answer,
-        for a fortieth of a request's time; ours runs on, and when it is over looks how long nothing came.
+        """Notes that the connection is not idle. uvicorn cancels its timer here, and sets another after each answer,
+        which costs a fortieth of a request; this one runs on, and when it is over looks how long nothing came.
         """
         self._idle_since = None
 
     def on_response_complete(self) -> None:
-        """An answer was given; what is left to uvicorn is the next of several requests, and a first timer."""
+        """Notes since when the connection is idle. uvicorn's own does the rest where there is no timer yet or any more,
+        and where the next of several requests is there or no other will come.
+        """
         is_next_there = bool(self.pipeline)
         if is_next_there or self.timeout_keep_alive_task is None or self.transport.is_closing():
             super().on_response_complete()
         else:
             self.server_state.total_requests += 1
             self.flow.resume_reading()
-        self._idle_since = None if is_next_there else self.loop.time()
+        is_idle = not (is_next_there or self.transport.is_closing())
+        self._idle_since = self.loop.time() if is_idle else None
 
     def timeout_keep_alive_handler(self) -> None:
         """Ends an idle connection, also one whose client never took its last answer."""

@@ -206,14 +206,15 @@ async def test_a_connection_is_not_idle_while_a_request_is_answered() -> None:
             writer.close()
 
 
-async def test_a_connection_that_is_closed_leaves_nothing_behind() -> None:
+@pytest.mark.parametrize("end", [lambda writer: writer.close(), lambda writer: writer.transport.abort()])
+async def test_a_connection_that_is_closed_leaves_nothing_behind(end: Callable[[asyncio.StreamWriter], None]) -> None:
     async with serving() as server:
         reader, writer = await server.connect()
         await ask(reader, writer)
         (connection,) = server.connections
         timer = connection.timeout_keep_alive_task
         assert timer is not None
-        writer.close()
+        end(writer)
         await until(lambda: not server.connections)
         assert timer.cancelled()
 
@@ -222,8 +223,49 @@ async def test_an_answer_that_ends_its_connection_does() -> None:
     async def last(_: Call[Any, Any]) -> Answer:
         return Answer(200, b"{}", [(b"connection", b"close")])
 
-    async with serving(last) as server:
-        assert b"connection: close" in await server.tell(POLICIES)
+    async with serving(last) as server, asyncio.timeout(WITHIN_S):
+        reader, writer = await server.connect()
+        writer.write(POLICIES)
+        assert (await reader.read()).endswith(b"{}"), "read to its end, which no timer brings about in that time"
+        writer.close()
+
+
+async def test_a_last_answer_has_the_time_that_its_client_takes() -> None:
+    """However long ago the connection was idle."""
+
+    async def much(_: Call[Any, Any]) -> Answer:
+        return Answer(200, b'"' + b"x" * 8_000_000 + b'"')
+
+    async with serving(much, send_s=WITHIN_S, keep_alive_s=1) as server, asyncio.timeout(WITHIN_S):
+        reader, writer = await server.connect()
+        writer.write(POLICIES)
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(8_000_002)
+        writer.write(POLICIES.replace(b"Host", b"Connection: close\r\nHost"))
+        await asyncio.sleep(1.5)
+        assert (await reader.read()).endswith(b'x"')
+        writer.close()
+
+
+async def test_what_waits_behind_a_request_is_not_done_for_a_client_that_has_left() -> None:
+    begun = 0
+    answer = asyncio.Event()
+
+    async def respond(_: Call[Any, Any]) -> Answer:
+        nonlocal begun
+        begun += 1
+        await answer.wait()
+        return Answer(200, b"{}")
+
+    async with serving(respond, head_s=5, body_s=5) as server:
+        _, writer = await server.connect()
+        writer.write((CHARGE + b'{"amount":1}') * 2)
+        await until(lambda: begun == 1)
+        writer.close()
+        await until(lambda: not server.connections)
+        answer.set()
+        await until(lambda: not server.tasks)
+    assert begun == 1
 
 
 async def test_a_body_is_measured_where_it_comes_in_one_piece_too() -> None:

@@ -33,6 +33,12 @@ def test_what_no_answer_ever_held_is_refused(text: str) -> None:
         parse_position(text)
 
 
+@pytest.mark.parametrize("place", [b"", b"7", "none"])
+def test_a_reply_without_a_place_is_noticed(place: bytes | str) -> None:
+    with pytest.raises(ValueError, match="no place"):
+        position_of(3, place)
+
+
 def test_of_each_partition_the_last_position_stands_for_all_before_it() -> None:
     positions = [Position(1, "1-9"), Position(2, "1-10"), Position(1, "2-3"), Position(2, "1-9")]
     assert last_of_each(positions) == (Position(1, "2-3"), Position(2, "1-10"))

@@ -26,7 +26,9 @@ class Transport:
         return False
 
 
-def cycle_of(body: bytes, transport: Transport | None = None, date: bytes = b"now") -> RequestResponseCycle:
+def cycle_of(
+    body: bytes, transport: Transport | None = None, servers: list[tuple[bytes, bytes]] | None = None
+) -> RequestResponseCycle:
     """A request of uvicorn's, all of which has come."""
     written = cast("asyncio.Transport", transport or Transport())
     event = asyncio.Event()
@@ -38,7 +40,7 @@ def cycle_of(body: bytes, transport: Transport | None = None, date: bytes = b"no
         logger=logging.getLogger(),
         access_logger=logging.getLogger(),
         access_log=False,
-        default_headers=[(b"date", date)],
+        default_headers=[] if servers is None else servers,
         message_event=event,
         expect_100_continue=False,
         keep_alive=True,
@@ -77,11 +79,12 @@ async def test_what_is_not_there_whole_is_not_given_and_stays(left: dict[str, bo
 
 async def test_each_answer_says_the_servers_date_of_its_own_moment() -> None:
     fixed = FixedHeaders((b"x-fixed", b"1"), (b"x-too", b"2"))
-    for date in (b"first", b"first", b"second"):
+    first, second = [(b"date", b"first")], [(b"date", b"second")]
+    for servers in (first, first, second, first):
         transport = Transport()
-        assert WholeSend(cycle_of(b"", transport, date)).whole(200, fixed, [(b"content-length", b"2")], b"{}")
+        assert WholeSend(cycle_of(b"", transport, servers)).whole(200, fixed, [(b"content-length", b"2")], b"{}")
         assert transport.written == [
-            b"HTTP/1.1 200 OK\r\ndate: " + date + b"\r\nx-fixed: 1\r\nx-too: 2\r\ncontent-length: 2\r\n\r\n{}"
+            b"HTTP/1.1 200 OK\r\ndate: %b\r\nx-fixed: 1\r\nx-too: 2\r\ncontent-length: 2\r\n\r\n{}" % servers[0][1]
         ]
 
 
